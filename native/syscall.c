@@ -1,0 +1,349 @@
+// The one native binding: raw system calls for TypeScript. It knows numbers and buffers, nothing of containers.
+//
+//   syscall(nr, ...args)       result, or -errno. An argument is a number, a bigint, a string (passed as a NUL-ended copy), a
+//                              Uint8Array or ArrayBuffer (passed as its address), or null/undefined (0).
+//   syscallAsync(nr, ...args)  the same on a worker thread; a promise. The buffers stay referenced until it settles.
+//   address(buffer)            where a buffer's bytes are, for structures that hold pointers. Valid while the caller keeps it.
+//   poller(callback)           an epoll descriptor and a thread that waits on it and calls callback(data, events) for each event.
+//   pollerRef(handle, on)      whether that poller keeps the event loop alive.
+//   spawn(...)                 vfork and exec with a descriptor map; see below.
+
+#define _GNU_SOURCE
+#define NAPI_VERSION 8
+#include <errno.h>
+#include <fcntl.h>
+#include <node_api.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { MAX_ARGS = 7, EVENTS = 64, SPAWN_STACK = 64 * 1024, MAX_FDS = 64 };
+
+static napi_value fail(napi_env env, const char *text) {
+  napi_throw_type_error(env, NULL, text);
+  return NULL;
+}
+
+static napi_value number(napi_env env, int64_t n) {
+  napi_value out = NULL;
+  napi_create_int64(env, n, &out);
+  return out;
+}
+
+// The address of a typed array's or array buffer's bytes; false where the value is neither.
+static bool bytes_of(napi_env env, napi_value v, void **data) {
+  bool is = false;
+  size_t length = 0;
+  if (napi_is_typedarray(env, v, &is) == napi_ok && is)
+    return napi_get_typedarray_info(env, v, NULL, NULL, data, NULL, NULL) == napi_ok;
+  if (napi_is_arraybuffer(env, v, &is) == napi_ok && is) return napi_get_arraybuffer_info(env, v, data, &length) == napi_ok;
+  return false;
+}
+
+// One argument as a register; a string is copied to *copy, which the caller frees.
+static bool argument(napi_env env, napi_value v, long *out, char **copy) {
+  napi_valuetype type = napi_undefined;
+  napi_typeof(env, v, &type);
+  switch (type) {
+    case napi_undefined:
+    case napi_null: *out = 0; return true;
+    case napi_boolean: {
+      bool b = false;
+      napi_get_value_bool(env, v, &b);
+      *out = b;
+      return true;
+    }
+    case napi_number: {
+      double d = 0;
+      napi_get_value_double(env, v, &d);
+      *out = d >= 9223372036854775808.0 ? (long)(unsigned long)d : (long)d;
+      return true;
+    }
+    case napi_bigint: {
+      uint64_t n = 0;
+      int sign = 0;
+      size_t words = 1;
+      if (napi_get_value_bigint_words(env, v, &sign, &words, &n) != napi_ok || words > 1) return false;
+      *out = sign ? -(long)n : (long)n;
+      return true;
+    }
+    case napi_string: {
+      size_t length = 0;
+      if (napi_get_value_string_utf8(env, v, NULL, 0, &length) != napi_ok) return false;
+      char *text = malloc(length + 1);
+      if (!text) return false;
+      if (napi_get_value_string_utf8(env, v, text, length + 1, &length) != napi_ok || memchr(text, 0, length)) {
+        free(text);
+        return false;
+      }
+      *copy = text;
+      *out = (long)text;
+      return true;
+    }
+    case napi_object: {
+      void *data = NULL;
+      if (!bytes_of(env, v, &data)) return false;
+      *out = (long)data;
+      return true;
+    }
+    default: return false;
+  }
+}
+
+static void free_copies(char **copies) {
+  for (int i = 0; i < MAX_ARGS; i++) free(copies[i]);
+}
+
+static bool arguments(napi_env env, size_t argc, napi_value *argv, long *regs, char **copies) {
+  for (size_t i = 0; i < argc; i++)
+    if (!argument(env, argv[i], &regs[i], &copies[i])) {
+      free_copies(copies);
+      return false;
+    }
+  return true;
+}
+
+static const char BAD_ARGUMENT[] = "syscall: an argument is neither a number, a buffer nor a string without NUL";
+
+static napi_value js_syscall(napi_env env, napi_callback_info info) {
+  size_t argc = MAX_ARGS;
+  napi_value argv[MAX_ARGS];
+  long r[MAX_ARGS] = {0};
+  char *copies[MAX_ARGS] = {0};
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  if (argc > MAX_ARGS) argc = MAX_ARGS;
+  if (!arguments(env, argc, argv, r, copies)) return fail(env, BAD_ARGUMENT);
+  long result = syscall(r[0], r[1], r[2], r[3], r[4], r[5], r[6]);
+  if (result == -1) result = -errno;
+  free_copies(copies);
+  return number(env, result);
+}
+
+struct async_call {
+  long regs[MAX_ARGS], result;
+  char *copies[MAX_ARGS];
+  napi_deferred deferred;
+  napi_async_work work;
+  napi_ref keep;  // the arguments, so that no buffer is collected while the kernel writes to it
+};
+
+static void async_run(napi_env env, void *data) {
+  (void)env;
+  struct async_call *c = data;
+  c->result = syscall(c->regs[0], c->regs[1], c->regs[2], c->regs[3], c->regs[4], c->regs[5], c->regs[6]);
+  if (c->result == -1) c->result = -errno;
+}
+
+static void async_done(napi_env env, napi_status status, void *data) {
+  struct async_call *c = data;
+  napi_resolve_deferred(env, c->deferred, number(env, status == napi_ok ? c->result : -ECANCELED));
+  napi_delete_reference(env, c->keep);
+  napi_delete_async_work(env, c->work);
+  free_copies(c->copies);
+  free(c);
+}
+
+static napi_value js_syscall_async(napi_env env, napi_callback_info info) {
+  size_t argc = MAX_ARGS;
+  napi_value argv[MAX_ARGS], promise = NULL, name = NULL, array = NULL;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  if (argc > MAX_ARGS) argc = MAX_ARGS;
+  struct async_call *c = calloc(1, sizeof *c);
+  if (!c) return fail(env, "syscallAsync: out of memory");
+  if (!arguments(env, argc, argv, c->regs, c->copies)) {
+    free(c);
+    return fail(env, BAD_ARGUMENT);
+  }
+  napi_create_array_with_length(env, argc, &array);
+  for (size_t i = 0; i < argc; i++) napi_set_element(env, array, (uint32_t)i, argv[i]);
+  napi_create_reference(env, array, 1, &c->keep);
+  napi_create_promise(env, &c->deferred, &promise);
+  napi_create_string_utf8(env, "syscall", NAPI_AUTO_LENGTH, &name);
+  napi_create_async_work(env, NULL, name, async_run, async_done, c, &c->work);
+  napi_queue_async_work(env, c->work);
+  return promise;
+}
+
+static napi_value js_address(napi_env env, napi_callback_info info) {
+  size_t argc = 1;
+  napi_value argv[1];
+  void *data = NULL;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  if (argc < 1 || !bytes_of(env, argv[0], &data)) return fail(env, "address: not a buffer");
+  return number(env, (int64_t)(intptr_t)data);
+}
+
+// ---- readiness: one thread in epoll_wait, its events called into JavaScript
+
+struct poller {
+  int epfd;
+  napi_threadsafe_function call;
+};
+
+struct batch {
+  int n;
+  struct epoll_event events[EVENTS];
+};
+
+static void poller_deliver(napi_env env, napi_value callback, void *context, void *data) {
+  (void)context;
+  struct batch *b = data;
+  if (env && callback) {
+    napi_value self = NULL;
+    napi_get_undefined(env, &self);
+    for (int i = 0; i < b->n; i++) {
+      napi_value argv[2] = {number(env, (int64_t)b->events[i].data.u64), number(env, b->events[i].events)};
+      napi_call_function(env, self, callback, 2, argv, NULL);
+    }
+  }
+  free(b);
+}
+
+static void *poller_loop(void *arg) {
+  struct poller *p = arg;
+  for (;;) {
+    struct batch *b = malloc(sizeof *b);
+    if (!b) break;
+    do b->n = epoll_wait(p->epfd, b->events, EVENTS, -1);
+    while (b->n < 0 && errno == EINTR);
+    if (b->n < 0 || napi_call_threadsafe_function(p->call, b, napi_tsfn_blocking) != napi_ok) {
+      free(b);
+      break;
+    }
+  }
+  return NULL;
+}
+
+static napi_value js_poller(napi_env env, napi_callback_info info) {
+  size_t argc = 1;
+  napi_value argv[1], name = NULL, out = NULL, handle = NULL;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  struct poller *p = calloc(1, sizeof *p);
+  if (!p) return fail(env, "poller: out of memory");
+  napi_create_string_utf8(env, "poller", NAPI_AUTO_LENGTH, &name);
+  if (argc < 1 || napi_create_threadsafe_function(env, argv[0], NULL, name, 0, 1, NULL, NULL, NULL, poller_deliver, &p->call) != napi_ok) {
+    free(p);
+    return fail(env, "poller: a function is needed");
+  }
+  napi_unref_threadsafe_function(env, p->call);
+  p->epfd = epoll_create1(EPOLL_CLOEXEC);
+  pthread_attr_t attr;
+  pthread_attr_init(&attr);
+  pthread_attr_setstacksize(&attr, 64 * 1024);
+  pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  pthread_t thread;
+  int err = p->epfd < 0 ? errno : pthread_create(&thread, &attr, poller_loop, p);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  pthread_attr_destroy(&attr);
+  if (err) return fail(env, "poller: no descriptor or no thread");
+  napi_create_object(env, &out);
+  napi_create_external(env, p, NULL, NULL, &handle);
+  napi_set_named_property(env, out, "fd", number(env, p->epfd));
+  napi_set_named_property(env, out, "handle", handle);
+  return out;
+}
+
+static napi_value js_poller_ref(napi_env env, napi_callback_info info) {
+  size_t argc = 2;
+  napi_value argv[2];
+  void *p = NULL;
+  bool on = false;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  if (argc < 2 || napi_get_value_external(env, argv[0], &p) != napi_ok || napi_get_value_bool(env, argv[1], &on) != napi_ok)
+    return fail(env, "pollerRef: a poller's handle and a boolean are needed");
+  if (on) napi_ref_threadsafe_function(env, ((struct poller *)p)->call);
+  else napi_unref_threadsafe_function(env, ((struct poller *)p)->call);
+  return NULL;
+}
+
+// ---- spawn(exefd, argv, envp, map, flags, out): vfork and exec. argv and envp: addresses of NULL-ended arrays of strings. map: an
+// Int32Array of descriptors; the n-th becomes descriptor n of the child (-1: closed); everything above is closed. flags: 1 = setsid.
+// out: an Int32Array, whose first element receives a pidfd. Returns the pid, or -errno (also where the exec failed). The child has no
+// signal blocked and none ignored.
+
+struct spawn {
+  int exefd, flags, error;
+  char **argv, **envp;
+  const int32_t *map;
+  size_t n;
+};
+
+static int spawn_child(void *arg) {
+  struct spawn *s = arg;
+  int moved[MAX_FDS], exe = fcntl(s->exefd, F_DUPFD_CLOEXEC, 2 * MAX_FDS);
+  for (int sig = 1; sig < 65; sig++) signal(sig, SIG_DFL);
+  for (size_t i = 0; i < s->n; i++) {
+    moved[i] = s->map[i] < 0 ? -1 : fcntl(s->map[i], F_DUPFD_CLOEXEC, MAX_FDS);
+    if (s->map[i] >= 0 && moved[i] < 0) goto failed;
+  }
+  if (exe < 0) goto failed;
+  for (size_t i = 0; i < s->n; i++)
+    if (moved[i] < 0) close((int)i);
+    else if (dup2(moved[i], (int)i) < 0) goto failed;
+  if (exe > (int)s->n) syscall(SYS_close_range, s->n, exe - 1, 0);
+  syscall(SYS_close_range, exe + 1, ~0U, 0);
+  if (s->flags & 1) setsid();
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, NULL);
+  syscall(SYS_execveat, exe, "", s->argv, s->envp, AT_EMPTY_PATH);
+failed:
+  s->error = errno;
+  _exit(127);
+}
+
+static napi_value js_spawn(napi_env env, napi_callback_info info) {
+  size_t argc = 6, length = 0;
+  napi_value argv[6];
+  int64_t exefd = 0, args = 0, envp = 0, flags = 0;
+  void *map = NULL, *out = NULL;
+  napi_typedarray_type type = napi_uint8_array;
+  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
+  if (argc < 6 || napi_get_value_int64(env, argv[0], &exefd) != napi_ok || napi_get_value_int64(env, argv[1], &args) != napi_ok ||
+      napi_get_value_int64(env, argv[2], &envp) != napi_ok ||
+      napi_get_typedarray_info(env, argv[3], &type, &length, &map, NULL, NULL) != napi_ok || type != napi_int32_array || length > MAX_FDS ||
+      napi_get_value_int64(env, argv[4], &flags) != napi_ok || !bytes_of(env, argv[5], &out))
+    return fail(env, "spawn: wrong arguments");
+  struct spawn s = {.exefd = (int)exefd, .flags = (int)flags, .argv = (char **)(intptr_t)args, .envp = (char **)(intptr_t)envp, .map = map, .n = length};
+  char *stack = mmap(NULL, SPAWN_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+  if (stack == MAP_FAILED) return number(env, -errno);
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  int pidfd = -1;
+  int pid = clone(spawn_child, stack + SPAWN_STACK, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &s, &pidfd);
+  int err = pid < 0 ? errno : s.error;
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  munmap(stack, SPAWN_STACK);
+  if (pid > 0 && s.error) {
+    waitpid(pid, NULL, 0);
+    close(pidfd);
+  }
+  if (err) return number(env, -err);
+  *(int32_t *)out = pidfd;
+  return number(env, pid);
+}
+
+NAPI_MODULE_INIT() {
+  static const struct { const char *name; napi_callback call; } exported[] = {
+      {"syscall", js_syscall}, {"syscallAsync", js_syscall_async}, {"address", js_address},
+      {"poller", js_poller},   {"pollerRef", js_poller_ref},       {"spawn", js_spawn},
+  };
+  for (size_t i = 0; i < sizeof exported / sizeof *exported; i++) {
+    napi_value f = NULL;
+    napi_create_function(env, exported[i].name, NAPI_AUTO_LENGTH, exported[i].call, NULL, &f);
+    napi_set_named_property(env, exports, exported[i].name, f);
+  }
+  return exports;
+}

@@ -1,0 +1,18 @@
+// The native addon, by a literal path so that `bun build --compile` embeds it.
+
+/** What a system call takes: a register, or memory that the kernel reads or writes. A string is passed as a NUL-ended copy. */
+export type Argument = number | bigint | boolean | string | Uint8Array | Int32Array | BigUint64Array | ArrayBuffer | null | undefined;
+
+export interface Binding {
+  /** The result, or -errno. Blocks the calling thread. */
+  syscall(nr: number, ...args: Argument[]): number;
+  /** The same on a worker thread; resolves to the result, or -errno. */
+  syscallAsync(nr: number, ...args: Argument[]): Promise<number>;
+  /** The address of the buffer's first byte; valid as long as the caller holds the buffer. */
+  address(buffer: Uint8Array | Int32Array | BigUint64Array | ArrayBuffer): number;
+  poller(callback: (data: number, events: number) => void): { fd: number; handle: unknown };
+  pollerRef(handle: unknown, on: boolean): void;
+  spawn(exefd: number, argv: number, envp: number, map: Int32Array, flags: number, out: Int32Array): number;
+}
+
+export const binding: Binding = require("../../build/jubako.node");

@@ -1,0 +1,14 @@
+// The kernel, typed: raw system calls, descriptors, processes, readiness. Everything here is synchronous and cheap (a system call), or
+// says otherwise. It must never know of containers, images or networks; it imports nothing of ours.
+//
+//   const { pid, pidfd } = spawn({ exe, argv: ["player"], fds: [0, 1, 2, tape] });
+//   const exited = watch(pidfd, EPOLLIN, () => { exited.close(); const exit = reap(pidfd); close(pidfd); });
+export type { Argument, Binding } from "./binding.ts";
+export { binding } from "./binding.ts";
+export type { ErrnoName } from "./errno.ts";
+export { check, errno, errnoName, errnoText, SystemError } from "./errno.ts";
+export * from "./fd.ts";
+export * from "./poll.ts";
+export type { Spawn } from "./spawn.ts";
+export { spawn, stringVector } from "./spawn.ts";
+export { SYS, syscallName } from "./sys.ts";

@@ -1,0 +1,97 @@
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import {
+  binding,
+  close,
+  EPOLLIN,
+  errno,
+  O_PATH,
+  O_RDONLY,
+  open,
+  openat2,
+  pipe,
+  RESOLVE_IN_ROOT,
+  read,
+  reap,
+  SYS,
+  SystemError,
+  sealedMemfd,
+  spawn,
+  watch,
+} from "./index.ts";
+
+test("a failed call carries its errno and says what was tried", () => {
+  expect(binding.syscall(SYS.close, 9999)).toBe(-errno.EBADF);
+  expect(() => open("/no/such/file", O_RDONLY)).toThrow("open /no/such/file: ENOENT (no such file or directory)");
+  expect(() => binding.syscall(SYS.close, {} as never)).toThrow(TypeError);
+  expect(() => binding.syscall(SYS.openat, -100, "a\0b", 0)).toThrow(TypeError);
+});
+
+test("openat2 keeps a path inside its root", () => {
+  const root = open("/proc", O_PATH);
+  try {
+    expect(() => openat2(root, "../etc/passwd", O_RDONLY, { resolve: RESOLVE_IN_ROOT })).toThrow(SystemError);
+  } finally {
+    close(root);
+  }
+});
+
+async function run(argv: string[], exe: number): Promise<{ status: number; signal: number | undefined; output: string }> {
+  const { read: r, write: w } = pipe(0o4000);
+  const { pidfd } = spawn({ exe, argv, fds: [-1, w] });
+  close(w);
+  const chunks: Buffer[] = [];
+  await new Promise<void>((resolve) => {
+    const watching = watch(r, EPOLLIN, () => {
+      const buffer = Buffer.alloc(4096);
+      const n = read(r, buffer);
+      if (n) chunks.push(buffer.subarray(0, n));
+      else if (n === 0) {
+        watching.close();
+        resolve();
+      }
+    });
+  });
+  close(r);
+  const exit = await new Promise<ReturnType<typeof reap>>((resolve) => {
+    const watching = watch(pidfd, EPOLLIN, () => {
+      watching.close();
+      resolve(reap(pidfd));
+    });
+  });
+  close(pidfd);
+  return { status: exit!.status, signal: exit!.signal, output: Buffer.concat(chunks).toString() };
+}
+
+test("spawn maps descriptors and nothing else, and reports how the child ended", async () => {
+  const sh = open("/bin/sh", O_PATH);
+  const result = await run(["sh", "-c", "echo out; ls /proc/self/fd; exit 3"], sh);
+  expect(result.status).toBe(3);
+  expect(result.output).toBe("out\n0\n1\n");
+  expect(await run(["sh", "-c", "kill -9 $$"], sh)).toMatchObject({ status: 137, signal: 9 });
+  close(sh);
+});
+
+test("spawn of what cannot be executed throws, and leaves no child", () => {
+  const fd = open("/etc/passwd", O_PATH);
+  expect(() => spawn({ exe: fd, argv: ["x"], fds: [] })).toThrow("EACCES");
+  close(fd);
+});
+
+test("a sealed memfd runs and cannot be written", async () => {
+  const fd = sealedMemfd("sh", readFileSync("/bin/sh"));
+  expect((await run(["sh", "-c", "exit 5"], fd)).status).toBe(5);
+  expect(binding.syscall(SYS.write, fd, new Uint8Array(1), 1)).toBe(-errno.EPERM);
+  close(fd);
+});
+
+test("syscallAsync blocks a worker thread only", async () => {
+  const { read: r, write: w } = pipe();
+  const buffer = new Uint8Array(8);
+  const pending = binding.syscallAsync(SYS.read, r, buffer, 8);
+  binding.syscall(SYS.write, w, new Uint8Array([1, 2, 3]), 3);
+  expect(await pending).toBe(3);
+  expect(buffer[2]).toBe(3);
+  close(r);
+  close(w);
+});

@@ -1,0 +1,61 @@
+// Starting a program without the cost and the inheritance of a fork: vfork, a descriptor map, exec by descriptor.
+import { binding } from "./binding.ts";
+import { check } from "./errno.ts";
+
+export interface Spawn {
+  /** Descriptor of the executable (O_PATH is enough; a sealed memfd works). */
+  exe: number;
+  argv: string[];
+  /** "NAME=value" strings; empty by default: nothing is inherited. */
+  env?: string[];
+  /** The n-th descriptor becomes descriptor n of the child; -1 leaves it closed; all others are closed. At most 64. */
+  fds: number[];
+  /** Starts a new session. */
+  setsid?: boolean;
+}
+
+const encoder = new TextEncoder();
+
+/** A NULL-ended array of C strings; the returned buffers must be kept while the kernel reads them. */
+export function stringVector(strings: string[]): { pointers: BigUint64Array; keep: Uint8Array } {
+  const parts = strings.map((s) => encoder.encode(`${s}\0`));
+  const keep = new Uint8Array(
+    Math.max(
+      1,
+      parts.reduce((n, p) => n + p.length, 0),
+    ),
+  );
+  const pointers = new BigUint64Array(strings.length + 1);
+  const base = binding.address(keep);
+  let offset = 0;
+  parts.forEach((part, i) => {
+    keep.set(part, offset);
+    pointers[i] = BigInt(base + offset);
+    offset += part.length;
+  });
+  return { pointers, keep };
+}
+
+/**
+ * Starts the program; returns its pid and a pidfd (O_CLOEXEC), which is the caller's to close. The child is not reaped for the caller:
+ * `waitid(P_PIDFD)` does, once the pidfd is readable. Throws SystemError, also where the exec itself failed.
+ */
+export function spawn(options: Spawn): { pid: number; pidfd: number } {
+  const argv = stringVector(options.argv);
+  const env = stringVector(options.env ?? []);
+  const out = new Int32Array(1);
+  const pid = check(
+    binding.spawn(
+      options.exe,
+      binding.address(argv.pointers),
+      binding.address(env.pointers),
+      Int32Array.from(options.fds),
+      options.setsid ? 1 : 0,
+      out,
+    ),
+    `spawn ${options.argv[0] ?? ""}`,
+  );
+  void argv.keep;
+  void env.keep;
+  return { pid, pidfd: out[0]! };
+}
