@@ -1,0 +1,12 @@
+#!/bin/sh
+# Makes dist/jubako, the one executable, and dist/bin/ with a link for each name it answers to. Does nothing where it is newer than the sources.
+set -eu
+cd "$(dirname "$0")/.."
+sh scripts/build-native.sh
+if [ -e dist/jubako ] && [ -z "$(find src native api package-lock.json scripts/build.sh -newer dist/jubako -print -quit)" ]; then exit 0; fi
+mkdir -p dist/bin
+node_modules/.bin/bun scripts/build.ts
+for name in jubako jubakod jubako-containerd jubako-shim containerd-shim-jubako-v1 jubako-runtime jubako-registry; do
+  ln -sfn ../jubako "dist/bin/$name"
+done
+echo "jubako: built dist/jubako and dist/bin/"

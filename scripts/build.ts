@@ -1,0 +1,15 @@
+// Bundles src/main.ts into one executable with bytecode. Workers are extra entry points, so that the executable can start them by path.
+import { renameSync } from "node:fs";
+import { Glob } from "bun";
+
+const workers = [...new Glob("src/**/*.worker.ts").scanSync(".")].sort();
+const result = await Bun.build({
+  entrypoints: ["src/main.ts", ...workers],
+  compile: { outfile: "dist/jubako.tmp" },
+  minify: true,
+  bytecode: true,
+  target: "bun",
+});
+for (const log of result.logs) console.error(log);
+if (!result.success) process.exit(1);
+renameSync("dist/jubako.tmp", "dist/jubako");

@@ -1,0 +1,131 @@
+// Runs the test files, each in a process of its own (tests move between namespaces, start engines and end them), and adds up. A file that hangs is
+// ended with its process group. Unit tests (src/) run two at a time, end-to-end tests (test/) one after the other.
+import { spawn } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Glob } from "bun";
+
+const FILE_TIMEOUT_MS = 300_000;
+const TEST_TIMEOUT_MS = 60_000;
+
+interface Result {
+  file: string;
+  passed: number;
+  failed: number;
+  skipped: string[];
+  output: string;
+  seconds: number;
+}
+
+const reports = mkdtempSync(join(tmpdir(), "jubako-test-"));
+
+function attribute(tag: string, name: string): string {
+  const value = new RegExp(`\\s${name}="([^"]*)"`).exec(tag)?.[1] ?? "";
+  return value
+    .replaceAll("&quot;", '"')
+    .replaceAll("&lt;", "<")
+    .replaceAll("&gt;", ">")
+    .replaceAll("&apos;", "'")
+    .replaceAll("&#39;", "'")
+    .replaceAll("&amp;", "&");
+}
+
+/** Counts from bun's JUnit report; where there is none (the process died), the file counts as one failure. */
+function read(report: string): { passed: number; failed: number; skipped: string[] } | undefined {
+  let xml: string;
+  try {
+    xml = readFileSync(report, "utf8");
+  } catch {
+    return undefined;
+  }
+  let passed = 0;
+  let failed = 0;
+  const skipped: string[] = [];
+  for (const [whole, head] of xml.matchAll(/<testcase([^>]*?)(?:\/>|>[\s\S]*?<\/testcase>)/g)) {
+    if (whole.includes("<skipped")) skipped.push(attribute(head!, "name"));
+    else if (whole.includes("<failure") || whole.includes("<error")) failed++;
+    else passed++;
+  }
+  return { passed, failed, skipped };
+}
+
+function run(file: string): Promise<Result> {
+  const report = join(reports, `${file.replaceAll("/", "_")}.xml`);
+  const began = performance.now();
+  return new Promise((resolve) => {
+    const child = spawn(
+      process.execPath,
+      ["test", `./${file}`, "--timeout", String(TEST_TIMEOUT_MS), "--reporter=junit", `--reporter-outfile=${report}`],
+      { detached: true, stdio: ["ignore", "pipe", "pipe"] },
+    );
+    let output = "";
+    const take = (chunk: Buffer) => {
+      output += chunk.toString();
+    };
+    child.stdout.on("data", take);
+    child.stderr.on("data", take);
+    let late = false;
+    const timer = setTimeout(() => {
+      late = true;
+      process.kill(-child.pid!, "SIGKILL");
+    }, FILE_TIMEOUT_MS);
+    child.on("exit", (code) => {
+      clearTimeout(timer);
+      // What the tests started may hold the pipes open; it has no business after them.
+      child.stdout.destroy();
+      child.stderr.destroy();
+      const counts = read(report) ?? { passed: 0, failed: 1, skipped: [] };
+      if (code !== 0 && counts.failed === 0) counts.failed = 1;
+      if (late) output += `\nended after ${FILE_TIMEOUT_MS / 1000} s\n`;
+      resolve({ file, ...counts, output, seconds: (performance.now() - began) / 1000 });
+    });
+  });
+}
+
+function show(result: Result): void {
+  const skips = result.skipped.length ? `, ${result.skipped.length} skipped` : "";
+  console.log(
+    `${result.failed ? "FAIL" : "ok  "} ${result.file}: ${result.passed} passed, ${result.failed} failed${skips} (${result.seconds.toFixed(1)} s)`,
+  );
+  if (result.failed) console.log(result.output.replace(/^/gm, "     "));
+  else for (const line of result.output.match(/^skip: .*$/gm) ?? []) console.log(`     ${line}`);
+}
+
+async function runAll(files: string[], width: number): Promise<Result[]> {
+  const results: Result[] = [];
+  const queue = [...files];
+  const worker = async () => {
+    for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+      const result = await run(file);
+      show(result);
+      results.push(result);
+    }
+  };
+  await Promise.all(Array.from({ length: width }, worker));
+  return results;
+}
+
+function find(where: string): string[] {
+  if (statSync(where).isFile()) return [where];
+  return [...new Glob("**/*.test.ts").scanSync(where)].map((file) => join(where, file)).sort();
+}
+
+const wanted = process.argv.slice(2);
+const files = (wanted.length ? wanted : ["src", "test"]).flatMap(find);
+const results = [
+  ...(await runAll(
+    files.filter((file) => file.startsWith("src/")),
+    2,
+  )),
+  ...(await runAll(
+    files.filter((file) => !file.startsWith("src/")),
+    1,
+  )),
+];
+rmSync(reports, { recursive: true, force: true });
+const sum = (pick: (result: Result) => number) => results.reduce((n, result) => n + pick(result), 0);
+for (const result of results.filter((r) => r.skipped.length))
+  for (const name of result.skipped) console.log(`skipped: ${result.file}: ${name}`);
+console.log(`${sum((r) => r.passed)} passed, ${sum((r) => r.failed)} failed, ${sum((r) => r.skipped.length)} skipped`);
+process.exit(sum((r) => r.failed) ? 1 : 0);
