@@ -71,6 +71,14 @@ export interface EngineConfig {
   maxConcurrentDownloads: number;
   shutdownTimeout: number;
   initBinary: string | undefined;
+  /** Run an init in every container that does not say otherwise. */
+  init: boolean;
+  /** Containers keep running when the engine is asked to end (SIGTERM); they always do when it is killed. */
+  liveRestore: boolean;
+  /** Group that may use the unix socket. */
+  group: string;
+  /** Of the tcp sockets; "unsaid" refuses to serve them. */
+  tls: { mode: "verify" | "encrypt" | "off" | "unsaid"; ca: string; cert: string; key: string };
   defaultShmSize: number;
   defaultUlimits: Record<string, { Name: string; Soft: number; Hard: number }>;
   cgroupParent: string;

@@ -1,0 +1,311 @@
+// The engine's settings: dockerd's flags and daemon.json. The same setting in both is an error, as with dockerd; an unknown one too.
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { failedPrecondition, invalidArgument, messageOf } from "../lib/errors.ts";
+import type { EngineConfig } from "./context.ts";
+
+type Kind = "text" | "list" | "bool" | "int" | "pairs" | "bytes" | "runtime" | "ulimit";
+
+interface Setting {
+  flag: string;
+  short?: string;
+  /** Key in daemon.json; undefined where there is none. */
+  key?: string;
+  kind: Kind;
+}
+
+const SETTINGS: Setting[] = [
+  { flag: "host", short: "H", key: "hosts", kind: "list" },
+  { flag: "data-root", key: "data-root", kind: "text" },
+  { flag: "exec-root", key: "exec-root", kind: "text" },
+  { flag: "pidfile", short: "p", key: "pidfile", kind: "text" },
+  { flag: "config-file", kind: "text" },
+  { flag: "containerd", key: "containerd", kind: "text" },
+  { flag: "add-runtime", key: "runtimes", kind: "runtime" },
+  { flag: "default-runtime", key: "default-runtime", kind: "text" },
+  { flag: "bip", key: "bip", kind: "text" },
+  { flag: "bridge", short: "b", key: "bridge", kind: "text" },
+  { flag: "debug", short: "D", key: "debug", kind: "bool" },
+  { flag: "log-level", short: "l", key: "log-level", kind: "text" },
+  { flag: "tls", key: "tls", kind: "bool" },
+  { flag: "tlsverify", key: "tlsverify", kind: "bool" },
+  { flag: "tlscacert", key: "tlscacert", kind: "text" },
+  { flag: "tlscert", key: "tlscert", kind: "text" },
+  { flag: "tlskey", key: "tlskey", kind: "text" },
+  { flag: "label", key: "labels", kind: "list" },
+  { flag: "dns", key: "dns", kind: "list" },
+  { flag: "dns-opt", key: "dns-opts", kind: "list" },
+  { flag: "dns-search", key: "dns-search", kind: "list" },
+  { flag: "log-driver", key: "log-driver", kind: "text" },
+  { flag: "log-opt", key: "log-opts", kind: "pairs" },
+  { flag: "insecure-registry", key: "insecure-registries", kind: "list" },
+  { flag: "registry-mirror", key: "registry-mirrors", kind: "list" },
+  { flag: "group", short: "G", key: "group", kind: "text" },
+  { flag: "default-ulimit", key: "default-ulimits", kind: "ulimit" },
+  { flag: "init-path", key: "init-path", kind: "text" },
+  { flag: "init", key: "init", kind: "bool" },
+  { flag: "default-shm-size", key: "default-shm-size", kind: "bytes" },
+  { flag: "cgroup-parent", key: "cgroup-parent", kind: "text" },
+  { flag: "live-restore", key: "live-restore", kind: "bool" },
+  { flag: "shutdown-timeout", key: "shutdown-timeout", kind: "int" },
+  { flag: "max-concurrent-downloads", key: "max-concurrent-downloads", kind: "int" },
+  { flag: "warm-networks", key: "warm-networks", kind: "int" },
+  { flag: "validate", kind: "bool" },
+  { flag: "version", short: "v", kind: "bool" },
+  { flag: "help", short: "h", kind: "bool" },
+];
+
+/** What was said, by flag name; lists keep their order. */
+type Said = Record<string, unknown>;
+
+/** What only the process itself needs, beside the resources' settings. */
+export interface DaemonOptions {
+  config: EngineConfig;
+  configFile: string;
+  action: "run" | "validate" | "version" | "help";
+}
+
+const DEFAULT_CONFIG_FILE = "/etc/jubako/daemon.json";
+
+const LOG_LEVELS = ["debug", "info", "warn", "error", "fatal"];
+
+function truth(name: string, text: string): boolean {
+  if (/^(1|t|true)$/i.test(text)) return true;
+  if (/^(0|f|false)$/i.test(text)) return false;
+  throw invalidArgument(`invalid argument "${text}" for "--${name}" flag: not a boolean`);
+}
+
+/** "64m" → bytes. */
+export function parseBytes(text: string): number {
+  const match = /^(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?$/i.exec(text.trim());
+  if (!match) throw invalidArgument(`invalid size: '${text}'`);
+  return Math.floor(Number(match[1]) * 1024 ** " kmgtp".indexOf((match[2] || " ").toLowerCase()));
+}
+
+function parseUlimit(text: string): { Name: string; Soft: number; Hard: number } {
+  const match = /^(\w+)=(-?\d+)(?::(-?\d+))?$/.exec(text);
+  if (!match) throw invalidArgument(`invalid ulimit argument: ${text}`);
+  const Soft = Number(match[2]);
+  return { Name: match[1]!, Soft, Hard: match[3] === undefined ? Soft : Number(match[3]) };
+}
+
+function add(said: Said, setting: Setting, text: string): void {
+  const name = setting.flag;
+  const pair = () => {
+    const equals = text.indexOf("=");
+    if (equals <= 0) throw invalidArgument(`invalid argument "${text}" for "--${name}" flag: must be of the form name=value`);
+    return [text.slice(0, equals), text.slice(equals + 1)] as const;
+  };
+  const map = () => {
+    said[name] ??= {};
+    return said[name] as Record<string, unknown>;
+  };
+  if (setting.kind === "bool") said[name] = truth(name, text);
+  else if (setting.kind === "int") {
+    if (!/^-?\d+$/.test(text)) throw invalidArgument(`invalid argument "${text}" for "--${name}" flag: not a number`);
+    said[name] = Number(text);
+  } else if (setting.kind === "bytes") said[name] = parseBytes(text);
+  else if (setting.kind === "list") {
+    said[name] ??= [];
+    (said[name] as string[]).push(text);
+  } else if (setting.kind === "pairs") {
+    const [key, value] = pair();
+    map()[key] = value;
+  } else if (setting.kind === "runtime") {
+    const [key, value] = pair();
+    map()[key] = value.includes("/") || !value.startsWith("io.containerd.") ? { path: value } : { runtimeType: value };
+  } else if (setting.kind === "ulimit") {
+    const limit = parseUlimit(text);
+    map()[limit.Name] = limit;
+  } else said[name] = text;
+}
+
+/** Reads flags: `--name value`, `--name=value`, `-n value`, `-n=value`, `-nvalue`, and several short switches in one. */
+function readFlags(argv: string[]): Said {
+  const said: Said = {};
+  for (let i = 0; i < argv.length; i++) {
+    const argument = argv[i]!;
+    const take = (setting: Setting, inline: string | undefined, shown: string) => {
+      if (inline !== undefined) return add(said, setting, inline);
+      if (setting.kind === "bool") return add(said, setting, "true");
+      const value = argv[++i];
+      if (value === undefined) throw invalidArgument(`flag needs an argument: ${shown}`);
+      add(said, setting, value);
+    };
+    if (argument.startsWith("--")) {
+      const equals = argument.indexOf("=");
+      const name = argument.slice(2, equals < 0 ? undefined : equals);
+      const setting = SETTINGS.find((each) => each.flag === name);
+      if (!setting) throw invalidArgument(`unknown flag: --${name}`);
+      take(setting, equals < 0 ? undefined : argument.slice(equals + 1), `--${name}`);
+    } else if (/^-[A-Za-z]/.test(argument)) {
+      for (let at = 1; at < argument.length; at++) {
+        const letter = argument[at]!;
+        const setting = SETTINGS.find((each) => each.short === letter);
+        if (!setting) throw invalidArgument(`unknown shorthand flag: '${letter}' in ${argument}`);
+        const rest = argument.slice(at + 1);
+        if (setting.kind === "bool" && !rest.startsWith("=")) {
+          take(setting, undefined, `-${letter}`);
+          continue;
+        }
+        take(setting, rest === "" ? undefined : rest.replace(/^=/, ""), `-${letter}`);
+        break;
+      }
+    } else throw invalidArgument(`unknown argument: ${argument}; jubakod takes flags only`);
+  }
+  return said;
+}
+
+function wrong(key: string, expected: string): Error {
+  return invalidArgument(`the setting "${key}" must be ${expected}`);
+}
+
+/** daemon.json as what it says, by flag name. */
+function readFile(file: string, text: string): Said {
+  let parsed: unknown;
+  try {
+    parsed = JSON.parse(text);
+  } catch (error) {
+    throw invalidArgument(`unable to configure the engine with file ${file}: ${messageOf(error)}`);
+  }
+  if (parsed === null || typeof parsed !== "object" || Array.isArray(parsed)) throw invalidArgument(`${file} must hold a JSON object`);
+  const said: Said = {};
+  const unknown: string[] = [];
+  for (const [key, value] of Object.entries(parsed)) {
+    const setting = SETTINGS.find((each) => each.key === key);
+    if (!setting) {
+      unknown.push(key);
+      continue;
+    }
+    const strings = (list: unknown): list is string[] => Array.isArray(list) && list.every((each) => typeof each === "string");
+    const object = typeof value === "object" && value !== null && !Array.isArray(value);
+    if (setting.kind === "text" && typeof value !== "string") throw wrong(key, "a string");
+    if (setting.kind === "bool" && typeof value !== "boolean") throw wrong(key, "true or false");
+    if (setting.kind === "int" && !Number.isInteger(value)) throw wrong(key, "a number");
+    if (setting.kind === "list" && !strings(value)) throw wrong(key, "a list of strings");
+    if (["pairs", "runtime", "ulimit"].includes(setting.kind) && !object) throw wrong(key, "an object");
+    said[setting.flag] = setting.kind === "bytes" ? parseBytes(String(value)) : value;
+  }
+  if (unknown.length > 0) {
+    throw invalidArgument(
+      `unable to configure the engine with file ${file}: the following directives don't match any configuration option: ${unknown.join(", ")}`,
+    );
+  }
+  return said;
+}
+
+function normalizeHost(host: string, tls: boolean): string {
+  if (host === "" || host === "unix://") return "unix:///run/jubako/docker.sock";
+  if (host.startsWith("unix://") || host.startsWith("fd://")) return host;
+  if (host.startsWith("tcp://")) {
+    const rest = host.slice(6) || `127.0.0.1:${tls ? 2376 : 2375}`;
+    if (!/^(\[[0-9a-fA-F:.]+\]|[\w.-]*)(:\d{1,5})?$/.test(rest)) throw invalidArgument(`invalid bind address format: ${host}`);
+    return `tcp://${/:\d+$/.test(rest) ? rest : `${rest}:${tls ? 2376 : 2375}`}`;
+  }
+  throw invalidArgument(`invalid bind address (${host}): must be unix://PATH, tcp://HOST:PORT or fd://`);
+}
+
+/** Serving tcp without verified clients must have been asked for in words: `--tls=false`, or `--tls --tlsverify=false`. */
+function tlsMode(tls: unknown, verify: unknown): EngineConfig["tls"]["mode"] {
+  if (verify === true) return "verify";
+  if (tls === true) return verify === false ? "encrypt" : "unsaid";
+  return tls === false || verify === false ? "off" : "unsaid";
+}
+
+function assemble(said: Said): EngineConfig {
+  const text = (name: string) => said[name] as string | undefined;
+  const list = (name: string) => (said[name] as string[] | undefined) ?? [];
+  const number = (name: string, absent: number) => (said[name] as number | undefined) ?? absent;
+  const path = (name: string, absent: string) => resolve(text(name) || absent);
+  const tls = said.tls === true || said.tlsverify === true;
+  const hosts = (list("host").length > 0 ? list("host") : ["unix:///run/jubako/docker.sock"]).map((host) => normalizeHost(host, tls));
+  const execRoot = path("exec-root", "/run/jubako");
+  const level = text("log-level") ?? "info";
+  if (!LOG_LEVELS.includes(level)) throw invalidArgument(`invalid logging level: ${level}`);
+  const bip = text("bip");
+  if (bip !== undefined && !/^(\d{1,3}\.){3}\d{1,3}\/\d{1,2}$/.test(bip)) throw invalidArgument(`invalid CIDR address: ${bip}`);
+  if (bip !== undefined && text("bridge") !== undefined && text("bridge") === "none") {
+    throw invalidArgument("you specified --bip and disabled the bridge with --bridge=none; the two exclude each other");
+  }
+  const containerd = text("containerd");
+  return {
+    hosts,
+    dataRoot: path("data-root", "/var/lib/jubako"),
+    execRoot,
+    pidfile: path("pidfile", `${execRoot}/jubakod.pid`),
+    debug: said.debug === true || level === "debug",
+    containerd: containerd ? resolve(containerd.replace(/^unix:\/\//, "")) : undefined,
+    runtimes: (said["add-runtime"] ?? {}) as EngineConfig["runtimes"],
+    defaultRuntime: text("default-runtime") ?? "jubako",
+    bridge: text("bridge") || "jubako0",
+    bip,
+    dns: list("dns"),
+    dnsOptions: list("dns-opt"),
+    dnsSearch: list("dns-search"),
+    logDriver: text("log-driver") ?? "json-file",
+    logOpts: (said["log-opt"] ?? {}) as Record<string, string>,
+    labels: list("label"),
+    insecureRegistries: list("insecure-registry"),
+    registryMirrors: list("registry-mirror"),
+    maxConcurrentDownloads: number("max-concurrent-downloads", 3),
+    shutdownTimeout: number("shutdown-timeout", 15),
+    initBinary: text("init-path"),
+    init: said.init === true,
+    liveRestore: said["live-restore"] === true,
+    group: text("group") ?? "docker",
+    tls: {
+      mode: tlsMode(said.tls, said.tlsverify),
+      ca: path("tlscacert", "/etc/jubako/ca.pem"),
+      cert: path("tlscert", "/etc/jubako/server-cert.pem"),
+      key: path("tlskey", "/etc/jubako/server-key.pem"),
+    },
+    defaultShmSize: number("default-shm-size", 64 * 1024 * 1024),
+    defaultUlimits: (said["default-ulimit"] ?? {}) as EngineConfig["defaultUlimits"],
+    cgroupParent: text("cgroup-parent") ?? "",
+    warmNetworks: number("warm-networks", 2),
+  };
+}
+
+/** Flags and file to settings. `read` gives the text of daemon.json, or undefined where there is no such file. */
+export function parseOptions(argv: string[], read: (file: string) => string | undefined = readIfThere): DaemonOptions {
+  const flags = readFlags(argv);
+  const configFile = (flags["config-file"] as string | undefined) ?? DEFAULT_CONFIG_FILE;
+  const text = read(configFile);
+  if (text === undefined && flags["config-file"] !== undefined) {
+    throw failedPrecondition(`unable to configure the engine with file ${configFile}: open ${configFile}: no such file or directory`);
+  }
+  const file = text === undefined ? {} : readFile(configFile, text);
+  const both = SETTINGS.filter((each) => each.flag in flags && each.flag in file && each.kind !== "runtime");
+  if (both.length > 0) {
+    const conflicts = both.map(({ flag, key }) => `${key}: (from flag: ${shown(flags[flag])}, from file: ${shown(file[flag])})`);
+    throw invalidArgument(
+      `unable to configure the engine with file ${configFile}: the following directives are specified both as a flag and in the configuration file: ${conflicts.join(", ")}`,
+    );
+  }
+  const said: Said = { ...file, ...flags };
+  if (file["add-runtime"] && flags["add-runtime"])
+    said["add-runtime"] = { ...(file["add-runtime"] as object), ...(flags["add-runtime"] as object) };
+  const action = said.help ? "help" : said.version ? "version" : said.validate ? "validate" : "run";
+  return { config: assemble(said), configFile, action };
+}
+
+function shown(value: unknown): string {
+  return Array.isArray(value) ? `[${value.join(" ")}]` : typeof value === "object" ? JSON.stringify(value) : String(value);
+}
+
+function readIfThere(file: string): string | undefined {
+  try {
+    return readFileSync(file, "utf8");
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    throw error;
+  }
+}
+
+export function usage(): string {
+  const rows = SETTINGS.filter(({ flag }) => flag !== "help").map(({ flag, short, kind }) => {
+    const value = kind === "bool" ? "" : kind === "pairs" || kind === "runtime" || kind === "ulimit" ? " name=value" : ` ${kind}`;
+    return `  ${short ? `-${short}, ` : "    "}--${flag}${value}`;
+  });
+  return `Usage: jubakod [OPTIONS]\n\nThe container engine.\n\nOptions:\n${rows.sort().join("\n")}\n`;
+}

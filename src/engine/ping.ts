@@ -1,0 +1,78 @@
+// What an engine without any resource answers: whether it is there, and what it is.
+import { release } from "node:os";
+import type { Engine } from "./context.ts";
+import type { Answer, Route } from "./route.ts";
+import { API_VERSION, MIN_API_VERSION, VERSION } from "./version.ts";
+
+const PING_HEADERS = {
+  "Cache-Control": "no-cache, no-store, must-revalidate",
+  Pragma: "no-cache",
+  "Builder-Version": "1",
+  Swarm: "inactive",
+};
+
+export function pingRoutes(engine: Engine): Route[] {
+  const ping = (): Answer => ({ text: "OK", headers: PING_HEADERS });
+  return [
+    { method: "GET", path: "/_ping", handle: ping },
+    { method: "HEAD", path: "/_ping", handle: ping },
+    {
+      method: "GET",
+      path: "/version",
+      async handle() {
+        const manager = await managerVersion(engine);
+        const KernelVersion = release();
+        const components = [
+          {
+            Name: "Engine",
+            Version: VERSION,
+            Details: {
+              ApiVersion: API_VERSION,
+              Arch: "amd64",
+              BuildTime: "",
+              Experimental: "false",
+              GitCommit: "",
+              GoVersion: `bun ${process.versions.bun ?? process.version}`,
+              KernelVersion,
+              MinAPIVersion: MIN_API_VERSION,
+              Os: "linux",
+            },
+          },
+          ...(manager
+            ? [
+                {
+                  Name: engine.config.containerd ? "containerd" : "jubako-containerd",
+                  Version: manager.version,
+                  Details: { GitCommit: manager.revision },
+                },
+              ]
+            : []),
+          { Name: "jubako-runtime", Version: VERSION, Details: { GitCommit: "" } },
+        ];
+        return {
+          json: {
+            Platform: { Name: "Jubako" },
+            Components: components,
+            Version: VERSION,
+            ApiVersion: API_VERSION,
+            MinAPIVersion: MIN_API_VERSION,
+            GitCommit: "",
+            GoVersion: `bun ${process.versions.bun ?? process.version}`,
+            Os: "linux",
+            Arch: "amd64",
+            KernelVersion,
+            BuildTime: "",
+          },
+        };
+      },
+    },
+  ];
+}
+
+async function managerVersion(engine: Engine): Promise<{ version: string; revision: string } | undefined> {
+  try {
+    return await engine.manager.version.version({});
+  } catch {
+    return undefined;
+  }
+}
