@@ -1,0 +1,188 @@
+// An engine of the test's own: dist/bin/jubakod on temporary directories, with a bridge and a subnet that nobody else has.
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+
+export const root = new URL("../../", import.meta.url).pathname;
+export const bin = (name: string) => join(root, "dist/bin", name);
+
+export interface Output {
+  status: number;
+  stdout: string;
+  stderr: string;
+}
+
+export interface TestEngine {
+  dir: string;
+  /** unix://… */
+  host: string;
+  bridge: string;
+  pid(): number;
+  /** Runs the real docker CLI against it. */
+  docker(...args: string[]): Output;
+  dockerWith(options: { input?: string | Uint8Array; env?: Record<string, string>; timeoutMs?: number }, ...args: string[]): Output;
+  /** The same, in the background. */
+  dockerAsync(...args: string[]): Promise<Output>;
+  /** Runs our CLI against it. */
+  jubako(...args: string[]): Output;
+  /** Ends the engine as a crash does; its containers, shims and files stay. */
+  kill(): Promise<void>;
+  /** Starts it again on the same directories. */
+  start(): Promise<void>;
+  stop(): Promise<void>;
+  log(): string;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+let subnets = 0;
+
+export function sh(command: string): Output {
+  const result = spawnSync("/bin/sh", ["-c", command], { encoding: "utf8", maxBuffer: 64 << 20 });
+  return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: result.stderr ?? "" };
+}
+
+export function which(program: string): string | undefined {
+  const found = sh(`command -v ${program}`);
+  return found.status === 0 ? found.stdout.trim() : undefined;
+}
+
+/** True where one of the programs is missing; then says so in the form that the test runner collects. For `describe.skipIf(lacks(…))`. */
+export function lacks(...programs: string[]): boolean {
+  const missing = programs.filter((program) => which(program) === undefined);
+  if (missing.length) console.log(`skip: ${missing.join(", ")} not installed`);
+  return missing.length > 0;
+}
+
+export async function until<T>(what: string, probe: () => T | Promise<T>, timeoutMs = 10_000): Promise<NonNullable<T>> {
+  const end = Date.now() + timeoutMs;
+  for (;;) {
+    const value = await probe();
+    if (value) return value as NonNullable<T>;
+    if (Date.now() > end) throw new Error(`${what}: not within ${timeoutMs} ms`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Pids whose command line or environment-free argv mentions `word`. */
+export function processesNaming(word: string): number[] {
+  return readdirSync("/proc").flatMap((entry) => {
+    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) return [];
+    try {
+      return readFileSync(`/proc/${entry}/cmdline`, "utf8").includes(word) ? [Number(entry)] : [];
+    } catch {
+      return [];
+    }
+  });
+}
+
+export async function startEngine(options: { flags?: string[]; image?: boolean } = {}): Promise<TestEngine> {
+  const dir = mkdtempSync(join(tmpdir(), "jubako-e2e-"));
+  const number = (process.pid * 7 + subnets++) % 200;
+  const bridge = `jubakot${number}`;
+  const host = `unix://${dir}/docker.sock`;
+  const logPath = join(dir, "log");
+  let child: ChildProcess;
+
+  const engine: TestEngine = {
+    dir,
+    host,
+    bridge,
+    pid: () => child.pid!,
+    docker: (...args) => engine.dockerWith({}, ...args),
+    dockerWith(opts, ...args) {
+      const result = spawnSync("docker", ["-H", host, ...args], {
+        encoding: "utf8",
+        maxBuffer: 64 << 20,
+        timeout: opts.timeoutMs ?? 30_000,
+        env: { ...process.env, ...opts.env },
+        ...(opts.input === undefined ? { stdio: ["ignore", "pipe", "pipe"] } : { input: opts.input }),
+      });
+      return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: `${result.stderr ?? ""}${result.error ?? ""}` };
+    },
+    dockerAsync(...args) {
+      return new Promise((resolve) => {
+        const cli = spawn("docker", ["-H", host, ...args], { stdio: ["ignore", "pipe", "pipe"] });
+        let stdout = "";
+        let stderr = "";
+        cli.stdout.on("data", (chunk) => {
+          stdout += chunk;
+        });
+        cli.stderr.on("data", (chunk) => {
+          stderr += chunk;
+        });
+        cli.on("close", (code) => resolve({ status: code ?? 255, stdout, stderr }));
+      });
+    },
+    jubako(...args) {
+      const result = spawnSync(bin("jubako"), ["-H", host, ...args], {
+        encoding: "utf8",
+        timeout: 30_000,
+        stdio: ["ignore", "pipe", "pipe"],
+      });
+      return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: result.stderr ?? "" };
+    },
+    async kill() {
+      const exited = new Promise((resolve) => child.once("exit", resolve));
+      child.kill("SIGKILL");
+      await exited;
+    },
+    async start() {
+      const out = openSync(logPath, "a");
+      const paths = ["--data-root", join(dir, "root"), "--exec-root", join(dir, "exec"), "--pidfile", join(dir, "pid"), "-H", host];
+      child = spawn(bin("jubakod"), [...paths, "--bridge", bridge, "--bip", `10.218.${number}.1/24`, ...(options.flags ?? [])], {
+        stdio: ["ignore", out, out],
+      });
+      await until("the engine answers", () => {
+        if (child.exitCode !== null) throw new Error(`jubakod ended with ${child.exitCode}:\n${engine.log().slice(-4000)}`);
+        return existsSync(`${dir}/docker.sock`) && engine.docker("version").status === 0;
+      });
+    },
+    async stop() {
+      if (child.exitCode === null && child.signalCode === null) {
+        const ids = engine.docker("ps", "-aq").stdout.split("\n").filter(Boolean);
+        if (ids.length) engine.docker("rm", "-f", "-v", ...ids);
+        const exited = new Promise((resolve) => child.once("exit", resolve));
+        child.kill("SIGTERM");
+        const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
+        await exited;
+        clearTimeout(timer);
+      }
+      for (const pid of processesNaming(dir)) {
+        try {
+          process.kill(pid, "SIGKILL");
+        } catch {
+          // it ended by itself
+        }
+      }
+      sh(`ip link del ${bridge} 2>/dev/null`);
+      rmSync(dir, { recursive: true, force: true });
+    },
+    log: () => (existsSync(logPath) ? readFileSync(logPath, "utf8") : ""),
+    [Symbol.asyncDispose]: () => engine.stop(),
+  };
+
+  try {
+    await engine.start();
+    if (options.image !== false) {
+      const loaded = engine.dockerWith({ input: busyboxTar() }, "load");
+      if (loaded.status !== 0) throw new Error(`docker load: ${loaded.stderr}\n${engine.log().slice(-2000)}`);
+    }
+  } catch (error) {
+    await engine.stop();
+    throw error;
+  }
+  return engine;
+}
+
+let seed: Uint8Array | undefined;
+
+/** A busybox image as a docker archive, made from this machine's busybox-static. */
+export function busyboxTar(): Uint8Array {
+  if (!seed) {
+    const made = spawnSync(process.execPath, [join(root, "scripts/seed-busybox.ts")], { maxBuffer: 64 << 20 });
+    if (made.status !== 0) throw new Error(`seed-busybox: ${made.stderr}`);
+    seed = made.stdout;
+  }
+  return seed;
+}
