@@ -451,6 +451,8 @@ export function serveConnection(socket: Socket, handle: (exchange: Exchange) => 
         const early = Buffer.concat([...body.queue.splice(0), buffer]);
         buffer = EMPTY;
         if (early.length > 0) socket.unshift(early);
+        // As new: the first "data" listener or pipe starts the flow.
+        (socket as { readableFlowing: boolean | null }).readableFlowing = null;
         return socket;
       },
       destroy() {
