@@ -31,7 +31,7 @@ export type Answer =
   | { status?: number; type: string; stream: AsyncIterable<Uint8Array | string>; headers?: Record<string, string> }
   | typeof hijacked;
 
-export const hijacked = Symbol("hijacked");
+export const hijacked: unique symbol = Symbol("hijacked");
 
 export interface Route {
   method: "GET" | "HEAD" | "POST" | "PUT" | "DELETE";
