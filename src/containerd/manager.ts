@@ -1,0 +1,110 @@
+// Puts the manager together: state, stores and services; and takes it apart.
+import { randomUUID } from "node:crypto";
+import { closeSync, openSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
+import { failedPrecondition } from "../lib/errors.ts";
+import { binding, errno, SYS } from "../linux/index.ts";
+import { containersService } from "./containers.ts";
+import { contentService } from "./content/service.ts";
+import { type ContentStore, createContentStore } from "./content/store.ts";
+import { type Database, openDatabase } from "./database.ts";
+import { createExchange, type Exchange, eventsService } from "./events.ts";
+import { createImageStore, type ImageStore, imagesService } from "./images.ts";
+import { leasesService } from "./leases.ts";
+import { namespacesService } from "./namespaces.ts";
+import type { Service } from "./service.ts";
+import { createOverlay } from "./snapshots/overlay.ts";
+import { snapshotsService } from "./snapshots/service.ts";
+import type { Snapshotter } from "./snapshots/snapshotter.ts";
+import { type Log, makeDirectory, type State } from "./state.ts";
+import { introspectionService, versionService } from "./version.ts";
+
+export interface ManagerOptions {
+  /** Data that stays: ROOT/meta.db, ROOT/content, ROOT/snapshots. One manager a root at a time. */
+  root: string;
+  /** What lives until the machine restarts: bundles, sockets of shims. */
+  state: string;
+  /** Address of the gRPC socket that this manager will be served on; shims are told it. */
+  address?: string;
+  log?: Log;
+}
+
+/** A running manager. Its services are called through a transport: see index.ts. */
+export interface Manager {
+  services: Service[];
+  root: string;
+  state: string;
+  content: ContentStore;
+  images: ImageStore;
+  snapshotters: Map<string, Snapshotter>;
+  events: Exchange;
+  /** Ends subscriptions and closes what is open; containers go on. */
+  close(): Promise<void>;
+}
+
+export async function createManager(options: ManagerOptions): Promise<Manager> {
+  const root = makeDirectory(options.root);
+  const stateDirectory = makeDirectory(options.state);
+  const unlock = lockRoot(root);
+  const closing = new AbortController();
+  const db = openDatabase(join(root, "meta.db"));
+  const state: State = {
+    root,
+    state: stateDirectory,
+    db,
+    events: createExchange(),
+    log: options.log ?? (() => {}),
+    collect: async () => {},
+  };
+  const content = createContentStore(state);
+  const images = createImageStore(state);
+  const overlay = createOverlay(state);
+  const snapshotters = new Map<string, Snapshotter>([[overlay.name, overlay]]);
+  const services = [
+    versionService(),
+    introspectionService(root, serverId(db), pidNamespace()),
+    namespacesService(state),
+    containersService(state),
+    imagesService(state, images),
+    contentService(state, content),
+    snapshotsService(state, snapshotters),
+    leasesService(state),
+    eventsService(state.events, closing.signal),
+  ];
+  return {
+    services,
+    root,
+    state: stateDirectory,
+    content,
+    images,
+    snapshotters,
+    events: state.events,
+    async close() {
+      closing.abort();
+      await overlay.cleanup();
+      db.close();
+      unlock();
+    },
+  };
+}
+
+/** Two managers on one root would destroy each other's state. */
+function lockRoot(root: string): () => void {
+  const LOCK_EX_NB = 2 | 4;
+  const fd = openSync(join(root, "lock"), "a");
+  const result = binding.syscall(SYS.flock, fd, LOCK_EX_NB);
+  if (result < 0) {
+    closeSync(fd);
+    throw failedPrecondition(result === -errno.EAGAIN ? `another manager works on ${root}` : `cannot lock ${root}: errno ${-result}`);
+  }
+  return () => closeSync(fd);
+}
+
+function serverId(db: Database): string {
+  db.run("insert or ignore into meta (key, value) values ('uuid', ?)", randomUUID());
+  return db.get<{ value: string }>("select value from meta where key = 'uuid'")!.value;
+}
+
+function pidNamespace(): bigint {
+  return BigInt(/\d+/.exec(readlinkSync("/proc/self/ns/pid"))?.[0] ?? "0");
+}
