@@ -1,0 +1,372 @@
+// nf_tables over nfnetlink (include/uapi/linux/netfilter/nf_tables.h): tables, chains, rules, sets and their elements, in batches that the
+// kernel takes whole or not at all. Rules are lists of expressions, which is what `nft --debug=netlink` prints.
+import {
+  attributeList,
+  attributeString,
+  attributes,
+  type Messages,
+  type NetlinkSocket,
+  NLM_F_ACK,
+  NLM_F_APPEND,
+  NLM_F_CREATE,
+  NLM_F_DUMP,
+  netlinkMessages,
+} from "./netlink.ts";
+
+const BATCH_BEGIN = 0x10;
+const BATCH_END = 0x11;
+const SUBSYS = 10;
+const NEWTABLE = 0;
+const GETTABLE = 1;
+const DELTABLE = 2;
+const NEWCHAIN = 3;
+const NEWRULE = 6;
+const NEWSET = 9;
+const NEWSETELEM = 12;
+const GETSETELEM = 13;
+const DELSETELEM = 14;
+
+export const NFPROTO_INET = 1;
+export const NFPROTO_IPV4 = 2;
+export const NFPROTO_IPV6 = 10;
+
+export const HOOK = { prerouting: 0, input: 1, forward: 2, output: 3, postrouting: 4 } as const;
+
+const SET_INTERVAL = 4;
+const SET_MAP = 8;
+const SET_CONCAT = 0x80;
+
+/** Names of nft's data types with their number (for listings only) and length in bytes. */
+const TYPES = {
+  ipv4_addr: [7, 4],
+  ipv6_addr: [8, 16],
+  inet_proto: [12, 1],
+  inet_service: [13, 2],
+  ifname: [41, 16],
+} as const;
+export type SetType = keyof typeof TYPES;
+
+const align = (n: number) => (n + 3) & ~3;
+const lengthOf = (types: readonly SetType[]) =>
+  types.length === 1 ? TYPES[types[0]!][1] : types.reduce((n, type) => n + align(TYPES[type][1]), 0);
+const numberOf = (types: readonly SetType[]) => types.reduce((n, type) => (n << 6) | TYPES[type][0], 0);
+
+const encoder = new TextEncoder();
+
+/** One key or datum: fields concatenated, each padded to four bytes. A string is an interface name. */
+export function fields(...parts: (Uint8Array | string)[]): Uint8Array {
+  const bytes = parts.map((part) => {
+    if (typeof part !== "string") return part;
+    const name = new Uint8Array(16);
+    name.set(encoder.encode(part).subarray(0, 15));
+    return name;
+  });
+  if (bytes.length === 1) return bytes[0]!;
+  const out = new Uint8Array(bytes.reduce((n, b) => n + align(b.length), 0));
+  let at = 0;
+  for (const b of bytes) {
+    out.set(b, at);
+    at += align(b.length);
+  }
+  return out;
+}
+
+export const portField = (port: number) => new Uint8Array([port >> 8, port & 255]);
+
+// ---- expressions
+
+export type Expression = (m: Messages) => void;
+
+const expression =
+  (name: string, fill: (m: Messages) => void): Expression =>
+  (m) =>
+    m.nest(1, () => {
+      m.attrString(1, name);
+      m.nest(2, () => fill(m));
+    });
+
+/** Registers of four bytes: 0 … 15. */
+const register = (n: number) => 8 + n;
+
+const META = { iifname: 6, oifname: 7, nfproto: 15, l4proto: 16 } as const;
+
+/** Loads a property of the packet into register `r`. */
+export const meta = (key: keyof typeof META, r = 0): Expression =>
+  expression("meta", (m) => {
+    m.attrU32be(2, META[key]);
+    m.attrU32be(1, register(r));
+  });
+
+/** Loads packet bytes into register `r`. */
+export const payload = (base: "network" | "transport", offset: number, length: number, r = 0): Expression =>
+  expression("payload", (m) => {
+    m.attrU32be(1, register(r));
+    m.attrU32be(2, base === "network" ? 1 : 2);
+    m.attrU32be(3, offset);
+    m.attrU32be(4, length);
+  });
+
+/** Writes register `r` into the packet and mends the transport checksum at `checksum`. */
+export const setPayload = (base: "network" | "transport", offset: number, length: number, checksum: number, r = 0): Expression =>
+  expression("payload", (m) => {
+    m.attrU32be(5, register(r));
+    m.attrU32be(2, base === "network" ? 1 : 2);
+    m.attrU32be(3, offset);
+    m.attrU32be(4, length);
+    m.attrU32be(6, 1);
+    m.attrU32be(7, checksum);
+  });
+
+/** Ends the rule unless register `r` compares so with `value`. */
+export const compare = (op: "eq" | "neq", value: Uint8Array, r = 0): Expression =>
+  expression("cmp", (m) => {
+    m.attrU32be(1, register(r));
+    m.attrU32be(2, op === "eq" ? 0 : 1);
+    m.nest(3, () => m.attr(1, value));
+  });
+
+export const mask = (bits: Uint8Array, r = 0): Expression =>
+  expression("bitwise", (m) => {
+    m.attrU32be(1, register(r));
+    m.attrU32be(2, register(r));
+    m.attrU32be(3, bits.length);
+    m.nest(4, () => m.attr(1, bits));
+    m.nest(5, () => m.attr(1, new Uint8Array(bits.length)));
+  });
+
+/** Ends the rule unless the registers from `r` on are in the set (`not`: are absent). With `data`, the map's datum goes to that register. */
+export const lookup = (set: string, options: { r?: number; not?: boolean; data?: number } = {}): Expression =>
+  expression("lookup", (m) => {
+    m.attrString(1, set);
+    m.attrU32be(2, register(options.r ?? 0));
+    if (options.data !== undefined) m.attrU32be(3, register(options.data));
+    if (options.not) m.attrU32be(5, 1);
+  });
+
+const CT = { state: 0, status: 2 } as const;
+
+/** Goes on where the connection's state or status has one of the bits. */
+export const connection = (key: keyof typeof CT, bits: number): Expression[] => [
+  expression("ct", (m) => {
+    m.attrU32be(1, register(0));
+    m.attrU32be(2, CT[key]);
+  }),
+  mask(hostOrder(bits)),
+  compare("neq", hostOrder(0)),
+];
+export const CT_ESTABLISHED_RELATED = 2 | 4;
+export const CT_STATUS_DNAT = 0x20;
+
+function hostOrder(n: number): Uint8Array {
+  const out = new Uint8Array(4);
+  new DataView(out.buffer).setUint32(0, n, true);
+  return out;
+}
+
+/** Goes on where the destination is one of the host's own addresses. */
+export const destinationIsLocal: Expression[] = [
+  expression("fib", (m) => {
+    m.attrU32be(1, register(0));
+    m.attrU32be(2, 3);
+    m.attrU32be(3, 2);
+  }),
+  compare("eq", hostOrder(2)),
+];
+
+/** The address and port in registers `address` and `port` become the destination. */
+export const dnat = (family: number, address: number, port: number): Expression =>
+  expression("nat", (m) => {
+    m.attrU32be(1, 1);
+    m.attrU32be(2, family);
+    m.attrU32be(3, register(address));
+    m.attrU32be(5, register(port));
+    m.attrU32be(7, 2);
+  });
+
+export const masquerade: Expression = expression("masq", () => {});
+
+/** A constant into register `r`. */
+export const immediate = (value: Uint8Array, r = 0): Expression =>
+  expression("immediate", (m) => {
+    m.attrU32be(1, register(r));
+    m.nest(2, () => m.attr(1, value));
+  });
+
+const VERDICT = { drop: 0, accept: 1, return: -5, jump: -3 } as const;
+
+export const verdict = (code: keyof typeof VERDICT, chain?: string): Expression =>
+  expression("immediate", (m) => {
+    m.attrU32be(1, 0);
+    m.nest(2, () =>
+      m.nest(2, () => {
+        m.attrU32be(1, VERDICT[code] >>> 0);
+        if (chain) m.attrString(2, chain);
+      }),
+    );
+  });
+
+// ---- objects
+
+export interface NftSet {
+  name: string;
+  key: readonly SetType[];
+  /** Makes it a map. */
+  data?: readonly SetType[];
+  interval?: boolean;
+}
+
+export interface Element {
+  key: Uint8Array;
+  /** Inclusive end for sets of intervals with several fields. */
+  keyEnd?: Uint8Array;
+  data?: Uint8Array;
+  /** Marks the first key after an interval, in sets of intervals with one field. */
+  intervalEnd?: boolean;
+}
+
+export interface Transaction {
+  /** Deletes the table with all in it where it exists, then makes it anew if `create`. */
+  replaceTable(create: boolean): void;
+  baseChain(name: string, type: "filter" | "nat", hook: number, priority: number): void;
+  chain(name: string): void;
+  rule(chain: string, ...expressions: (Expression | Expression[])[]): void;
+  set(set: NftSet): void;
+  /** Adds elements; EEXIST where a key of a map is there with another datum. */
+  add(set: string, elements: Element[]): void;
+  /** Removes elements; ENOENT where one is absent. */
+  remove(set: string, elements: Element[]): void;
+  /** Sends everything; throws SystemError, and then nothing has changed. */
+  commit(): void;
+}
+
+/** Changes to one table, sent as one batch. */
+export function nftTransaction(socket: NetlinkSocket, family: number, table: string): Transaction {
+  const m = netlinkMessages();
+  let setId = 0;
+  const begin = (type: number, flags: number, what: string, resource = 0, protocol = family) => {
+    m.message(type, flags, what);
+    m.u8(protocol);
+    m.u8(0);
+    m.u16be(resource);
+  };
+  const nft = (type: number, flags: number, what: string) => begin((SUBSYS << 8) | type, flags | NLM_F_ACK, `nftables: ${what}`);
+  begin(BATCH_BEGIN, 0, "nftables: begin", SUBSYS, 0);
+
+  const elements = (type: number, flags: number, what: string, set: string, list: Element[]) => {
+    // an attribute's length has sixteen bits; an element needs less than a hundred bytes
+    for (let from = 0; from < list.length; from += 500) {
+      nft(type, flags, what);
+      m.attrString(1, table);
+      m.attrString(2, set);
+      m.nest(3, () => {
+        for (const element of list.slice(from, from + 500))
+          m.nest(1, () => {
+            m.nest(1, () => m.attr(1, element.key));
+            if (element.keyEnd) m.nest(10, () => m.attr(1, element.keyEnd!));
+            if (element.data && type === NEWSETELEM) m.nest(2, () => m.attr(1, element.data!));
+            if (element.intervalEnd) m.attrU32be(3, 1);
+          });
+      });
+    }
+  };
+  return {
+    replaceTable(create) {
+      // adding first makes the deletion succeed where there was none
+      for (const type of create ? [NEWTABLE, DELTABLE, NEWTABLE] : [NEWTABLE, DELTABLE]) {
+        nft(type, type === NEWTABLE ? NLM_F_CREATE : 0, `${type === NEWTABLE ? "add" : "delete"} table ${table}`);
+        m.attrString(1, table);
+        if (type === NEWTABLE) m.attrU32be(2, 0);
+      }
+    },
+    baseChain(name, type, hook, priority) {
+      nft(NEWCHAIN, NLM_F_CREATE, `add chain ${name}`);
+      m.attrString(1, table);
+      m.attrString(3, name);
+      m.nest(4, () => {
+        m.attrU32be(1, hook);
+        m.attrU32be(2, priority >>> 0);
+      });
+      m.attrU32be(5, 1);
+      m.attrString(7, type);
+    },
+    chain(name) {
+      nft(NEWCHAIN, NLM_F_CREATE, `add chain ${name}`);
+      m.attrString(1, table);
+      m.attrString(3, name);
+    },
+    rule(chain, ...expressions) {
+      nft(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, `add rule to ${chain}`);
+      m.attrString(1, table);
+      m.attrString(2, chain);
+      m.nest(4, () => {
+        for (const e of expressions.flat()) e(m);
+      });
+    },
+    set(set) {
+      const concatenated = set.key.length > 1;
+      nft(NEWSET, NLM_F_CREATE, `add set ${set.name}`);
+      m.attrString(1, table);
+      m.attrString(2, set.name);
+      m.attrU32be(
+        3,
+
+        (set.interval ? SET_INTERVAL : 0) | (set.data ? SET_MAP : 0) | (concatenated && set.interval ? SET_CONCAT : 0),
+      );
+      m.attrU32be(4, numberOf(set.key));
+      m.attrU32be(5, lengthOf(set.key));
+      if (set.data) {
+        m.attrU32be(6, numberOf(set.data));
+        m.attrU32be(7, lengthOf(set.data));
+      }
+      m.attrU32be(10, ++setId);
+      // for listings: names of interfaces are in host order (NFTNL_UDATA_SET_KEYBYTEORDER)
+      if (set.key.length === 1 && set.key[0] === "ifname") m.attr(13, Uint8Array.of(0, 4, 1, 0, 0, 0));
+      if (concatenated && set.interval)
+        m.nest(9, () =>
+          m.nest(2, () => {
+            for (const type of set.key) m.nest(1, () => m.attrU32be(1, TYPES[type][1]));
+          }),
+        );
+    },
+    add(set, list) {
+      elements(NEWSETELEM, NLM_F_CREATE, `add element to ${set}`, set, list);
+    },
+    remove(set, list) {
+      elements(DELSETELEM, 0, `remove element from ${set}`, set, list);
+    },
+    commit() {
+      begin(BATCH_END, 0, "nftables: end", SUBSYS, 0);
+      socket.request(m);
+    },
+  };
+}
+
+/** Names of the tables of a family. */
+export function listTables(socket: NetlinkSocket, family: number): string[] {
+  const m = netlinkMessages(64);
+  m.message((SUBSYS << 8) | GETTABLE, NLM_F_DUMP, "nftables: list tables");
+  m.u8(family);
+  m.u8(0);
+  m.u16be(0);
+  return socket.request(m).flatMap((reply) => attributeString(attributes(reply.body, 4).get(1)) ?? []);
+}
+
+/** Keys of a set's elements. ENOENT where the set or table is absent. */
+export function listElements(socket: NetlinkSocket, family: number, table: string, set: string): Uint8Array[] {
+  const m = netlinkMessages(128);
+  m.message((SUBSYS << 8) | GETSETELEM, NLM_F_DUMP, `nftables: list set ${set}`);
+  m.u8(family);
+  m.u8(0);
+  m.u16be(0);
+  m.attrString(1, table);
+  m.attrString(2, set);
+  return socket.request(m).flatMap((reply) => {
+    const list = attributes(reply.body, 4).get(3);
+    if (!list) return [];
+    return attributeList(list).flatMap(([, element]) => {
+      const key = attributes(element).get(1);
+      const value = key && attributes(key).get(1);
+      return value ? [value.slice()] : [];
+    });
+  });
+}
