@@ -1,0 +1,109 @@
+// One pass over a layer, synchronously, inside a worker: read → hash what is stored → decompress → hash what it holds → extract.
+import { closeSync, openSync, readSync } from "node:fs";
+import { cancelled, invalidArgument } from "../../lib/errors.ts";
+import { createDigester } from "../digest.ts";
+import { createDecoder, type Decoder, detectCompression } from "./decode.ts";
+import { createExtractor, freeBytes } from "./extract.ts";
+import { COUNT, FLAG, viewsOf } from "./progress.ts";
+import { createTarReader } from "./tar-reader.ts";
+
+/** What a worker is told. */
+export interface UnpackJob {
+  /** File that holds the blob, or is growing into it. */
+  file: string;
+  /** Shared with whoever writes the file (progress.ts); where `following`, the file's end is where the writer says. */
+  shared: SharedArrayBuffer;
+  following: boolean;
+  root: string;
+  whiteouts: "overlay" | "remove";
+  parents: readonly string[];
+  maxBytes: number | undefined;
+  maxEntries: number;
+  algorithm: string;
+}
+
+export interface Unpacked {
+  /** Digest and length of the blob as it is stored. */
+  digest: string;
+  size: number;
+  /** Digest of the uncompressed tar. */
+  diffId: string;
+  /** Bytes of the files. */
+  bytes: number;
+  entries: number;
+}
+
+const CHUNK = 512 << 10;
+
+export function unpack(job: UnpackJob): Unpacked {
+  const { flags, counts } = viewsOf(job.shared);
+  const fd = openSync(job.file, "r");
+  const extractor = createExtractor({
+    root: job.root,
+    whiteouts: job.whiteouts,
+    parents: job.parents,
+    maxBytes: job.maxBytes ?? freeBytes(job.root) + (1 << 20),
+    maxEntries: job.maxEntries,
+  });
+  let decoder: Decoder | undefined;
+  try {
+    const reader = createTarReader(extractor);
+    const stored = createDigester(job.algorithm);
+    const plain = createDigester("sha256");
+    let separate = true;
+    const output = (buffer: Uint8Array, offset: number, length: number) => {
+      plain.update(offset === 0 && length === buffer.length ? buffer : buffer.subarray(offset, offset + length));
+      reader.push(buffer, offset, length);
+    };
+    const input = new Uint8Array(CHUNK);
+    let at = 0;
+    const consume = (length: number) => {
+      if (!decoder) {
+        const compression = detectCompression(input.subarray(0, length));
+        separate = compression !== "none" || job.algorithm !== "sha256";
+        decoder = createDecoder(compression, output);
+      }
+      if (separate) stored.update(input.subarray(0, length));
+      decoder.push(input, 0, length);
+      at += length;
+      Atomics.store(counts, COUNT.read, BigInt(at));
+    };
+    for (;;) {
+      const sequence = Atomics.load(flags, FLAG.sequence);
+      if (Atomics.load(flags, FLAG.aborted)) throw cancelled("unpacking was cancelled");
+      let want = CHUNK;
+      if (job.following) {
+        const ended = Atomics.load(flags, FLAG.ended);
+        const available = Number(Atomics.load(counts, COUNT.available));
+        want = Math.min(CHUNK, available - at);
+        // Waiting for a good piece saves small reads; the very first bytes tell the compression.
+        if (!ended && want < 64 << 10) {
+          Atomics.wait(flags, FLAG.sequence, sequence, 1000);
+          continue;
+        }
+        if (want === 0) break;
+      }
+      const n = readSync(fd, input, 0, want, at);
+      if (n === 0) {
+        if (job.following) throw invalidArgument(`${job.file} is shorter than its writer said`);
+        break;
+      }
+      consume(n);
+    }
+    decoder?.end();
+    reader.end();
+    extractor.complete();
+    const diffId = plain.digest();
+    return {
+      digest: separate ? stored.digest() : diffId,
+      size: at,
+      diffId,
+      bytes: extractor.bytes,
+      entries: extractor.entries,
+    };
+  } finally {
+    decoder?.close();
+    extractor.close();
+    closeSync(fd);
+  }
+}
