@@ -56,13 +56,15 @@ function overSocket(socket: Socket, path: string): Connection {
     if (!call || frame.type !== RESPONSE) return;
     pending.delete(frame.stream);
     if (pending.size === 0) socket.unref();
-    if (!frame.message) return call.reject(resourceExhausted(`ttrpc: the answer exceeds the limit of ${MAX_MESSAGE} bytes`));
     try {
+      if (!frame.message) throw resourceExhausted(`ttrpc: the answer exceeds the limit of ${MAX_MESSAGE} bytes`);
       const response = fromBinary(ResponseSchema, frame.message);
       if (response.status && response.status.code !== 0) call.reject(failureOf(response.status));
       else call.resolve(response.payload);
     } catch (error) {
-      call.reject(new Failure("Unknown", `ttrpc: the answer can't be decoded: ${(error as Error).message}`));
+      call.reject(
+        error instanceof Failure ? error : new Failure("Unknown", `ttrpc: the answer can't be decoded: ${(error as Error).message}`),
+      );
     }
   };
 

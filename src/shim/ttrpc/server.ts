@@ -44,13 +44,13 @@ export function ttrpcServices(wrap?: Wrap): Services {
   const call = (socket: Socket, frame: Frame): void => {
     const { stream } = frame;
     if (frame.type !== REQUEST) return;
-    if (stream % 2 !== 1) return refuse(socket, stream, invalidArgument("StreamID must be odd for client initiated streams"));
-    if (!frame.message) return refuse(socket, stream, resourceExhausted(`the message exceeds ttrpc's limit of ${MAX_MESSAGE} bytes`));
     let method: { desc: DescMethod; handler: Handler } | undefined;
     let input: Message;
     let context: CallContext;
     let name: string;
     try {
+      if (stream % 2 !== 1) throw invalidArgument("StreamID must be odd for client initiated streams");
+      if (!frame.message) throw resourceExhausted(`the message exceeds ttrpc's limit of ${MAX_MESSAGE} bytes`);
       const request = fromBinary(RequestSchema, frame.message);
       name = `${request.service}/${request.method}`;
       method = methods.get(name);
@@ -59,11 +59,12 @@ export function ttrpcServices(wrap?: Wrap): Services {
       input = fromBinary(method.desc.input, request.payload);
       context = callContext(socket, request.metadata, Number(request.timeoutNano) / 1e6);
     } catch (error) {
-      return refuse(
+      refuse(
         socket,
         stream,
         error instanceof Failure ? error : invalidArgument(`the request can't be decoded: ${(error as Error).message}`),
       );
+      return;
     }
     const { desc, handler } = method;
     try {

@@ -1,0 +1,93 @@
+// Runs a program to its end: a few system calls, no copy of this process.
+import { accessSync, constants } from "node:fs";
+import { close, EPOLLIN, O_NONBLOCK, O_PATH, O_RDONLY, open, pipe, read, reap, spawn, watch } from "../linux/index.ts";
+
+/** The first executable of that name on PATH; an absolute path stays as it is. Undefined where there is none. */
+export function findProgram(
+  name: string,
+  path = process.env.PATH ?? "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+): string | undefined {
+  for (const candidate of name.includes("/") ? [name] : path.split(":").map((dir) => `${dir || "."}/${name}`)) {
+    try {
+      accessSync(candidate, constants.X_OK);
+      return candidate;
+    } catch {
+      // not there: the next one
+    }
+  }
+  return undefined;
+}
+
+export interface CommandResult {
+  status: number;
+  /** What it wrote on standard output and error, where these were not given; at most 1 MiB. */
+  output: string;
+}
+
+const LIMIT = 1 << 20;
+
+/** Starts `argv[0]` (an absolute path). `fds` are its 0, 1, 2, …; without them, 0 is closed and 1 and 2 are collected. */
+export async function run(argv: string[], options: { fds?: number[]; env?: string[] } = {}): Promise<CommandResult> {
+  const collect = options.fds ? undefined : pipe(O_NONBLOCK);
+  const exe = open(argv[0]!, O_PATH);
+  const nothing = open("/dev/null", O_RDONLY);
+  let child: { pid: number; pidfd: number };
+  try {
+    child = spawn({ exe, argv, env: options.env ?? environment(), fds: options.fds ?? [nothing, collect!.write, collect!.write] });
+  } catch (error) {
+    if (collect) close(collect.read);
+    throw error;
+  } finally {
+    close(exe);
+    close(nothing);
+    if (collect) close(collect.write);
+  }
+  const status = exitOf(child.pidfd);
+  const output = collect ? await drain(collect.read) : "";
+  return { status: await status, output };
+}
+
+export function environment(): string[] {
+  return Object.entries(process.env).map(([name, value]) => `${name}=${value}`);
+}
+
+/** Resolves with the exit status of a child; closes the pidfd. */
+export function exitOf(pidfd: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    const watching = watch(pidfd, EPOLLIN, () => {
+      watching.close();
+      try {
+        resolve(reap(pidfd)?.status ?? 255);
+      } catch (error) {
+        reject(error);
+      } finally {
+        close(pidfd);
+      }
+    });
+  });
+}
+
+function drain(fd: number): Promise<string> {
+  return new Promise((resolve) => {
+    const parts: Buffer[] = [];
+    let have = 0;
+    const watching = watch(fd, EPOLLIN, () => {
+      const buffer = Buffer.allocUnsafe(16384);
+      let n: number | undefined;
+      try {
+        n = read(fd, buffer);
+      } catch {
+        n = 0;
+      }
+      if (n === undefined) return;
+      if (n > 0 && have < LIMIT) {
+        parts.push(buffer.subarray(0, n));
+        have += n;
+      }
+      if (n > 0) return;
+      watching.close();
+      close(fd);
+      resolve(Buffer.concat(parts).toString());
+    });
+  });
+}

@@ -1,0 +1,137 @@
+// The console socket of OCI runtimes: a unix socket on which the runtime sends the master side of the terminal it made (SCM_RIGHTS).
+import { unlinkSync } from "node:fs";
+import { binding, check, close, EPOLLIN, errno, O_CLOEXEC, O_NONBLOCK, SYS, watch } from "../linux/index.ts";
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+const MSG_CMSG_CLOEXEC = 0x40000000;
+const MSG_DONTWAIT = 0x40;
+const SOL_SOCKET = 1;
+const SCM_RIGHTS = 1;
+
+/** struct sockaddr_un for a path of at most 107 bytes. */
+export function unixAddress(path: string): Uint8Array {
+  const bytes = Buffer.from(path);
+  if (bytes.length > 107) throw new Error(`the socket's path is longer than 107 bytes: ${path}`);
+  const out = new Uint8Array(2 + bytes.length + 1);
+  out[0] = AF_UNIX;
+  out.set(bytes, 2);
+  return out;
+}
+
+/** A listening unix socket, close-on-exec; whatever stood at the path is replaced. */
+export function listenUnix(path: string, flags = 0): number {
+  const fd = check(binding.syscall(SYS.socket, AF_UNIX, SOCK_STREAM | O_CLOEXEC | flags, 0), "socket");
+  try {
+    binding.syscall(SYS.unlink, path);
+    const address = unixAddress(path);
+    check(binding.syscall(SYS.bind, fd, address, address.length), `bind ${path}`);
+    check(binding.syscall(SYS.listen, fd, 4096), `listen ${path}`);
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
+  return fd;
+}
+
+/** A connection to a unix socket, or undefined where no one listens there. */
+export function connectUnix(path: string): number | undefined {
+  const fd = check(binding.syscall(SYS.socket, AF_UNIX, SOCK_STREAM | O_CLOEXEC, 0), "socket");
+  const address = unixAddress(path);
+  const result = binding.syscall(SYS.connect, fd, address, address.length);
+  if (result === 0) return fd;
+  close(fd);
+  if (result === -errno.ENOENT || result === -errno.ECONNREFUSED) return undefined;
+  check(result, `connect ${path}`);
+  return undefined;
+}
+
+export interface ConsoleSocket {
+  path: string;
+  /** The terminal's master side, non-blocking. */
+  master: Promise<number>;
+  close(): void;
+}
+
+export function consoleSocket(path: string): ConsoleSocket {
+  const listener = listenUnix(path, O_NONBLOCK);
+  let connection = -1;
+  let settled = false;
+  let waiting: { close(): void } | undefined;
+  let give: (fd: number) => void = () => {};
+  let refuse: (error: unknown) => void = () => {};
+  const master = new Promise<number>((resolve, reject) => {
+    give = resolve;
+    refuse = reject;
+  });
+  master.catch(() => {});
+  const end = (): void => {
+    waiting?.close();
+    waiting = undefined;
+    close(connection);
+    connection = -1;
+    close(listener);
+    try {
+      unlinkSync(path);
+    } catch {
+      // already gone
+    }
+  };
+  waiting = watch(listener, EPOLLIN, () => {
+    const fd = binding.syscall(SYS.accept4, listener, null, null, O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0) return;
+    waiting?.close();
+    connection = fd;
+    waiting = watch(fd, EPOLLIN, () => {
+      try {
+        const terminal = receiveDescriptor(fd);
+        if (terminal === undefined) return;
+        settled = true;
+        end();
+        give(terminal);
+      } catch (error) {
+        settled = true;
+        end();
+        refuse(error);
+      }
+    });
+  });
+  return {
+    path,
+    master,
+    close() {
+      if (settled) return;
+      settled = true;
+      end();
+      refuse(new Error("the runtime sent no terminal"));
+    },
+  };
+}
+
+/** recvmsg(2) of one descriptor; undefined where nothing is there yet. */
+function receiveDescriptor(socket: number): number | undefined {
+  const data = new Uint8Array(4096);
+  const control = new Uint8Array(64);
+  const iov = new BigUint64Array([BigInt(binding.address(data)), BigInt(data.length)]);
+  // struct msghdr: name, namelen, iov, iovlen, control, controllen, flags
+  const header = new BigUint64Array([
+    0n,
+    0n,
+    BigInt(binding.address(iov)),
+    1n,
+    BigInt(binding.address(control)),
+    BigInt(control.length),
+    0n,
+  ]);
+  const n = binding.syscall(SYS.recvmsg, socket, header, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+  if (n === -errno.EAGAIN) return undefined;
+  check(n, "recvmsg");
+  const view = new DataView(control.buffer);
+  // struct cmsghdr: len u64, level i32, type i32, then the descriptors
+  if (Number(header[5]) < 20 || view.getInt32(8, true) !== SOL_SOCKET || view.getInt32(12, true) !== SCM_RIGHTS)
+    throw new Error("the runtime's message on the console socket holds no descriptor");
+  const fd = view.getInt32(16, true);
+  const flags = check(binding.syscall(SYS.fcntl, fd, 3, 0), "fcntl F_GETFL");
+  check(binding.syscall(SYS.fcntl, fd, 4, flags | O_NONBLOCK), "fcntl F_SETFL");
+  return fd;
+}

@@ -1,0 +1,84 @@
+// One process of a task: the init process or an exec. Its phases:
+//
+//   added (exec only: known, not made) → created (waits at the gate) → starting → running → stopped
+//
+// `exited` settles once, when the exit may be told: the output is in the reader's hands (terminal) or in the kernel (FIFO), and the start was told.
+import { failedPrecondition, notFound } from "../lib/errors.ts";
+import type { Process as SpecProcess } from "../oci/runtime-spec.ts";
+import type { ExitRecord, RunningProcess } from "../runtime/face.ts";
+import type { OpenStdio, Stdio } from "./stdio.ts";
+import type { TerminalCopy } from "./terminal.ts";
+
+export type Phase = "added" | "created" | "starting" | "running" | "stopped";
+
+export interface TaskProcess {
+  /** "" for the init process. */
+  readonly execId: string;
+  readonly stdio: Stdio;
+  /** What an exec runs. */
+  readonly spec: SpecProcess | undefined;
+  phase: Phase;
+  running: RunningProcess | undefined;
+  copy: TerminalCopy | undefined;
+  /** Settles when a start under way has been told or has failed. */
+  gate: Promise<void>;
+  exit: ExitRecord | undefined;
+  readonly exited: Promise<ExitRecord>;
+  /** Settles `exited`. */
+  end(record: ExitRecord): void;
+}
+
+export function taskProcess(execId: string, stdio: Stdio, spec: SpecProcess | undefined, phase: Phase): TaskProcess {
+  let settle: (record: ExitRecord) => void = () => {};
+  const exited = new Promise<ExitRecord>((resolve) => {
+    settle = resolve;
+  });
+  const process: TaskProcess = {
+    execId,
+    stdio,
+    spec,
+    phase,
+    running: undefined,
+    copy: undefined,
+    gate: Promise.resolve(),
+    exit: undefined,
+    exited,
+    end(record) {
+      process.phase = "stopped";
+      process.exit ??= record;
+      settle(process.exit);
+    },
+  };
+  return process;
+}
+
+/** Joins a process that the runtime made with the descriptors that it was made with. */
+export async function attach(process: TaskProcess, running: RunningProcess, opened: OpenStdio): Promise<void> {
+  process.running = running;
+  if (running.terminal !== undefined) {
+    const { copyTerminal } = await import("./terminal.ts");
+    process.copy = copyTerminal(running.terminal, opened.input, opened.output);
+  }
+}
+
+export function pidOf(process: TaskProcess): number {
+  return process.running?.pid ?? 0;
+}
+
+/** The process made; an exec that is only known is none yet. */
+export function madeProcess(process: TaskProcess): RunningProcess {
+  if (!process.running) throw failedPrecondition("process not created: failed precondition");
+  return process.running;
+}
+
+export function signalProcess(process: TaskProcess, signal: number): void {
+  if (process.phase === "stopped") throw notFound("process already finished: not found");
+  if (!madeProcess(process).signal(signal)) throw notFound("process already finished: not found");
+}
+
+/** Lets go of all that the shim and the keeper hold for it. */
+export function release(process: TaskProcess): void {
+  process.copy?.close();
+  process.copy = undefined;
+  process.running?.release();
+}

@@ -1,0 +1,452 @@
+// The tasks of one shim: what the Task service's calls mean. Errors are worded and kinded as containerd-shim-runc-v2 does.
+import { readFileSync } from "node:fs";
+import type { Any } from "@bufbuild/protobuf/wkt";
+import {
+  TaskCreateSchema,
+  TaskDeleteSchema,
+  TaskExecAddedSchema,
+  TaskExecStartedSchema,
+  TaskExitSchema,
+  TaskOOMSchema,
+  TaskPausedSchema,
+  TaskResumedSchema,
+  TaskStartSchema,
+} from "../gen/containerd/events_pb.ts";
+import { alreadyExists, Failure, failedPrecondition, invalidArgument, messageOf, notFound } from "../lib/errors.ts";
+import type { Resources, Spec, Process as SpecProcess } from "../oci/runtime-spec.ts";
+import type { CgroupStats, ExitRecord, RootMount, RuntimeContainer } from "../runtime/face.ts";
+import { chooseDriver, type Driver, runtimeOf } from "./drivers.ts";
+import { type Publisher, timestamp } from "./events.ts";
+import { attach, pidOf, release, signalProcess, type TaskProcess, taskProcess } from "./process.ts";
+import { type ProcessRecord, type Records, records } from "./record.ts";
+import { openStdio, type Stdio } from "./stdio.ts";
+
+export interface Task {
+  readonly id: string;
+  readonly bundle: string;
+  readonly driver: Driver | undefined;
+  readonly killAll: boolean;
+  /** Undefined where it is gone: declared dead at adoption. */
+  container: RuntimeContainer | undefined;
+  readonly init: TaskProcess;
+  readonly execs: Map<string, TaskProcess>;
+  paused: boolean;
+  deleting: boolean;
+  stopOom: () => void;
+}
+
+export interface CreateRequest {
+  id: string;
+  bundle: string;
+  rootfs: RootMount[];
+  stdio: Stdio;
+  options: Any | undefined;
+}
+
+export interface Exit {
+  pid: number;
+  record: ExitRecord;
+}
+
+export interface Tasks {
+  create(request: CreateRequest): Promise<Task>;
+  /** The task, or the error that says it isn't there. */
+  get(id: string): Task;
+  has(id: string): boolean;
+  /** A process of it: "" is init. */
+  process(task: Task, execId: string): TaskProcess;
+  start(id: string, execId: string): Promise<number>;
+  remove(id: string, execId: string): Promise<Exit>;
+  exec(id: string, execId: string, stdio: Stdio, spec: Any | undefined): void;
+  kill(id: string, execId: string, signal: number, all: boolean): void;
+  pause(id: string): Promise<void>;
+  resume(id: string): Promise<void>;
+  update(id: string, resources: Any | undefined): void;
+  stats(id: string): CgroupStats;
+  size(): number;
+  /** Takes over what an earlier shim of this group left. */
+  adopt(): Promise<void>;
+}
+
+const ID = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,200}$/;
+/** How long init's exit waits for the exits of execs, which must be told first. */
+const EXECS_MS = 1000;
+const SIGKILL = 9;
+
+function checkedId(id: string, what: string): string {
+  if (!ID.test(id)) throw invalidArgument(`${what} ${JSON.stringify(id)} is not a valid identifier`);
+  return id;
+}
+
+function json<T>(any: Any | undefined, what: string): T {
+  if (!any) throw invalidArgument(`${what} is missing`);
+  try {
+    return JSON.parse(Buffer.from(any.value).toString()) as T;
+  } catch (error) {
+    throw invalidArgument(`${what} is not valid JSON: ${messageOf(error)}`);
+  }
+}
+
+/** The runtime's error as the command line's would read. */
+function runtimeError(error: unknown, what: string): Failure {
+  const kind = error instanceof Failure ? error.kind : "Unknown";
+  return new Failure(kind, `${what}: ${messageOf(error)}`, { cause: error });
+}
+
+export function createTasks(options: { namespace: string; state: string; events: Publisher }): Tasks {
+  const { namespace, events } = options;
+  const tasks = new Map<string, Task>();
+  /** Ids whose creation is under way. */
+  const making = new Set<string>();
+  const store: Records = records(options.state);
+
+  const save = (task: Task): void => {
+    const record = (p: TaskProcess): ProcessRecord => ({ stdio: p.stdio, phase: p.phase, ...(p.spec ? { spec: p.spec } : {}) });
+    store.write({
+      id: task.id,
+      bundle: task.bundle,
+      driver: task.driver,
+      killAll: task.killAll,
+      paused: task.paused,
+      deleting: task.deleting,
+      init: record(task.init),
+      execs: Object.fromEntries([...task.execs].map(([id, exec]) => [id, record(exec)])),
+    });
+  };
+
+  const get = (id: string): Task => {
+    const task = tasks.get(id);
+    if (!task) throw notFound("container not created: not found");
+    return task;
+  };
+
+  const find = (task: Task, execId: string): TaskProcess => {
+    const process = execId === "" ? task.init : task.execs.get(execId);
+    if (!process) throw notFound(`process does not exist ${execId}: not found`);
+    return process;
+  };
+
+  /** Tells an exit, once its output is out, its start was told, and, for init, all other processes are done. */
+  const onExit = async (task: Task, process: TaskProcess, record: ExitRecord): Promise<void> => {
+    if (process === task.init && task.killAll) task.container?.killAll(SIGKILL);
+    await process.copy?.drained();
+    await process.gate;
+    if (process === task.init) {
+      const open = [...task.execs.values()].filter((exec) => exec.running && exec.phase !== "stopped");
+      if (open.length > 0) await within(Promise.all(open.map((exec) => exec.exited)), EXECS_MS);
+    }
+    if (process.exit) return;
+    process.end(record);
+    events.publish("/tasks/exit", TaskExitSchema, {
+      containerId: task.id,
+      id: process.execId || task.id,
+      pid: pidOf(process),
+      exitStatus: record.status,
+      exitedAt: timestamp(record.at),
+    });
+  };
+
+  const follow = (task: Task, process: TaskProcess): void => {
+    void process.running!.exited.then((record) => onExit(task, process, record));
+  };
+
+  const watchOom = (task: Task): void => {
+    task.stopOom = task.container?.onOom(() => events.publish("/tasks/oom", TaskOOMSchema, { containerId: task.id })) ?? (() => {});
+  };
+
+  const create = async (request: CreateRequest): Promise<Task> => {
+    const id = checkedId(request.id, "task id");
+    if (tasks.has(id) || making.has(id)) throw alreadyExists(`task ${id}: already exists`);
+    making.add(id);
+    try {
+      const driver = await chooseDriver(request.options, namespace);
+      const spec = readSpec(request.bundle);
+      const runtime = await runtimeOf(driver);
+      const opened = await openStdio(request.stdio, { id, namespace });
+      store.make(id);
+      try {
+        const container = await runtime.create({
+          id,
+          bundle: request.bundle,
+          spec,
+          rootfs: request.rootfs,
+          io: opened.io,
+          state: store.runtimeDir(id),
+        });
+        const init = taskProcess("", request.stdio, undefined, "created");
+        const task: Task = {
+          id,
+          bundle: request.bundle,
+          driver,
+          killAll: !ownPidNamespace(spec),
+          container,
+          init,
+          execs: new Map(),
+          paused: false,
+          deleting: false,
+          stopOom: () => {},
+        };
+        await attach(init, container.init, opened);
+        save(task);
+        tasks.set(id, task);
+        watchOom(task);
+        follow(task, init);
+        return task;
+      } catch (error) {
+        opened.abandon();
+        store.remove(id);
+        throw runtimeError(error, "OCI runtime create failed");
+      } finally {
+        opened.close();
+      }
+    } finally {
+      making.delete(id);
+    }
+  };
+
+  const startProcess = async (task: Task, process: TaskProcess): Promise<void> => {
+    const { execId } = process;
+    if (process.phase === "stopped") throw failedPrecondition("cannot start a stopped process: failed precondition");
+    if (process.phase !== "created" && process.phase !== "added")
+      throw failedPrecondition("cannot start a running process: failed precondition");
+    const made = process.phase === "created";
+    process.phase = "starting";
+    let told: () => void = () => {};
+    process.gate = new Promise((resolve) => {
+      told = resolve;
+    });
+    save(task);
+    try {
+      if (!made) await makeExec(task, process);
+      await process.running!.start();
+      process.phase = "running";
+      save(task);
+      if (execId === "") events.publish("/tasks/start", TaskStartSchema, { containerId: task.id, pid: pidOf(process) });
+      else events.publish("/tasks/exec-started", TaskExecStartedSchema, { containerId: task.id, execId, pid: pidOf(process) });
+    } catch (error) {
+      process.end({ status: 255, at: Date.now() });
+      throw runtimeError(error, execId === "" ? "OCI runtime start failed" : "OCI runtime exec failed");
+    } finally {
+      told();
+    }
+  };
+
+  const makeExec = async (task: Task, process: TaskProcess): Promise<void> => {
+    const opened = await openStdio(process.stdio, { id: task.id, namespace });
+    try {
+      const spec = { ...process.spec!, terminal: process.stdio.terminal };
+      const running = await task.container!.exec({ execId: process.execId, process: spec, io: opened.io });
+      await attach(process, running, opened);
+      follow(task, process);
+    } catch (error) {
+      opened.abandon();
+      throw error;
+    } finally {
+      opened.close();
+    }
+  };
+
+  const removeInit = async (task: Task): Promise<Exit> => {
+    const { init } = task;
+    if (task.deleting) throw failedPrecondition("cannot delete a task that is being deleted: failed precondition");
+    if (init.phase === "starting" || init.phase === "running")
+      throw failedPrecondition(`cannot delete a ${task.paused ? "paused" : "running"} process: failed precondition`);
+    task.deleting = true;
+    const pid = pidOf(init);
+    try {
+      save(task);
+      await task.container?.delete(true);
+    } catch (error) {
+      task.deleting = false;
+      throw runtimeError(error, "OCI runtime delete failed");
+    }
+    if (!init.exit) await within(init.exited, EXECS_MS);
+    const record = init.exit ?? { status: 128 + SIGKILL, at: Date.now() };
+    task.stopOom();
+    for (const process of [...task.execs.values(), init]) {
+      process.end(record);
+      release(process);
+    }
+    tasks.delete(task.id);
+    store.remove(task.id);
+    events.publish("/tasks/delete", TaskDeleteSchema, {
+      containerId: task.id,
+      pid,
+      exitStatus: record.status,
+      exitedAt: timestamp(record.at),
+    });
+    return { pid, record };
+  };
+
+  const removeExec = (task: Task, process: TaskProcess): Exit => {
+    if (process.phase !== "stopped" && process.phase !== "added")
+      throw failedPrecondition("cannot delete a running process: failed precondition");
+    const pid = pidOf(process);
+    task.execs.delete(process.execId);
+    process.end({ status: 0, at: Date.now() });
+    release(process);
+    save(task);
+    return { pid, record: process.exit! };
+  };
+
+  const living = (task: Task, verb: string): RuntimeContainer => {
+    const { phase } = task.init;
+    if (phase === "stopped" || !task.container) throw failedPrecondition(`cannot ${verb} a stopped container: failed precondition`);
+    return task.container;
+  };
+
+  const adoptOne = async (id: string): Promise<void> => {
+    const record = store.all().find((entry) => entry.id === id)?.record;
+    const runtime = await runtimeOf(record?.driver);
+    const found = await runtime.adopt(id, store.runtimeDir(id));
+    if (!record || record.deleting) {
+      // Its creation was never answered, or its deletion was under way: both end with nothing.
+      await found?.container.delete(true);
+      store.remove(id);
+      return;
+    }
+    const restore = (execId: string, saved: ProcessRecord): TaskProcess => taskProcess(execId, saved.stdio, saved.spec, saved.phase);
+    const task: Task = {
+      id,
+      bundle: record.bundle,
+      driver: record.driver,
+      killAll: record.killAll,
+      container: found?.container,
+      init: restore("", record.init),
+      execs: new Map(Object.entries(record.execs).map(([execId, saved]) => [execId, restore(execId, saved)])),
+      paused: record.paused,
+      deleting: false,
+      stopOom: () => {},
+    };
+    tasks.set(id, task);
+    watchOom(task);
+    for (const process of [task.init, ...task.execs.values()]) {
+      const running = process.execId === "" ? found?.container.init : found?.execs.get(process.execId);
+      await adoptProcess(task, process, running);
+    }
+  };
+
+  const adoptProcess = async (task: Task, process: TaskProcess, running: TaskProcess["running"]): Promise<void> => {
+    if (!running) {
+      // An exec whose start had not got as far as a process can be started again; anything else is dead, and its status is lost with its keeper.
+      if (process.execId !== "" && (process.phase === "added" || process.phase === "starting") && task.container) process.phase = "added";
+      else if (process.phase !== "added") await onExit(task, process, { status: 128 + SIGKILL, at: Date.now() });
+      return;
+    }
+    if (process.stdio.terminal) {
+      const opened = await openStdio(process.stdio, { id: task.id, namespace });
+      await attach(process, running, opened);
+      opened.close();
+    } else process.running = running;
+    if (process.phase === "starting") {
+      // The gate may or may not have been opened: opening it again does no harm, and the caller's answer was lost either way.
+      process.phase = "running";
+      process.gate = running.start().catch(() => {});
+      save(task);
+    }
+    follow(task, process);
+  };
+
+  return {
+    async create(request) {
+      const task = await create(request);
+      events.publish("/tasks/create", TaskCreateSchema, {
+        containerId: task.id,
+        bundle: task.bundle,
+        rootfs: request.rootfs.map(({ type, source, target, options }) => ({ type, source, target: target ?? "", options })),
+        io: { ...task.init.stdio },
+        pid: pidOf(task.init),
+      });
+      return task;
+    },
+    get,
+    has: (id) => tasks.has(id),
+    process: find,
+    async start(id, execId) {
+      const task = get(id);
+      const process = find(task, execId);
+      await startProcess(task, process);
+      return pidOf(process);
+    },
+    async remove(id, execId) {
+      const task = get(id);
+      return execId === "" ? removeInit(task) : removeExec(task, find(task, execId));
+    },
+    exec(id, execId, stdio, any) {
+      const task = get(id);
+      checkedId(execId, "exec id");
+      if (task.execs.has(execId)) throw alreadyExists(`id ${execId}: already exists`);
+      const spec = json<SpecProcess>(any, "the exec's process");
+      if (task.paused) throw failedPrecondition("cannot exec in a paused state: failed precondition");
+      if (task.init.phase === "stopped" || !task.container) throw failedPrecondition("cannot exec in a stopped state: failed precondition");
+      task.execs.set(execId, taskProcess(execId, stdio, spec, "added"));
+      save(task);
+      events.publish("/tasks/exec-added", TaskExecAddedSchema, { containerId: id, execId });
+    },
+    kill(id, execId, signal, all) {
+      const task = get(id);
+      const process = find(task, execId);
+      if (all && execId === "" && task.container) {
+        if (process.phase === "stopped" && task.container.pids().length === 0) throw notFound("process already finished: not found");
+        task.container.killAll(signal);
+      } else signalProcess(process, signal);
+    },
+    async pause(id) {
+      const task = get(id);
+      if (task.init.phase !== "running") throw failedPrecondition(`cannot pause a ${task.init.phase} container: failed precondition`);
+      await living(task, "pause").pause();
+      task.paused = true;
+      save(task);
+      events.publish("/tasks/paused", TaskPausedSchema, { containerId: id });
+    },
+    async resume(id) {
+      const task = get(id);
+      await living(task, "resume").resume();
+      task.paused = false;
+      save(task);
+      events.publish("/tasks/resumed", TaskResumedSchema, { containerId: id });
+    },
+    update(id, resources) {
+      const task = get(id);
+      living(task, "update").update(json<Resources>(resources, "the resources"));
+    },
+    stats(id) {
+      const { container } = get(id);
+      if (!container) throw notFound("cgroup does not exist: not found");
+      return container.stats();
+    },
+    size: () => tasks.size + making.size,
+    async adopt() {
+      for (const { id } of store.all()) {
+        try {
+          await adoptOne(id);
+        } catch (error) {
+          process.stderr.write(`adopt ${id}: ${messageOf(error)}\n`);
+        }
+      }
+    },
+  };
+}
+
+function readSpec(bundle: string): Spec {
+  try {
+    return JSON.parse(readFileSync(`${bundle}/config.json`, "utf8")) as Spec;
+  } catch (error) {
+    throw invalidArgument(`the bundle's config.json can't be read: ${messageOf(error)}`);
+  }
+}
+
+function ownPidNamespace(spec: Spec): boolean {
+  return spec.linux?.namespaces?.some((namespace) => namespace.type === "pid" && !namespace.path) ?? false;
+}
+
+function within(promise: Promise<unknown>, ms: number): Promise<void> {
+  return new Promise((resolve) => {
+    const timer = setTimeout(resolve, ms);
+    const done = (): void => {
+      clearTimeout(timer);
+      resolve();
+    };
+    promise.then(done, done);
+  });
+}
