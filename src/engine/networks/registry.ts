@@ -1,0 +1,260 @@
+// The networks that exist, and making them real on the host: bridges and the packet filter.
+import { createHash, randomBytes } from "node:crypto";
+import { conflict, invalidArgument, messageOf, notFound } from "../../lib/errors.ts";
+import { errno, listAddresses, listRoutes, NETLINK_ROUTE, type NetlinkSocket, openNetlink } from "../../linux/index.ts";
+import {
+  addressOf,
+  type Cidr,
+  chooseSubnet,
+  createAllocator,
+  createFirewall,
+  createNamespacePool,
+  DEFAULT_POOLS,
+  enableForwarding,
+  ensureBridge,
+  type Firewall,
+  type FirewallBridge,
+  findLink,
+  formatAddress,
+  formatCidr,
+  fromNumber,
+  isErrno,
+  macOf,
+  type NamespacePool,
+  networkOf,
+  type PublishedPort,
+  parseAddress,
+  parseCidr,
+  toNumber,
+} from "../../network/index.ts";
+import type { Engine } from "../context.ts";
+import { type Network, type NetworkRecord, type NetworkStore, openStore, type Sandbox, type Subnet } from "./state.ts";
+
+export const OPTION = {
+  name: "com.docker.network.bridge.name",
+  icc: "com.docker.network.bridge.enable_icc",
+  masquerade: "com.docker.network.bridge.enable_ip_masquerade",
+  hostBinding: "com.docker.network.bridge.host_binding_ipv4",
+  defaultBridge: "com.docker.network.bridge.default_bridge",
+  mtu: "com.docker.network.driver.mtu",
+} as const;
+
+/** Everything this resource holds. */
+export interface State {
+  engine: Engine;
+  store: NetworkStore;
+  route: NetlinkSocket;
+  firewall: Firewall;
+  pool: NamespacePool;
+  networks: Map<string, Network>;
+  /** By container id. */
+  sandboxes: Map<string, Sandbox>;
+  active: boolean;
+}
+
+/** A table of its own for each engine on this host. */
+function tableName(dataRoot: string): string {
+  return dataRoot === "/var/lib/jubako" ? "jubako" : `jubako-${createHash("sha256").update(dataRoot).digest("hex").slice(0, 8)}`;
+}
+
+export const newId = (): string => randomBytes(32).toString("hex");
+
+export function truthy(value: string | undefined, absent: boolean): boolean {
+  if (value === undefined || value === "") return absent;
+  return ["1", "t", "true"].includes(value.toLowerCase());
+}
+
+/** Subnets that a new one must not overlap with: the host's addresses and routes (VPNs, other engines), and our own networks'. */
+export function takenSubnets(state: State, except?: string): Cidr[] {
+  const skip = except === undefined ? undefined : findLink(state.route, except)?.index;
+  const taken: Cidr[] = [];
+  for (const route of listRoutes(state.route)) {
+    if (route.destination && route.prefix > 0 && route.table !== 255 && (skip === undefined || route.index !== skip))
+      taken.push({ address: route.destination, prefix: route.prefix });
+  }
+  for (const a of listAddresses(state.route)) if (a.index !== skip) taken.push({ address: a.local, prefix: a.prefix });
+  for (const network of state.networks.values()) for (const subnet of network.bridge?.subnets ?? []) taken.push(subnet.cidr);
+  return taken;
+}
+
+/** The first host address of a subnet. */
+export function firstHost(cidr: Cidr): Uint8Array {
+  return fromNumber(toNumber(networkOf(cidr)) + 1n, cidr.address.length);
+}
+
+function subnets(record: NetworkRecord): Subnet[] {
+  return record.ipam.config.map((config) => {
+    const cidr = parseCidr(config.Subnet ?? "");
+    if (!cidr) throw invalidArgument(`invalid subnet ${config.Subnet}: invalid CIDR address: ${config.Subnet}`);
+    const net = { address: networkOf(cidr), prefix: cidr.prefix };
+    const range = config.IPRange ? parseCidr(config.IPRange) : undefined;
+    const allocator = createAllocator(net, range);
+    const gateway = config.Gateway ? addressOf(config.Gateway.split("/")[0]!) : firstHost(net);
+    allocator.take(gateway);
+    for (const auxiliary of Object.values(config.AuxiliaryAddresses ?? {})) allocator.take(addressOf(auxiliary));
+    return { cidr: net, gateway, allocator };
+  });
+}
+
+export function bridgeName(record: NetworkRecord): string {
+  return record.options[OPTION.name] || `jbk-${record.id.slice(0, 11)}`;
+}
+
+export function toNetwork(record: NetworkRecord, predefined: boolean): Network {
+  const option = record.options;
+  const bridge =
+    record.driver === "bridge"
+      ? {
+          name: bridgeName(record),
+          mtu: Number(option[OPTION.mtu] || 1500),
+          index: 0,
+          icc: truthy(option[OPTION.icc], true),
+          masquerade: truthy(option[OPTION.masquerade], true),
+          hostBinding: option[OPTION.hostBinding] || "0.0.0.0",
+          subnets: subnets(record),
+        }
+      : undefined;
+  return { record, predefined, bridge, endpoints: new Map() };
+}
+
+function predefined(name: "bridge" | "host" | "none", driver: NetworkRecord["driver"]): NetworkRecord {
+  return {
+    id: newId(),
+    name,
+    driver,
+    created: new Date().toISOString(),
+    enableIPv4: true,
+    enableIPv6: false,
+    ipam: { driver: "default", options: null, config: [] },
+    internal: false,
+    attachable: false,
+    options: {},
+    labels: {},
+  };
+}
+
+/** The default bridge's subnet: what the settings say, else what it had, else what an existing link of its name has, else a free one. */
+function defaultSubnet(state: State, before: NetworkRecord | undefined): { Subnet: string; Gateway: string } {
+  const { bridge, bip } = state.engine.config;
+  const of = (address: Cidr) => ({
+    Subnet: formatCidr({ address: networkOf(address), prefix: address.prefix }),
+    Gateway: formatAddress(address.address),
+  });
+  if (bip) {
+    const address = parseCidr(bip);
+    if (!address || address.address.length !== 4) throw invalidArgument(`invalid CIDR address: ${bip}`);
+    return of(address);
+  }
+  const kept = before?.ipam.config[0];
+  if (kept?.Subnet && kept.Gateway && before?.options[OPTION.name] === bridge) return { Subnet: kept.Subnet, Gateway: kept.Gateway };
+  const link = findLink(state.route, bridge);
+  const present = link && listAddresses(state.route).find((a) => a.index === link.index && a.local.length === 4);
+  if (present) return of({ address: present.local, prefix: present.prefix });
+  const subnet = chooseSubnet(DEFAULT_POOLS, takenSubnets(state));
+  return of({ address: firstHost(subnet), prefix: subnet.prefix });
+}
+
+export function openState(engine: Engine): State {
+  const state: State = {
+    engine,
+    store: openStore(engine.db),
+    route: openNetlink(NETLINK_ROUTE),
+    firewall: createFirewall(tableName(engine.config.dataRoot)),
+    pool: createNamespacePool(engine.config.warmNetworks),
+    networks: new Map(),
+    sandboxes: new Map(),
+    active: false,
+  };
+  const stored = new Map(state.store.all().map((record) => [record.id, record]));
+  const byName = (name: string) => [...stored.values()].find((record) => record.name === name);
+  for (const record of stored.values()) {
+    if (["bridge", "host", "none"].includes(record.name)) continue;
+    state.networks.set(record.id, toNetwork(record, false));
+  }
+  const add = (record: NetworkRecord) => {
+    state.store.put(record);
+    state.networks.set(record.id, toNetwork(record, true));
+  };
+  add(byName("host") ?? predefined("host", "host"));
+  add(byName("none") ?? predefined("none", "null"));
+  if (engine.config.bridge !== "none") {
+    const before = byName("bridge");
+    const record = before ?? predefined("bridge", "bridge");
+    record.ipam.config = [defaultSubnet(state, before)];
+    record.options = {
+      [OPTION.defaultBridge]: "true",
+      [OPTION.icc]: "true",
+      [OPTION.masquerade]: "true",
+      [OPTION.hostBinding]: "0.0.0.0",
+      [OPTION.name]: engine.config.bridge,
+      [OPTION.mtu]: "1500",
+    };
+    add(record);
+  }
+  return state;
+}
+
+export function firewallBridge(network: Network): FirewallBridge {
+  const bridge = network.bridge!;
+  return {
+    name: bridge.name,
+    subnets: bridge.subnets.map((s) => s.cidr),
+    masquerade: bridge.masquerade,
+    internal: network.record.internal,
+  };
+}
+
+/** Makes the bridge link of a network, or finds it. */
+export function realize(state: State, network: Network): void {
+  const { bridge, record } = network;
+  if (!bridge) return;
+  const v4 = bridge.subnets.find((s) => s.gateway.length === 4);
+  bridge.index = ensureBridge(state.route, {
+    name: bridge.name,
+    mtu: bridge.mtu,
+    address: v4 ? macOf(v4.gateway) : Uint8Array.from([0x02, 0x42, ...Buffer.from(record.id.slice(0, 8), "hex")]),
+    gateways: bridge.subnets.map((s) => ({ address: s.gateway, prefix: s.cidr.prefix })),
+  });
+}
+
+/** Everything that should be on the host is there afterwards: forwarding, bridges, the packet filter with all published ports. */
+export function activate(state: State): void {
+  const networks = [...state.networks.values()].filter((n) => n.bridge);
+  enableForwarding(networks.some((n) => n.record.enableIPv6));
+  const real: Network[] = [];
+  for (const network of networks) {
+    try {
+      realize(state, network);
+      real.push(network);
+    } catch (error) {
+      if (network.record.name === "bridge") throw error;
+      // one broken network must not keep the engine from starting; attaching to it will say why
+      state.engine.log("error", `network ${network.record.name}: ${messageOf(error)}`);
+    }
+  }
+  const ports: PublishedPort[] = [...state.sandboxes.values()].flatMap((s) => s.ports.published);
+  state.firewall.reset(real.map(firewallBridge), ports);
+  state.active = true;
+}
+
+/** By full id, name, or unambiguous id prefix, in this order. NotFound: "network X not found". */
+export function findNetwork(state: State, ref: string): Network {
+  const exact = state.networks.get(ref);
+  if (exact) return exact;
+  for (const network of state.networks.values()) if (network.record.name === ref) return network;
+  const matches = ref === "" ? [] : [...state.networks.values()].filter((n) => n.record.id.startsWith(ref));
+  if (matches.length > 1) throw invalidArgument(`network ${ref} is ambiguous (${matches.length} matches found on ID prefix)`);
+  if (!matches[0]) throw notFound(`network ${ref} not found`);
+  return matches[0];
+}
+
+/** An address of the wanted kind on a subnet; Conflict where it is taken. */
+export function allocate(network: Network, subnet: Subnet, wanted: string | undefined): Uint8Array {
+  if (!wanted) return subnet.allocator.next();
+  const address = parseAddress(wanted);
+  if (!address) throw invalidArgument(`invalid IP address: ${wanted}`);
+  if (!subnet.allocator.take(address)) throw conflict(`Address already in use: ${wanted} on network ${network.record.name}`);
+  return address;
+}
+
+export { errno, isErrno };

@@ -1,0 +1,91 @@
+// What the networks resource remembers: networks (kept in the database) and, in memory only, who is plugged into them. Addresses are not kept
+// on disk: a stopped container holds none, and those of running ones stand in their records and in their namespaces.
+import type { DatabaseSync } from "node:sqlite";
+import type { IPAMConfig } from "../../api/types.ts";
+import type { Allocator, BoundPort, Cidr, Namespace, PublishedPort } from "../../network/index.ts";
+
+export type Driver = "bridge" | "host" | "null";
+
+/** A network as it is kept. */
+export interface NetworkRecord {
+  /** 64 hex digits. */
+  id: string;
+  name: string;
+  driver: Driver;
+  created: string;
+  enableIPv4: boolean;
+  enableIPv6: boolean;
+  ipam: { driver: string; options: Record<string, string> | null; config: IPAMConfig[] };
+  internal: boolean;
+  attachable: boolean;
+  options: Record<string, string>;
+  labels: Record<string, string>;
+}
+
+/** One subnet of a bridge network. */
+export interface Subnet {
+  cidr: Cidr;
+  gateway: Uint8Array;
+  allocator: Allocator;
+}
+
+/** A network with what is needed to plug into it; `bridge` undefined for host and none. */
+export interface Network {
+  record: NetworkRecord;
+  predefined: boolean;
+  bridge:
+    | { name: string; mtu: number; index: number; icc: boolean; masquerade: boolean; hostBinding: string; subnets: Subnet[] }
+    | undefined;
+  /** By container id. */
+  endpoints: Map<string, Endpoint>;
+}
+
+/** A container's place on one network. */
+export interface Endpoint {
+  id: string;
+  network: Network;
+  containerId: string;
+  containerName: string;
+  /** The host's end of the pair; "" for host and none. */
+  veth: string;
+  /** The container's end. */
+  interface: string;
+  index: number;
+  mac: Uint8Array | undefined;
+  addresses: { cidr: Cidr; subnet: Subnet }[];
+  /** Names that other containers on the network resolve. */
+  names: string[];
+  gatewayPriority: number;
+}
+
+/** The network stack of one container. */
+export interface Sandbox {
+  id: string;
+  containerId: string;
+  /** Held until the container's process lives in it. */
+  namespace: Namespace | undefined;
+  /** The container's init; 0 before `started`. */
+  pid: number;
+  endpoints: Endpoint[];
+  ports: { bound: BoundPort[]; published: PublishedPort[] };
+  resolver: { close(): void } | undefined;
+  nextIndex: number;
+}
+
+export interface NetworkStore {
+  all(): NetworkRecord[];
+  put(record: NetworkRecord): void;
+  delete(id: string): void;
+}
+
+export function openStore(db: DatabaseSync): NetworkStore {
+  db.exec("CREATE TABLE IF NOT EXISTS networks (id TEXT PRIMARY KEY, json TEXT NOT NULL) STRICT");
+  const put = db.prepare("INSERT INTO networks (id, json) VALUES (?, ?) ON CONFLICT (id) DO UPDATE SET json = excluded.json");
+  const remove = db.prepare("DELETE FROM networks WHERE id = ?");
+  const all = db.prepare("SELECT json FROM networks");
+  return {
+    all: () => all.all().map((row) => JSON.parse(String(row.json)) as NetworkRecord),
+    put: (record) => void put.run(record.id, JSON.stringify(record)),
+    delete: (id) => void remove.run(id),
+  };
+}
