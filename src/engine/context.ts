@@ -14,6 +14,8 @@ import type {
   MountPoint,
   NetworkSettings,
 } from "../api/types.ts";
+import type { StoredEvent } from "./events/index.ts";
+import type { ContainerStreams } from "./io/streams.ts";
 import type { Containers } from "../gen/containerd/services/containers/v1_pb.ts";
 import type { Content } from "../gen/containerd/services/content/v1_pb.ts";
 import type { Diff } from "../gen/containerd/services/diff/v1_pb.ts";
@@ -154,6 +156,8 @@ export interface ProcessIo {
   closeStdin(): void;
   /** Ends what is left and unlinks the FIFOs. */
   release(): Promise<void>;
+  /** The process runs: what waited for it (the end of stdin) is told to it. Call after the task's or the exec's start. */
+  started(): void;
 }
 
 export interface IoFace {
@@ -162,6 +166,10 @@ export interface IoFace {
   /** After an engine restart: connects to the FIFOs of a running container again; output written meanwhile is read and logged. */
   reopen(record: ContainerRecord): Promise<ProcessIo>;
   get(id: string): ProcessIo | undefined;
+  /** The container's streams for attach, exec and logs; they are there from the first use, before the first start too. */
+  streams(id: string): ContainerStreams;
+  /** FIFOs of an exec below its container's; output goes to `streams`. No log. "" in `use` where a stream is not wanted. */
+  openExec(id: string, execId: string, streams: ContainerStreams, use: { stdin: boolean; output: boolean; terminal: boolean }): ProcessIo;
   /** Starts and ends the health monitor of a container (Config.Healthcheck); it writes State.Health. */
   startHealth(id: string): void;
   stopHealth(id: string): void;
@@ -242,6 +250,10 @@ export interface EventsFace {
   publish(type: NonNullable<EventMessage["Type"]>, action: string, id: string, attributes: Record<string, string>): void;
   /** The usual attributes of a container event: image, name, and its labels. */
   containerAttributes(record: ContainerRecord): Record<string, string>;
+  /** Calls back with each event from now on, until the answer is called. */
+  listen(listener: (event: StoredEvent) => void): () => void;
+  /** What the journal still has, oldest first. */
+  journal(): readonly StoredEvent[];
 }
 
 export interface Engine {

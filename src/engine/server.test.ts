@@ -4,7 +4,7 @@ import { connect, createServer as createSocketServer, type Server, type Socket }
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { conflict } from "../lib/errors.ts";
-import { hijacked, type Route } from "./route.ts";
+import { type Answer, hijacked, type Route } from "./route.ts";
 import { createRouter, createServer, negotiate } from "./server.ts";
 
 const directory = mkdtempSync(join(tmpdir(), "jubako-core-server-"));
@@ -34,7 +34,7 @@ const routes: Route[] = [
   {
     method: "POST",
     path: "/hijack",
-    async handle(call) {
+    async handle(call): Promise<Answer> {
       const said = await call.json();
       const connection = call.hijack("application/vnd.docker.raw-stream");
       if (said) connection.write(JSON.stringify(said));

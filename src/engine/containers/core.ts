@@ -1,0 +1,36 @@
+// What the functions of this folder share: the engine, the book of records, and the verbs that call each other.
+import type { ContainerState } from "../../api/types.ts";
+import type { ContainerRecord, Engine } from "../context.ts";
+import type { Book, Entry } from "./book.ts";
+
+export interface Core {
+  engine: Engine;
+  book: Book;
+  start(entry: Entry): Promise<void>;
+  stop(entry: Entry, options: { timeout?: number; signal?: string; byUser: boolean }): Promise<void>;
+  remove(entry: Entry, options: { force: boolean; volumes: boolean }): Promise<void>;
+}
+
+export const NEVER = "0001-01-01T00:00:00Z";
+
+/** Publishes what happened to a container, with Docker's attributes. */
+export function publish(core: Core, record: ContainerRecord, action: string, attributes: Record<string, string> = {}): void {
+  const { events } = core.engine;
+  events.publish("container", action, record.id, { ...events.containerAttributes(record), ...attributes });
+}
+
+export function newState(): ContainerState {
+  return {
+    Status: "created",
+    Running: false,
+    Paused: false,
+    Restarting: false,
+    OOMKilled: false,
+    Dead: false,
+    Pid: 0,
+    ExitCode: 0,
+    Error: "",
+    StartedAt: NEVER,
+    FinishedAt: NEVER,
+  };
+}
