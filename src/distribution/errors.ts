@@ -1,0 +1,67 @@
+// What a registry's error answers mean (distribution-spec, "Error Codes"), in the words that Docker gives them.
+import { type ErrorKind, Failure } from "../lib/errors.ts";
+import { familiarName, familiarReference, type Reference } from "../oci/index.ts";
+
+/** One refused request. `code` is the registry's ("MANIFEST_UNKNOWN"), or "" where the body had none. */
+export class RegistryError extends Failure {
+  readonly status: number;
+  readonly code: string;
+  constructor(kind: ErrorKind, message: string, status: number, code: string) {
+    super(kind, message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+const KINDS: Record<number, ErrorKind> = {
+  400: "InvalidArgument",
+  401: "Unauthenticated",
+  403: "PermissionDenied",
+  404: "NotFound",
+  405: "Unimplemented",
+  429: "Unavailable",
+  500: "Unavailable",
+  502: "Unavailable",
+  503: "Unavailable",
+  504: "Unavailable",
+};
+
+/** "manifest unknown: manifest unknown" from the body of an error answer, or what the status says. */
+export function registryError(status: number, body: string, request: string): RegistryError {
+  let code = "";
+  let message = "";
+  try {
+    const first = (JSON.parse(body) as { errors?: { code?: unknown; message?: unknown }[] }).errors?.[0];
+    if (typeof first?.code === "string") code = first.code.slice(0, 100);
+    if (typeof first?.message === "string") message = first.message.slice(0, 1000);
+  } catch {
+    // not every proxy in between speaks JSON: the status then says it all
+  }
+  const kind = KINDS[status] ?? "Unknown";
+  if (code) {
+    const words = code.toLowerCase().replaceAll("_", " ");
+    return new RegistryError(kind, message ? `${words}: ${message}` : words, status, code);
+  }
+  const names: Record<number, [string, string]> = {
+    401: ["UNAUTHORIZED", "unauthorized: authentication required"],
+    403: ["DENIED", "denied: requested access to the resource is denied"],
+    404: ["", "not found"],
+    429: ["TOOMANYREQUESTS", "toomanyrequests: too many requests"],
+  };
+  const [implied, text] = names[status] ?? ["", ""];
+  return new RegistryError(kind, text || `unexpected status from ${request}: ${status}`, status, implied);
+}
+
+/** The failure of a pull, as Docker words it. */
+export function pullFailure(error: unknown, reference: Reference): unknown {
+  if (!(error instanceof RegistryError)) return error;
+  if (error.code === "DENIED") {
+    const why = "repository does not exist or may require 'docker login'";
+    return new Failure("NotFound", `pull access denied for ${familiarName(reference)}, ${why}: ${error.message}`, { cause: error });
+  }
+  if (error.code === "MANIFEST_UNKNOWN" || (error.status === 404 && error.code === ""))
+    return new Failure("NotFound", `manifest for ${familiarReference(reference)} not found: ${error.message}`, { cause: error });
+  if (error.code === "NAME_UNKNOWN")
+    return new Failure("NotFound", `repository ${familiarName(reference)} not found: ${error.message}`, { cause: error });
+  return new Failure("Unknown", error.message, { cause: error });
+}

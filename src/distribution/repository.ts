@@ -1,0 +1,300 @@
+// One repository of a registry, with one user's credentials: the verbs of the distribution specification over the nouns of oci.
+import { Failure, invalidArgument, isKind, messageOf, notFound, unavailable } from "../lib/errors.ts";
+import {
+  algorithmOf,
+  createDigester,
+  type Descriptor,
+  type Digest,
+  digestOf,
+  MAX_MANIFEST,
+  MEDIA,
+  matches,
+  type Reference,
+} from "../oci/index.ts";
+import { type Credentials, parseChallenges } from "./auth.ts";
+import { RegistryError, registryError } from "./errors.ts";
+import { type Endpoint, endpointsOf, type RegistryConfig } from "./hosts.ts";
+import { pieces, type RequestOptions, readBody } from "./transport.ts";
+
+const ACCEPT = [MEDIA.ociIndex, MEDIA.ociManifest, MEDIA.dockerList, MEDIA.dockerManifest, "*/*"].join(", ");
+const ERROR_LIMIT = 64 << 10;
+const ATTEMPTS = 5;
+/** A blob that needs more connections than this, though each brings some bytes, is given up. */
+const CONNECTIONS = 40;
+
+export interface BlobOptions {
+  /** Where to begin; the bytes before are the caller's already. */
+  offset?: number;
+  signal?: AbortSignal;
+  /** False: the caller checks the digest itself (in the pass that unpacks). Length is checked in any case. */
+  verify?: boolean;
+  /** A connection broke and is tried again in so many milliseconds. */
+  onRetry?: (error: unknown, delayMs: number) => void;
+}
+
+export interface Repository {
+  readonly reference: Reference;
+  /** What a tag or digest names: its descriptor and its bytes, verified. `from` is the descriptor to follow, where there is one. */
+  manifest(from: string | Descriptor, signal?: AbortSignal): Promise<{ descriptor: Descriptor; bytes: Uint8Array }>;
+  /** A small blob as a whole, verified. */
+  blob(descriptor: Descriptor, limit: number, signal?: AbortSignal): Promise<Uint8Array>;
+  /** A blob's bytes in order; broken connections are resumed where they broke (bounded). InvalidArgument where length or digest are wrong. */
+  stream(descriptor: Descriptor, options?: BlobOptions): AsyncGenerator<Uint8Array, void>;
+  /** Whether the blob is there. */
+  hasBlob(descriptor: Descriptor, signal?: AbortSignal): Promise<boolean>;
+  /** Uploads a blob, or takes it over from another repository of the same registry. Answers what happened. */
+  push(descriptor: Descriptor, open: () => AsyncIterable<Uint8Array>, options?: PushOptions): Promise<"pushed" | "exists" | "mounted">;
+  pushManifest(descriptor: Descriptor, bytes: Uint8Array, tag: string | undefined, signal?: AbortSignal): Promise<Digest>;
+}
+
+export interface PushOptions {
+  /** Path of a repository to mount from. */
+  from?: string;
+  onProgress?: (bytes: number) => void;
+  signal?: AbortSignal;
+}
+
+const sleep = (ms: number, signal: AbortSignal | undefined) =>
+  new Promise<void>((resolve, reject) => {
+    const timer = setTimeout(done, ms);
+    function done() {
+      signal?.removeEventListener("abort", give);
+      resolve();
+    }
+    function give() {
+      clearTimeout(timer);
+      reject(signal!.reason);
+    }
+    signal?.addEventListener("abort", give, { once: true });
+  });
+
+/** Worth another attempt: the connection or the server, not the request. */
+function transient(error: unknown): boolean {
+  if (error instanceof RegistryError) return error.status >= 500 || error.status === 429;
+  return isKind(error, "Unavailable");
+}
+
+export function openRepository(
+  reference: Reference,
+  config: RegistryConfig,
+  credentials?: Credentials,
+  mode: "pull" | "push" = "pull",
+): Repository {
+  const timeoutMs = config.timeoutMs ?? 60_000;
+  const endpoints = endpointsOf(reference.domain, config, credentials, mode === "pull");
+  /** The endpoint that answered; the others are not asked again. */
+  let chosen: Endpoint | undefined;
+  const scope = `repository:${reference.path}:${mode === "push" ? "pull,push" : "pull"}`;
+
+  const authorized = async (endpoint: Endpoint, path: string | URL, options: RequestOptions, more = ""): Promise<Response> => {
+    const url = typeof path === "string" ? new URL(path, endpoint.base) : path;
+    const wanted = more ? `${scope} ${more}` : scope;
+    const own = url.origin === endpoint.base.origin;
+    const send = (authorization: string | undefined) =>
+      endpoint.transport.request(url, { ...options, headers: { ...options.headers, ...(authorization && own ? { authorization } : {}) } });
+    const known = endpoint.authorizer.known(wanted);
+    const response = await send(known);
+    if (response.status !== 401 || !own || options.body instanceof ReadableStream) return response;
+    const answer = await endpoint.authorizer.answer(parseChallenges(response.headers.get("www-authenticate") ?? ""), wanted);
+    if (!answer || answer === known) return response;
+    await response.body?.cancel();
+    return send(answer);
+  };
+
+  const refuse = async (response: Response, request: string): Promise<never> => {
+    const body = new TextDecoder().decode(await readBody(response, ERROR_LIMIT, timeoutMs).catch(() => new Uint8Array()));
+    throw registryError(response.status, body, request);
+  };
+
+  /** Asks the endpoints in turn until one answers; a mirror's refusal is no answer. */
+  const request = async (path: string, options: RequestOptions, accept: (status: number) => boolean): Promise<Response> => {
+    const describe = (endpoint: Endpoint) => `${options.method ?? "GET"} ${endpoint.base.origin}${path}`;
+    const ask = async (endpoint: Endpoint) => {
+      const response = await authorized(endpoint, path, options);
+      if (!accept(response.status)) await refuse(response, describe(endpoint));
+      return response;
+    };
+    if (chosen) return ask(chosen);
+    let failure: unknown;
+    for (const endpoint of endpoints) {
+      try {
+        const response = await ask(endpoint);
+        chosen = endpoint;
+        return response;
+      } catch (error) {
+        options.signal?.throwIfAborted();
+        if (error instanceof RegistryError && !endpoint.mirror) {
+          if (error.status < 500) chosen = endpoint;
+          throw error;
+        }
+        failure = error;
+      }
+    }
+    throw failure;
+  };
+
+  const retried = async <T>(signal: AbortSignal | undefined, attempt: () => Promise<T>): Promise<T> => {
+    for (let tries = 1; ; tries++) {
+      try {
+        return await attempt();
+      } catch (error) {
+        // A registry that was never reached is not there: say so at once.
+        if (tries >= ATTEMPTS || !transient(error) || (!chosen && !(error instanceof RegistryError))) throw error;
+        await sleep(250 * 2 ** tries, signal);
+      }
+    }
+  };
+
+  const manifest: Repository["manifest"] = (from, signal) =>
+    retried(signal, async () => {
+      const target = typeof from === "string" ? from : from.digest;
+      const accept = typeof from === "string" || !from.mediaType ? ACCEPT : `${from.mediaType}, ${ACCEPT}`;
+      const response = await request(
+        `/v2/${reference.path}/manifests/${target}`,
+        { headers: { accept }, signal },
+        (status) => status === 200,
+      );
+      const bytes = await readBody(response, MAX_MANIFEST, timeoutMs);
+      const mediaType = (response.headers.get("content-type") ?? "").split(";")[0]!.trim();
+      const wanted = typeof from === "string" ? (/:/.test(from) ? from : undefined) : from.digest;
+      const digest = wanted ?? digestOf(bytes);
+      if (!matches(bytes, digest))
+        throw invalidArgument(
+          `manifest verification failed for digest ${digest}: the content's is ${digestOf(bytes, algorithmOf(digest))}`,
+        );
+      if (typeof from !== "string") {
+        if (from.size !== bytes.length) throw invalidArgument(`manifest ${digest} is ${bytes.length} bytes long, expected ${from.size}`);
+        return { descriptor: from, bytes };
+      }
+      return { descriptor: { mediaType, digest, size: bytes.length }, bytes };
+    });
+
+  async function* stream(descriptor: Descriptor, options: BlobOptions = {}): AsyncGenerator<Uint8Array, void> {
+    const { signal } = options;
+    const digester = options.verify !== false && !options.offset ? createDigester(algorithmOf(descriptor.digest)) : undefined;
+    let at = options.offset ?? 0;
+    let failures = 0;
+    let connections = 0;
+    while (at < descriptor.size) {
+      const before = at;
+      try {
+        const headers: Record<string, string> = { accept: "application/octet-stream" };
+        if (at > 0) headers.range = `bytes=${at}-${descriptor.size - 1}`;
+        const path = `/v2/${reference.path}/blobs/${descriptor.digest}`;
+        const response = await request(path, { headers, signal }, (status) => status === 200 || status === 206);
+        // A server that knows no ranges sends everything again.
+        let skip = at;
+        if (response.status === 206) {
+          const start = Number(/^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1] ?? Number.NaN);
+          if (start !== at)
+            throw unavailable(`the registry answered another range than the one asked for (${response.headers.get("content-range")})`);
+          skip = 0;
+        }
+        for await (let piece of pieces(response, timeoutMs)) {
+          signal?.throwIfAborted();
+          if (skip > 0) {
+            const n = Math.min(skip, piece.length);
+            piece = piece.subarray(n);
+            skip -= n;
+            if (piece.length === 0) continue;
+          }
+          if (at + piece.length > descriptor.size)
+            throw invalidArgument(`blob ${descriptor.digest} is longer than the ${descriptor.size} bytes that were announced`);
+          digester?.update(piece);
+          at += piece.length;
+          yield piece;
+        }
+        if (at < descriptor.size) throw unavailable(`blob ${descriptor.digest}: unexpected EOF after ${at} of ${descriptor.size} bytes`);
+      } catch (error) {
+        signal?.throwIfAborted();
+        failures = at > before ? 1 : failures + 1;
+        const broken = transient(error) || !(error instanceof Failure);
+        if (!broken || failures >= ATTEMPTS || ++connections >= CONNECTIONS)
+          throw error instanceof Failure ? error : unavailable(`blob ${descriptor.digest}: ${messageOf(error)}`, error);
+        const delay = Math.min(8000, 250 * 2 ** failures);
+        options.onRetry?.(error, delay);
+        await sleep(delay, signal);
+      }
+    }
+    const digest = digester?.digest();
+    if (digest !== undefined && digest !== descriptor.digest)
+      throw invalidArgument(`filesystem layer verification failed for digest ${descriptor.digest}`);
+  }
+
+  return {
+    reference,
+    manifest,
+    stream,
+    async blob(descriptor, limit, signal) {
+      if (descriptor.size > limit)
+        throw invalidArgument(`blob ${descriptor.digest} is ${descriptor.size} bytes long; the limit is ${limit}`);
+      const chunks: Uint8Array[] = [];
+      for await (const piece of stream(descriptor, signal ? { signal } : {})) chunks.push(piece);
+      return Buffer.concat(chunks);
+    },
+    async hasBlob(descriptor, signal) {
+      const response = await request(
+        `/v2/${reference.path}/blobs/${descriptor.digest}`,
+        { method: "HEAD", signal },
+        (status) => status === 200 || status === 404,
+      );
+      return response.status === 200;
+    },
+    async push(descriptor, open, options = {}) {
+      const { signal } = options;
+      if (await this.hasBlob(descriptor, signal)) return "exists";
+      const mount = options.from ? `?mount=${encodeURIComponent(descriptor.digest)}&from=${encodeURIComponent(options.from)}` : "";
+      const begun = await request(
+        `/v2/${reference.path}/blobs/uploads/${mount}`,
+        { method: "POST", body: "", signal },
+        (status) => status === 202 || status === 201,
+      );
+      await begun.body?.cancel();
+      if (begun.status === 201) return "mounted";
+      const endpoint = chosen!;
+      const location = begun.headers.get("location");
+      if (!location) throw unavailable("the registry gave no place to upload to");
+      const target = new URL(location, endpoint.base);
+      target.searchParams.set("digest", descriptor.digest);
+      let sent = 0;
+      const source = open()[Symbol.asyncIterator]();
+      const body = new ReadableStream<Uint8Array>({
+        async pull(controller) {
+          const { done, value } = await source.next();
+          if (done) return controller.close();
+          sent += value.length;
+          controller.enqueue(value);
+          options.onProgress?.(sent);
+        },
+        async cancel() {
+          await source.return?.();
+        },
+      });
+      const response = await authorized(endpoint, target, {
+        method: "PUT",
+        body,
+        follow: false,
+        signal,
+        headers: { "content-type": "application/octet-stream", "content-length": String(descriptor.size) },
+      });
+      if (response.status !== 201) await refuse(response, `PUT ${endpoint.base.origin}${target.pathname}`);
+      await response.body?.cancel();
+      return "pushed";
+    },
+    async pushManifest(descriptor, bytes, tag, signal) {
+      const path = `/v2/${reference.path}/manifests/${tag ?? descriptor.digest}`;
+      const response = await request(
+        path,
+        { method: "PUT", body: bytes, headers: { "content-type": descriptor.mediaType }, signal },
+        (status) => status === 201,
+      );
+      await response.body?.cancel();
+      return response.headers.get("docker-content-digest") ?? descriptor.digest;
+    },
+  };
+}
+
+/** NotFound in Docker's words, for an index without a manifest for the wanted platform. */
+export function noMatchingPlatform(reference: string, platform: string): Failure {
+  return notFound(`no matching manifest for ${platform} in the manifest list entries: ${reference}`);
+}
