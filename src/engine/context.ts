@@ -103,6 +103,8 @@ export interface ContainerRecord {
   /** Image id (sha256:…) and the reference the user gave. */
   image: { id: string; ref: string };
   snapshotKey: string;
+  /** Chain id of the image's topmost layer, which the snapshot was prepared from. */
+  chainId: string;
   mounts: MountPoint[];
   /** Endpoint settings by network name: what was asked for and, while running, what was assigned. */
   networks: Record<string, EndpointSettings>;

@@ -1,0 +1,236 @@
+// Volumes: named and anonymous directories of the engine, bind mounts of the host's, and how both get into containers.
+//
+// It must never know how a mount is made in a container (the runtime's tape does that); it answers host directories.
+// At its door: VolumesFace of ../context.ts, and /volumes of the Engine API.
+// Life: create (explicitly, or by a container that names it) → used by containers → removed, by name, with its last anonymous use, or by prune.
+//
+//   record.mounts = await engine.volumes.resolve(record, image);     // create: parsed, checked, volumes made
+//   await engine.volumes.populate(record);                           // before the first start: the image's files into new volumes
+//   const dir = await engine.volumes.source(record.mounts[0], record) // each start
+//   await engine.volumes.release(record, true);                      // removed
+import { randomBytes } from "node:crypto";
+import { mkdirSync, statSync } from "node:fs";
+import type { MountPoint } from "../../api/types.ts";
+import { conflict, invalidArgument, notFound } from "../../lib/errors.ts";
+import { span } from "../../trace/index.ts";
+import type { ContainerRecord, Engine, VolumesFace } from "../context.ts";
+import { mountVolume, sourceOf, unmountVolume } from "./local.ts";
+import { checkVolumeName, parseBind, parseMount, parseVolumesFrom, toMountPoint, type Wanted } from "./parse.ts";
+import { populateVolume } from "./populate.ts";
+import { directorySize } from "./size.ts";
+import { openStore, type StoredVolume, type VolumeStore } from "./store.ts";
+
+export { routes } from "./routes.ts";
+
+/** What the routes need beyond the face. */
+export interface Volumes extends VolumesFace {
+  store: VolumeStore;
+  create(name: string, driver: string, options: Record<string, string>, labels: Record<string, string>, anonymous: boolean): StoredVolume;
+  remove(name: string, force: boolean): Promise<void>;
+  /** Ids of the containers that use a volume. */
+  users(name: string): string[];
+}
+
+/** How long a volume counts as used by a container that is being created and not in the list yet. */
+const CREATING_MS = 60_000;
+
+export function createVolumes(engine: Engine): Volumes {
+  const store = openStore(engine.db, engine.config.dataRoot);
+  const creating = new Map<string, { names: string[]; at: number }>();
+
+  function publish(action: string, name: string, attributes: Record<string, string>): void {
+    engine.events.publish("volume", action, name, attributes);
+  }
+
+  function create(
+    name: string,
+    driver: string,
+    options: Record<string, string>,
+    labels: Record<string, string>,
+    anonymous: boolean,
+  ): StoredVolume {
+    const existing = store.get(name);
+    if (driver !== "local") throw notFound(`error looking up volume plugin ${driver}: plugin "${driver}" not found`);
+    if (existing) return existing;
+    checkVolumeName(name);
+    checkOptions(options);
+    const volume = { name, driver, labels, options, created: `${new Date().toISOString().slice(0, 19)}Z`, anonymous };
+    store.add(volume);
+    publish("create", name, { driver });
+    return volume;
+  }
+
+  function users(name: string): string[] {
+    const ids = new Set<string>();
+    for (const record of engine.containers.list()) {
+      creating.delete(record.id);
+      if (record.mounts.some((mount) => mount.Type === "volume" && mount.Name === name)) ids.add(record.id);
+    }
+    for (const [id, { names, at }] of creating) {
+      if (Date.now() - at > CREATING_MS) creating.delete(id);
+      else if (names.includes(name)) ids.add(id);
+    }
+    return [...ids];
+  }
+
+  async function remove(name: string, force: boolean): Promise<void> {
+    const volume = store.get(name);
+    if (!volume) {
+      if (force) return;
+      throw notFound(`get ${name}: no such volume`);
+    }
+    const ids = users(name);
+    if (ids.length > 0) throw conflict(`remove ${name}: volume is in use - [${ids.join(", ")}]`);
+    unmountVolume(store.path(name));
+    await store.remove(name);
+    publish("destroy", name, { driver: volume.driver });
+  }
+
+  /** Checks a bind's source at create, and makes the volume that a mount names. */
+  function realise(wanted: Wanted): MountPoint {
+    if (wanted.type === "tmpfs") return toMountPoint(wanted);
+    if (wanted.type === "bind") {
+      if (!wanted.makeSource && !statSync(wanted.source, { throwIfNoEntry: false })) {
+        throw invalidArgument(`invalid mount config for type "bind": bind source path does not exist: ${wanted.source}`);
+      }
+      return toMountPoint(wanted);
+    }
+    const anonymous = wanted.source === "";
+    const name = anonymous ? randomBytes(32).toString("hex") : wanted.source;
+    const labels = anonymous ? { ...wanted.labels, "com.docker.volume.anonymous": "" } : wanted.labels;
+    const volume = create(name, wanted.driver ?? "local", wanted.driverOptions, labels, anonymous);
+    return toMountPoint(wanted, { name, path: store.path(name), driver: volume.driver });
+  }
+
+  function inherited(record: ContainerRecord): Map<string, MountPoint> {
+    const points = new Map<string, MountPoint>();
+    for (const raw of record.hostConfig.VolumesFrom ?? []) {
+      const { container, readOnly, mode } = parseVolumesFrom(raw);
+      for (const mount of engine.containers.get(container).mounts) {
+        if (mount.Type !== "volume" && mount.Type !== "bind") continue;
+        const RW = (mount.RW ?? true) && !readOnly;
+        points.set(mount.Destination!, { ...mount, RW, Mode: mode || mount.Mode || "" });
+      }
+    }
+    return points;
+  }
+
+  async function resolve(record: ContainerRecord, image: { config: { Volumes?: Record<string, unknown> } }): Promise<MountPoint[]> {
+    const { hostConfig, config } = record;
+    const wanted = [
+      ...(hostConfig.Binds ?? []).map((raw) => parseBind(raw, hostConfig.VolumeDriver)),
+      ...(hostConfig.Mounts ?? []).map(parseMount),
+    ];
+    const taken = new Set(Object.keys(hostConfig.Tmpfs ?? {}));
+    for (const { destination } of wanted) {
+      if (taken.has(destination)) throw invalidArgument(`Duplicate mount point: ${destination}`);
+      taken.add(destination);
+    }
+    const points = inherited(record);
+    const declared = [...Object.keys(config.Volumes ?? {}), ...Object.keys(image.config.Volumes ?? {})];
+    const anonymous = new Map<string, Wanted>();
+    for (const path of declared) {
+      const volume = parseBind(path, hostConfig.VolumeDriver);
+      if (taken.has(volume.destination) || points.has(volume.destination)) continue;
+      anonymous.set(volume.destination, volume);
+    }
+    const made: string[] = [];
+    try {
+      for (const each of [...wanted, ...anonymous.values()]) {
+        const had = each.type === "volume" && store.get(each.source) !== undefined;
+        const point = realise(each);
+        if (point.Type === "volume" && !had) made.push(point.Name!);
+        points.set(each.destination, point);
+      }
+    } catch (error) {
+      for (const name of made) await store.remove(name);
+      throw error;
+    }
+    const all = [...points.values()];
+    const names = all.filter((point) => point.Type === "volume").map((point) => point.Name!);
+    if (names.length > 0) creating.set(record.id, { names, at: Date.now() });
+    return all;
+  }
+
+  async function release(record: ContainerRecord, removeAnonymous: boolean): Promise<void> {
+    creating.delete(record.id);
+    const names = new Set(record.mounts.filter((mount) => mount.Type === "volume").map((mount) => mount.Name!));
+    for (const name of names) {
+      const volume = store.get(name);
+      if (!volume) continue;
+      const others = users(name).filter((id) => id !== record.id);
+      if (others.length > 0) continue;
+      if (removeAnonymous && volume.anonymous) {
+        unmountVolume(store.path(name));
+        await store.remove(name);
+        publish("destroy", name, { driver: volume.driver });
+      } else if (volume.options.type || volume.options.device) unmountVolume(store.path(name));
+    }
+  }
+
+  const specOf = (mount: MountPoint, record: ContainerRecord): Wanted | undefined => {
+    const listed = record.hostConfig.Mounts?.find((each) => each.Target && parseMount(each).destination === mount.Destination);
+    if (listed) return parseMount(listed);
+    const bind = record.hostConfig.Binds?.map((raw) => parseBind(raw, undefined)).find((each) => each.destination === mount.Destination);
+    return bind;
+  };
+
+  return {
+    store,
+    create,
+    remove,
+    users,
+    resolve: (record, image) => span("volumes resolve", { container: record.id }, () => resolve(record, image)),
+    populate: (record) =>
+      span("volumes populate", { container: record.id }, async () => {
+        for (const mount of record.mounts) {
+          const volume = mount.Type === "volume" ? store.get(mount.Name!) : undefined;
+          if (!volume) continue;
+          const wanted = specOf(mount, record);
+          if (wanted?.noCopy || wanted?.subpath) continue;
+          await populateVolume(engine, record, mount.Destination!, mountVolume(volume, store.path(volume.name)));
+        }
+      }),
+    async source(mount, record) {
+      const wanted = specOf(mount, record);
+      if (mount.Type === "volume") {
+        const volume = store.get(mount.Name!);
+        if (!volume) throw notFound(`get ${mount.Name}: no such volume`);
+        const dir = sourceOf(mountVolume(volume, store.path(volume.name)), wanted?.subpath ?? "");
+        publish("mount", volume.name, {
+          container: record.id,
+          destination: mount.Destination!,
+          driver: volume.driver,
+          propagation: mount.Propagation ?? "",
+          "read/write": String(mount.RW ?? true),
+        });
+        return dir;
+      }
+      const path = mount.Source ?? "";
+      if (statSync(path, { throwIfNoEntry: false })) return path;
+      if (wanted && !wanted.makeSource)
+        throw invalidArgument(`invalid mount config for type "bind": bind source path does not exist: ${path}`);
+      mkdirSync(path, { recursive: true, mode: 0o755 });
+      return path;
+    },
+    release,
+    async diskUsage() {
+      const list = await Promise.all(
+        store.list().map(async (volume) => ({
+          ...store.toApi(volume),
+          UsageData: { Size: await directorySize(store.path(volume.name)), RefCount: users(volume.name).length },
+        })),
+      );
+      return { Volumes: list };
+    },
+  };
+}
+
+const OPTIONS = ["type", "device", "o", "size"];
+
+function checkOptions(options: Record<string, string>): void {
+  for (const name of Object.keys(options)) if (!OPTIONS.includes(name)) throw invalidArgument(`create volume: invalid option: "${name}"`);
+  if ((options.type || options.o) && !options.device && options.type !== "tmpfs") {
+    throw invalidArgument('create volume: missing required option: "device"');
+  }
+}
