@@ -1,0 +1,147 @@
+// The same docker CLI, the same commands, Debian's dockerd beside jubakod: exit statuses and what scripts read must be equal. Words differ between
+// versions of Docker, so texts are compared only where they have been the same for years.
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { docker, type Peer, startDockerd, startJubakod } from "../bench/support/peers.ts";
+import { lacks } from "./support/engine.ts";
+
+/** Commands in order, for both. `same`: also standard output is equal, with ids and times replaced. */
+const script: { args: string[]; same?: boolean }[] = [
+  { args: ["run", "--rm", "busybox", "echo", "hello"], same: true },
+  { args: ["run", "--rm", "busybox", "sh", "-c", "exit 3"] },
+  { args: ["run", "--rm", "busybox", "nope"] },
+  { args: ["run", "--rm", "busybox", "/etc/passwd"] },
+  { args: ["run", "--rm", "busybox", "/nope/nope"] },
+  { args: ["run", "--rm", "-w", "/etc/passwd", "busybox", "true"] },
+  { args: ["run", "--rm", "-u", "nosuchuser", "busybox", "true"] },
+  { args: ["run", "--rm", "-u", "1:nosuchgroup", "busybox", "true"] },
+  { args: ["run", "--rm", "-v", "relative/path:/x", "busybox", "true"] },
+  { args: ["run", "--rm", "-v", "/tmp:relative", "busybox", "true"] },
+  { args: ["run", "--rm", "-v", "/tmp:/x:badmode", "busybox", "true"] },
+  { args: ["run", "--rm", "-v", "/tmp:/x", "-v", "/var:/x", "busybox", "true"] },
+  { args: ["run", "--rm", "--mount", "type=bind,src=/no/such,dst=/x", "busybox", "true"] },
+  { args: ["run", "--rm", "--network", "nosuchnet", "busybox", "true"] },
+  { args: ["run", "--rm", "--network", "container:nosuch", "busybox", "true"] },
+  { args: ["run", "--rm", "-m", "1m", "busybox", "true"] },
+  { args: ["run", "--rm", "--cpus", "1000", "busybox", "true"] },
+  { args: ["run", "--rm", "--cap-add", "NOSUCH", "busybox", "true"] },
+  { args: ["run", "--rm", "--security-opt", "nosuch=1", "busybox", "true"] },
+  { args: ["run", "--rm", "--sysctl", "kernel.nosuch=1", "busybox", "true"] },
+  { args: ["run", "--rm", "--device", "/dev/nosuch", "busybox", "true"] },
+  { args: ["run", "--rm", "--restart", "always", "busybox", "true"] },
+  { args: ["run", "--rm", "--log-driver", "nosuch", "busybox", "true"] },
+  { args: ["run", "--rm", "--hostname", "a", "--network", "host", "busybox", "true"] },
+  { args: ["run", "--rm", "busybox", "sh", "-c", "id; pwd; echo $PATH $HOME; ls /; cat /etc/hostname | wc -c"], same: true },
+  { args: ["run", "--rm", "-t", "busybox", "sh", "-c", "echo $TERM; tty"], same: true },
+  {
+    args: ["run", "--rm", "busybox", "sh", "-c", "ulimit -a; umask; cat /proc/self/status | grep -E '^(Cap|Seccomp:|NoNewPrivs)'"],
+    same: true,
+  },
+  { args: ["run", "--rm", "busybox", "sh", "-c", "ls -l /dev | awk '{print $1,$NF}'"], same: true },
+  {
+    args: [
+      "run",
+      "--rm",
+      "busybox",
+      "sh",
+      "-c",
+      "awk '{print $2,$3}' /proc/mounts | grep -v '^/ ' | grep -v cgroup | grep -v /etc/ | sort",
+    ],
+    same: true,
+  },
+  { args: ["run", "--rm", "--read-only", "busybox", "touch", "/x"] },
+  { args: ["run", "-d", "--name", "one", "-p", "0:80", "busybox", "sleep", "1000"] },
+  { args: ["run", "-d", "--name", "one", "busybox", "sleep", "1000"] },
+  { args: ["ps", "--format", "{{.Names}} {{.Image}} {{.Command}} {{.State}}"], same: true },
+  {
+    args: [
+      "inspect",
+      "-f",
+      "{{.State.Status}} {{.Path}} {{.Args}} {{.Config.Cmd}} {{.HostConfig.NetworkMode}} {{.RestartCount}} {{.Driver}}",
+      "one",
+    ],
+  },
+  { args: ["inspect", "-f", "{{json .Config}}", "one"], same: true },
+  { args: ["exec", "one", "echo", "in"], same: true },
+  { args: ["exec", "one", "nope"] },
+  { args: ["exec", "-u", "nosuch", "one", "true"] },
+  { args: ["exec", "-w", "/nosuchdir", "one", "true"] },
+  { args: ["exec", "nosuch", "true"] },
+  { args: ["top", "one", "-o", "pid,comm"] },
+  { args: ["top", "one", "-nonsense"] },
+  { args: ["logs", "nosuch"] },
+  { args: ["rm", "one"] },
+  { args: ["pause", "one"] },
+  { args: ["pause", "one"] },
+  { args: ["exec", "one", "true"] },
+  { args: ["unpause", "one"] },
+  { args: ["unpause", "one"] },
+  { args: ["kill", "-s", "NOSUCH", "one"] },
+  { args: ["stop", "-t", "0", "one"], same: true },
+  { args: ["stop", "one"], same: true },
+  { args: ["kill", "one"] },
+  { args: ["attach", "one"] },
+  { args: ["start", "one"], same: true },
+  { args: ["rename", "one", "two"] },
+  { args: ["rename", "two", "two"] },
+  { args: ["rename", "two", "bad/name"] },
+  { args: ["cp", "two:/etc/passwd", "/dev/null"] },
+  { args: ["cp", "two:/nosuch", "/tmp/jubako-none"] },
+  { args: ["rm", "-f", "two", "nosuch"] },
+  { args: ["wait", "nosuch"] },
+  { args: ["update", "--memory", "64m", "nosuch"] },
+  { args: ["images", "--format", "{{.Repository}}:{{.Tag}}"], same: true },
+  { args: ["tag", "busybox", "x:y"] },
+  { args: ["tag", "nosuch", "x:y"] },
+  { args: ["tag", "busybox", "BAD:tag"] },
+  { args: ["rmi", "x:y"], same: true },
+  { args: ["rmi", "nosuch"] },
+  { args: ["history", "nosuch"] },
+  { args: ["volume", "create", "v1"], same: true },
+  { args: ["volume", "create", "bad/name"] },
+  { args: ["volume", "inspect", "-f", "{{.Name}} {{.Driver}} {{.Scope}}", "v1"], same: true },
+  { args: ["volume", "rm", "nosuch"] },
+  { args: ["volume", "rm", "v1"], same: true },
+  { args: ["network", "create", "--subnet", "10.219.77.0/24", "n1"] },
+  { args: ["network", "create", "--subnet", "10.219.77.0/24", "n2"] },
+  { args: ["network", "create", "n1"] },
+  { args: ["network", "create", "--subnet", "banana", "n3"] },
+  {
+    args: ["network", "inspect", "-f", "{{.Name}} {{.Driver}} {{.Scope}} {{.Internal}} {{(index .IPAM.Config 0).Subnet}}", "n1"],
+    same: true,
+  },
+  { args: ["run", "--rm", "--network", "n1", "--ip", "10.219.77.50", "busybox", "hostname", "-i"], same: true },
+  { args: ["run", "--rm", "--network", "n1", "--ip", "10.1.1.1", "busybox", "true"] },
+  { args: ["run", "--rm", "--ip", "10.219.77.50", "busybox", "true"] },
+  { args: ["network", "connect", "n1", "nosuch"] },
+  { args: ["network", "rm", "nosuch"] },
+  { args: ["network", "rm", "bridge"] },
+  { args: ["network", "rm", "n1"], same: true },
+  { args: ["container", "prune", "-f"] },
+];
+
+function normal(text: string): string {
+  return text.replace(/\b[0-9a-f]{12,64}\b/g, "ID").replace(/\d{4}-\d\d-\d\dT[\d:.]+Z/g, "TIME");
+}
+
+describe.skipIf(lacks("docker", "dockerd", "containerd", "runc", "iptables"))("beside dockerd", () => {
+  let theirs: Peer | undefined;
+  let ours: Peer | undefined;
+  beforeAll(async () => {
+    theirs = await startDockerd();
+    ours = await startJubakod();
+  }, 60_000);
+  afterAll(async () => {
+    await ours?.stop();
+    await theirs?.stop();
+  }, 60_000);
+
+  for (const [number, step] of script.entries()) {
+    test(`${number + 1}: docker ${step.args.join(" ")}`, () => {
+      const expected = docker(theirs!, ...step.args);
+      const got = docker(ours!, ...step.args);
+      const said = `dockerd: ${expected.stderr.trim()}\njubakod: ${got.stderr.trim()}`;
+      expect({ status: got.status, said: got.status === expected.status ? "" : said }).toEqual({ status: expected.status, said: "" });
+      if (step.same) expect(normal(got.stdout)).toBe(normal(expected.stdout));
+    });
+  }
+});
