@@ -2,7 +2,7 @@ import { afterAll, expect, test } from "bun:test";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
-import { close } from "../../linux/index.ts";
+import { close, O_NONBLOCK, O_RDONLY, open } from "../../linux/index.ts";
 import { fakeEngine, fakeRecord } from "./fake.ts";
 
 const dir = mkdtempSync("/tmp/jubako-io-");
@@ -95,7 +95,8 @@ test("an engine killed at any moment loses no line and doubles none", async () =
     current = engine("again");
     await once(current.stdout!, "data");
   }
-  // Without the keeper's hold there is no writer any more: the next engine finds the end by itself.
+  // From now on the keeper holds read ends only: there is no writer any more, and the next engine finds the end by itself.
+  const held = ["stdout", "stderr"].map((name) => open(`${fifo}/${name}`, O_RDONLY | O_NONBLOCK));
   for (const fd of keep) close(fd);
   if (current.exitCode === null) {
     current.kill("SIGKILL");
@@ -103,6 +104,7 @@ test("an engine killed at any moment loses no line and doubles none", async () =
   }
   current = engine("again");
   await once(current, "exit");
+  for (const fd of held) close(fd);
   const { logFiles } = await import("../logs/file.ts");
   const log = logFiles(`${record.dir}/a3-json.log`).flatMap(lines);
   expect(kills).toBeGreaterThan(2);
