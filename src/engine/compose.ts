@@ -18,6 +18,9 @@ export interface Composition {
 
 interface ResourceModule {
   routes?(engine: Engine): Route[];
+  /** Before the first request is served. */
+  recover?(engine: Engine): Promise<void>;
+  shutdown?(engine: Engine): Promise<void>;
   [name: string]: unknown;
 }
 
@@ -57,13 +60,34 @@ async function importResource(folder: string): Promise<ResourceModule | undefine
   }
 }
 
-async function openManager(config: EngineConfig): Promise<Manager> {
-  const path = "../containerd/index.ts";
+/** The namespace of the engine's containers in the manager, as dockerd's. */
+const NAMESPACE = "moby";
+
+/** A containerd on a socket where the settings name one, else our own in memory, served on EXEC_ROOT/containerd.sock for everyone else. */
+async function openManager(config: EngineConfig, log: Engine["log"]): Promise<Manager> {
+  const containerd = await import("../containerd/index.ts");
+  if (config.containerd) return containerd.connectManager(config.containerd, NAMESPACE);
+  const address = `${config.execRoot}/containerd.sock`;
+  const manager = await containerd.createManager({
+    root: `${config.dataRoot}/containerd`,
+    state: `${config.execRoot}/containerd`,
+    address,
+    log,
+    warm: [NAMESPACE],
+  });
   try {
-    const module = (await import(path)) as { createManager(options: object): Promise<Manager> };
-    return await module.createManager(config);
+    const server = await containerd.serve(manager, address);
+    const clients = containerd.inMemoryClients(manager, NAMESPACE);
+    return {
+      ...clients,
+      async close() {
+        await server.close();
+        await clients.close();
+        await manager.close();
+      },
+    };
   } catch (error) {
-    if (/Cannot find module/.test(String(error))) return absent("manager");
+    await manager.close();
     throw error;
   }
 }
@@ -87,7 +111,8 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
     signal: ending.signal,
     log: createLog(config.debug),
   };
-  engine.manager = await openManager(config);
+  engine.manager = await openManager(config, engine.log);
+  const hooks: ResourceModule[] = [];
   const routes: Route[] = [...pingRoutes(engine), ...traceRoutes(engine)];
   for (const [folder, face] of RESOURCES) {
     const module = await importResource(folder);
@@ -96,13 +121,17 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
       | ((engine: Engine) => unknown)
       | undefined;
     if (create && face) (engine as unknown as Record<string, unknown>)[face] = await create(engine);
+    hooks.push(module);
     if (module.routes) routes.push(...module.routes(engine));
   }
   return {
     engine,
     routes,
-    async recover() {},
+    async recover() {
+      for (const module of hooks) await module.recover?.(engine);
+    },
     async shutdown() {
+      for (const module of hooks.reverse()) await module.shutdown?.(engine);
       ending.abort();
       await Promise.resolve()
         .then(() => engine.manager.close())

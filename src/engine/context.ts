@@ -14,8 +14,6 @@ import type {
   MountPoint,
   NetworkSettings,
 } from "../api/types.ts";
-import type { StoredEvent } from "./events/index.ts";
-import type { ContainerStreams } from "./io/streams.ts";
 import type { Containers } from "../gen/containerd/services/containers/v1_pb.ts";
 import type { Content } from "../gen/containerd/services/content/v1_pb.ts";
 import type { Diff } from "../gen/containerd/services/diff/v1_pb.ts";
@@ -27,6 +25,8 @@ import type { Namespaces } from "../gen/containerd/services/namespaces/v1_pb.ts"
 import type { Snapshots } from "../gen/containerd/services/snapshots/v1_pb.ts";
 import type { Tasks } from "../gen/containerd/services/tasks/v1_pb.ts";
 import type { Version } from "../gen/containerd/services/version/v1_pb.ts";
+import type { StoredEvent } from "./events/index.ts";
+import type { ContainerStreams } from "./io/streams.ts";
 
 /** The manager, through its service interface only: in memory, or a containerd on a unix socket. Every call is made in the namespace `moby`. */
 export interface Manager {

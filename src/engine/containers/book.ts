@@ -16,6 +16,8 @@ export interface Entry {
   exited: Promise<void> | undefined;
   io: ProcessIo | undefined;
   oomKilled: boolean;
+  /** It is being restarted: neither its restart policy nor --rm acts on its exit. */
+  keep: boolean;
   removing: Promise<void> | undefined;
   restart: { timer: NodeJS.Timeout | undefined; delay: number; startedAt: number };
   /** Called at each exit, and when the container is gone. */
@@ -52,6 +54,7 @@ export function newEntry(record: ContainerRecord): Entry {
     exited: undefined,
     io: undefined,
     oomKilled: false,
+    keep: false,
     removing: undefined,
     restart: { timer: undefined, delay: 0, startedAt: 0 },
     waiters: new Set(),

@@ -6,8 +6,10 @@ import type { Book, Entry } from "./book.ts";
 export interface Core {
   engine: Engine;
   book: Book;
-  start(entry: Entry): Promise<void>;
-  stop(entry: Entry, options: { timeout?: number; signal?: string; byUser: boolean }): Promise<void>;
+  /** The engine is shutting down: what ends now is not started again. */
+  stopping: boolean;
+  start(entry: Entry): Promise<boolean>;
+  stop(entry: Entry, options: { timeout?: number; signal?: string; byUser: boolean }): Promise<boolean>;
   remove(entry: Entry, options: { force: boolean; volumes: boolean }): Promise<void>;
 }
 
@@ -33,4 +35,8 @@ export function newState(): ContainerState {
     StartedAt: NEVER,
     FinishedAt: NEVER,
   };
+}
+
+export function publishPrune(core: Core, reclaimed: number): void {
+  core.engine.events.publish("container", "prune", "", { reclaimed: String(reclaimed) });
 }

@@ -44,7 +44,11 @@ function normalize(list: string[] | null | undefined, field: string): string[] {
 }
 
 /** The bounding set; InvalidArgument for unknown names. */
-export function capabilitySet(options: { add?: string[] | null | undefined; drop?: string[] | null | undefined; privileged?: boolean | undefined }): string[] {
+export function capabilitySet(options: {
+  add?: string[] | null | undefined;
+  drop?: string[] | null | undefined;
+  privileged?: boolean | undefined;
+}): string[] {
   const add = normalize(options.add, "CapAdd");
   const drop = normalize(options.drop, "CapDrop");
   if (options.privileged) return ofKernel();

@@ -6,7 +6,13 @@ import { invalidArgument, messageOf, unknown } from "../../../lib/errors.ts";
 import type { Device, DeviceRule } from "../../../oci/runtime-spec.ts";
 import { deviceNumbers } from "./resources.ts";
 
-const rule = (allow: boolean, type: string, major: number, minor: number, access: string): DeviceRule => ({ allow, type, major, minor, access });
+const rule = (allow: boolean, type: string, major: number, minor: number, access: string): DeviceRule => ({
+  allow,
+  type,
+  major,
+  minor,
+  access,
+});
 
 /** All denied, then making nodes and the standard ones allowed. */
 const DEFAULT_RULES: DeviceRule[] = [
@@ -77,7 +83,8 @@ const RULE = /^([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})$/;
 
 /** Refuses rules and mappings that can't be meant; for create time. */
 export function checkDevices(host: HostConfig): void {
-  for (const each of host.DeviceCgroupRules ?? []) if (!RULE.test(each)) throw invalidArgument(`invalid device cgroup rule format: '${each}'`);
+  for (const each of host.DeviceCgroupRules ?? [])
+    if (!RULE.test(each)) throw invalidArgument(`invalid device cgroup rule format: '${each}'`);
   for (const { CgroupPermissions } of host.Devices ?? []) {
     if (CgroupPermissions && !/^[rwm]{1,3}$/.test(CgroupPermissions)) throw invalidArgument(`invalid device mode: ${CgroupPermissions}`);
   }
@@ -85,7 +92,10 @@ export function checkDevices(host: HostConfig): void {
 
 export function devices(host: HostConfig): { devices: Device[]; rules: DeviceRule[] } {
   const request = host.DeviceRequests?.[0];
-  if (request) throw unknown(`could not select device driver "${request.Driver ?? ""}" with capabilities: ${JSON.stringify(request.Capabilities ?? []).replaceAll('"', "")}`);
+  if (request)
+    throw unknown(
+      `could not select device driver "${request.Driver ?? ""}" with capabilities: ${JSON.stringify(request.Capabilities ?? []).replaceAll('"', "")}`,
+    );
   if (host.Privileged) return { devices: allDevices(), rules: [{ allow: true, access: "rwm" }] };
   if (!host.Devices?.length && !host.DeviceCgroupRules?.length) return { devices: [], rules: DEFAULT_RULES };
   const nodes: Device[] = [];

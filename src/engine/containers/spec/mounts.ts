@@ -1,7 +1,7 @@
 // What is mounted in a container: the kernel's file systems, then the network's files, tmpfs, binds and volumes, parents before children.
-import type { HostConfig, Mount as ApiMount, MountPoint } from "../../../api/types.ts";
-import type { NetworkAttachment } from "../../context.ts";
+import type { Mount as ApiMount, HostConfig, MountPoint } from "../../../api/types.ts";
 import type { Mount } from "../../../oci/runtime-spec.ts";
+import type { NetworkAttachment } from "../../context.ts";
 
 export interface MountInput {
   host: HostConfig;
@@ -44,7 +44,12 @@ function kernelMounts(input: MountInput): Mount[] {
     mounts.push(
       input.shmPath
         ? { destination: "/dev/shm", type: "bind", source: input.shmPath, options: ["bind", "rprivate"] }
-        : { destination: "/dev/shm", type: "tmpfs", source: "shm", options: ["nosuid", "noexec", "nodev", "mode=1777", `size=${input.shmSize}`] },
+        : {
+            destination: "/dev/shm",
+            type: "tmpfs",
+            source: "shm",
+            options: ["nosuid", "noexec", "nodev", "mode=1777", `size=${input.shmSize}`],
+          },
     );
   }
   return mounts;

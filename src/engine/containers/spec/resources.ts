@@ -1,6 +1,6 @@
 // Limits: HostConfig's resources as the runtime specification has them.
 import { statSync } from "node:fs";
-import type { HostConfig, Resources as ApiResources } from "../../../api/types.ts";
+import type { Resources as ApiResources, HostConfig } from "../../../api/types.ts";
 import { invalidArgument } from "../../../lib/errors.ts";
 import type { BlockIoResources, CpuResources, MemoryResources, Resources, Rlimit } from "../../../oci/runtime-spec.ts";
 
@@ -11,7 +11,8 @@ export function memoryResources(host: ApiResources): MemoryResources | undefined
   if (host.Memory) memory.limit = host.Memory;
   if (host.MemoryReservation) memory.reservation = host.MemoryReservation;
   if (host.MemorySwap) memory.swap = host.MemorySwap;
-  if (host.MemorySwappiness !== undefined && host.MemorySwappiness !== null && host.MemorySwappiness !== -1) memory.swappiness = host.MemorySwappiness;
+  if (host.MemorySwappiness !== undefined && host.MemorySwappiness !== null && host.MemorySwappiness !== -1)
+    memory.swappiness = host.MemorySwappiness;
   if (host.OomKillDisable) memory.disableOOMKiller = true;
   return Object.keys(memory).length > 0 ? memory : undefined;
 }
@@ -55,7 +56,8 @@ function blockIoResources(host: ApiResources): BlockIoResources | undefined {
   if (host.BlkioWeight) io.weight = host.BlkioWeight;
   const throttle = (list: { Path?: string; Rate?: number }[] | undefined | null) =>
     (list ?? []).map((each) => ({ ...blockNumbers(each.Path ?? ""), rate: each.Rate ?? 0 }));
-  if (host.BlkioWeightDevice?.length) io.weightDevice = host.BlkioWeightDevice.map((each) => ({ ...blockNumbers(each.Path ?? ""), weight: each.Weight ?? 0 }));
+  if (host.BlkioWeightDevice?.length)
+    io.weightDevice = host.BlkioWeightDevice.map((each) => ({ ...blockNumbers(each.Path ?? ""), weight: each.Weight ?? 0 }));
   if (host.BlkioDeviceReadBps?.length) io.throttleReadBpsDevice = throttle(host.BlkioDeviceReadBps);
   if (host.BlkioDeviceWriteBps?.length) io.throttleWriteBpsDevice = throttle(host.BlkioDeviceWriteBps);
   if (host.BlkioDeviceReadIOps?.length) io.throttleReadIOPSDevice = throttle(host.BlkioDeviceReadIOps);
@@ -86,5 +88,9 @@ export function rlimits(host: HostConfig, defaults: Record<string, { Name: strin
   }
   // -1 is RLIM_INFINITY, which has no exact number in JSON: the runtime takes any value from 2^53 on for it.
   const value = (limit: number) => (limit < 0 ? Number.parseInt("18446744073709551615", 10) : limit);
-  return [...limits.values()].map(({ Name, Soft, Hard }) => ({ type: `RLIMIT_${Name.toUpperCase()}`, soft: value(Soft), hard: value(Hard) }));
+  return [...limits.values()].map(({ Name, Soft, Hard }) => ({
+    type: `RLIMIT_${Name.toUpperCase()}`,
+    soft: value(Soft),
+    hard: value(Hard),
+  }));
 }

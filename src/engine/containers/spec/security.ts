@@ -28,7 +28,12 @@ export interface SecurityOptions {
 }
 
 export function securityOptions(host: HostConfig): SecurityOptions {
-  const result: SecurityOptions = { noNewPrivileges: false, seccomp: host.Privileged ? "unconfined" : "", apparmor: undefined, writableCgroups: false };
+  const result: SecurityOptions = {
+    noNewPrivileges: false,
+    seccomp: host.Privileged ? "unconfined" : "",
+    apparmor: undefined,
+    writableCgroups: false,
+  };
   for (const option of host.SecurityOpt ?? []) {
     if (option === "no-new-privileges") {
       result.noNewPrivileges = true;

@@ -35,7 +35,12 @@ test("capabilities: the default fourteen, added, dropped, all", () => {
 
 test("the environment: defaults, replacing in place, removal", () => {
   expect(mergeEnv(["A=1", "B=2"], ["A=3", "C=4", "B"])).toEqual(["A=3", "C=4"]);
-  expect(processEnv({ hostname: "h", tty: true, env: ["PATH=/x"], home: "/root" })).toEqual(["PATH=/x", "HOSTNAME=h", "TERM=xterm", "HOME=/root"]);
+  expect(processEnv({ hostname: "h", tty: true, env: ["PATH=/x"], home: "/root" })).toEqual([
+    "PATH=/x",
+    "HOSTNAME=h",
+    "TERM=xterm",
+    "HOME=/root",
+  ]);
 });
 
 test("limits", () => {
@@ -48,7 +53,10 @@ test("limits", () => {
 });
 
 test("security options", () => {
-  expect(securityOptions({ SecurityOpt: ["no-new-privileges", "seccomp=unconfined"] })).toMatchObject({ noNewPrivileges: true, seccomp: "unconfined" });
+  expect(securityOptions({ SecurityOpt: ["no-new-privileges", "seccomp=unconfined"] })).toMatchObject({
+    noNewPrivileges: true,
+    seccomp: "unconfined",
+  });
   expect(() => securityOptions({ SecurityOpt: ["nonsense"] })).toThrow('invalid --security-opt 1: "nonsense"');
 });
 
@@ -72,7 +80,13 @@ function input(hostConfig: HostConfig, mounts: Partial<SpecInput["mounts"]> = {}
     user: { uid: 0, gid: 0, additionalGids: [], home: "/root" },
     security: securityOptions(hostConfig),
     seccomp: undefined,
-    attachment: { netns: "/run/netns/x", mode: "bridge", hostsPath: "/d/hosts", resolvConfPath: "/d/resolv.conf", hostnamePath: "/d/hostname" },
+    attachment: {
+      netns: "/run/netns/x",
+      mode: "bridge",
+      hostsPath: "/d/hosts",
+      resolvConfPath: "/d/resolv.conf",
+      hostnamePath: "/d/hostname",
+    },
     mounts: { points: [], shmSize: 67108864, shmPath: undefined, mqueuePath: undefined, initPath: undefined, ...mounts },
     pidOf: { pid: undefined, ipc: undefined },
     hostname: "c0ffee",

@@ -26,14 +26,18 @@ const MAX_ID = 2 ** 31 - 1;
 function accounts(passwd: string): Account[] {
   return passwd.split("\n").flatMap((line) => {
     const [name, , uid, gid, , home] = line.split(":");
-    return name && uid !== undefined && /^\d+$/.test(uid) && /^\d+$/.test(gid ?? "") ? [{ name, uid: Number(uid), gid: Number(gid), home: home || "/" }] : [];
+    return name && uid !== undefined && /^\d+$/.test(uid) && /^\d+$/.test(gid ?? "")
+      ? [{ name, uid: Number(uid), gid: Number(gid), home: home || "/" }]
+      : [];
   });
 }
 
 function groups(group: string): Group[] {
   return group.split("\n").flatMap((line) => {
     const [name, , gid, members] = line.split(":");
-    return name && gid !== undefined && /^\d+$/.test(gid) ? [{ name, gid: Number(gid), members: (members ?? "").trim().split(",").filter(Boolean) }] : [];
+    return name && gid !== undefined && /^\d+$/.test(gid)
+      ? [{ name, gid: Number(gid), members: (members ?? "").trim().split(",").filter(Boolean) }]
+      : [];
   });
 }
 
@@ -53,7 +57,9 @@ export function resolveUser(user: string, groupAdd: string[], files: { passwd: s
   const allGroups = groups(files.group);
 
   const number = userPart === "" ? 0 : numeric(userPart);
-  const account = allAccounts.find((each) => each.name === userPart) ?? (number === undefined ? undefined : allAccounts.find((each) => each.uid === number));
+  const account =
+    allAccounts.find((each) => each.name === userPart) ??
+    (number === undefined ? undefined : allAccounts.find((each) => each.uid === number));
   if (!account && number === undefined) throw invalidArgument(`unable to find user ${userPart}: no matching entries in passwd file`);
   const result: ResolvedUser = { uid: account?.uid ?? number!, gid: account?.gid ?? 0, additionalGids: [], home: account?.home ?? "/" };
 

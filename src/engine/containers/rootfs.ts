@@ -1,0 +1,164 @@
+// A container's files from outside: the root of a running one, a detached mount of the snapshot of another; and its /etc/passwd and /etc/group.
+import { lstatSync } from "node:fs";
+import { messageOf, unknown } from "../../lib/errors.ts";
+import { binding, check, close, O_DIRECTORY, O_PATH, O_RDONLY, open, openat2, RESOLVE_IN_ROOT, read, SYS } from "../../linux/index.ts";
+
+const FSOPEN_CLOEXEC = 1;
+const FSMOUNT_CLOEXEC = 1;
+const FSCONFIG_SET_FLAG = 0;
+const FSCONFIG_SET_STRING = 1;
+const FSCONFIG_CMD_CREATE = 6;
+const OPEN_TREE_CLONE = 1;
+const OPEN_TREE_CLOEXEC = 0o2000000;
+const AT_RECURSIVE = 0x8000;
+const MAX_FILE = 4 * 1024 * 1024;
+
+/** A mount as the snapshotter gives it. */
+export interface SnapshotMount {
+  type: string;
+  source: string;
+  options: string[];
+}
+
+function overlayParts(options: string[]): {
+  lower: string[];
+  upper: string | undefined;
+  work: string | undefined;
+  flags: [string, string | undefined][];
+} {
+  const parts = {
+    lower: [] as string[],
+    upper: undefined as string | undefined,
+    work: undefined as string | undefined,
+    flags: [] as [string, string | undefined][],
+  };
+  for (const option of options) {
+    const equals = option.indexOf("=");
+    const name = equals < 0 ? option : option.slice(0, equals);
+    const value = equals < 0 ? undefined : option.slice(equals + 1);
+    if (name === "lowerdir") parts.lower = (value ?? "").split(":");
+    else if (name === "upperdir") parts.upper = value;
+    else if (name === "workdir") parts.work = value;
+    else if (name !== "ro" && name !== "rw") parts.flags.push([name, value]);
+  }
+  return parts;
+}
+
+/** A descriptor of an overlay that is mounted nowhere and goes away with its last descriptor. */
+function overlay(lower: string[], upper: string | undefined, work: string | undefined, flags: [string, string | undefined][]): number {
+  const context = check(binding.syscall(SYS.fsopen, "overlay", FSOPEN_CLOEXEC), "fsopen overlay");
+  try {
+    const set = (key: string, value: string) =>
+      check(binding.syscall(SYS.fsconfig, context, FSCONFIG_SET_STRING, key, value, 0), `overlay ${key}`);
+    // One layer a call: a value has at most 256 bytes (fsconfig(2)); "lowerdir+" is there since Linux 6.8.
+    if (lower.length === 1) set("lowerdir", lower[0]!);
+    else for (const each of lower) set("lowerdir+", each);
+    if (upper && work) {
+      set("upperdir", upper);
+      set("workdir", work);
+    }
+    for (const [name, value] of flags) {
+      if (value === undefined) check(binding.syscall(SYS.fsconfig, context, FSCONFIG_SET_FLAG, name, null, 0), `overlay ${name}`);
+      else set(name, value);
+    }
+    check(binding.syscall(SYS.fsconfig, context, FSCONFIG_CMD_CREATE, null, null, 0), "mount overlay");
+    return check(binding.syscall(SYS.fsmount, context, FSMOUNT_CLOEXEC, 0), "mount overlay");
+  } finally {
+    close(context);
+  }
+}
+
+/** Mounts a snapshot, detached. */
+export function mountDetached(mounts: SnapshotMount[]): number {
+  const mount = mounts[0];
+  if (!mount || mounts.length !== 1) throw unknown(`can't open a root file system of ${mounts.length} mounts`);
+  try {
+    if (mount.type === "bind") {
+      return check(
+        binding.syscall(SYS.open_tree, -100, mount.source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE),
+        `open ${mount.source}`,
+      );
+    }
+    if (mount.type !== "overlay") throw unknown(`can't open a root file system of type ${mount.type}`);
+    const { lower, upper, work, flags } = overlayParts(mount.options);
+    return overlay(lower, upper, work, flags);
+  } catch (error) {
+    throw unknown(`can't open the container's root file system: ${messageOf(error)}`, error);
+  }
+}
+
+/** Opens the same files for reading only; never disturbs a mount that writes to them. */
+function openReadOnly(mounts: SnapshotMount[]): number {
+  const mount = mounts[0]!;
+  if (mount.type === "bind") return open(mount.source, O_PATH | O_DIRECTORY);
+  const { lower, upper, flags } = overlayParts(mount.options);
+  const layers = upper ? [upper, ...lower] : lower;
+  if (layers.length === 1) return open(layers[0]!, O_PATH | O_DIRECTORY);
+  return overlay(
+    layers,
+    undefined,
+    undefined,
+    flags.filter(([name]) => name === "userxattr"),
+  );
+}
+
+/** A file's text below `root`; "" where there is none. */
+function textBelow(root: number, path: string): string {
+  let fd: number;
+  try {
+    fd = openat2(root, path, O_RDONLY, { resolve: RESOLVE_IN_ROOT });
+  } catch {
+    return "";
+  }
+  try {
+    const chunks: Buffer[] = [];
+    let total = 0;
+    for (;;) {
+      const buffer = Buffer.allocUnsafe(64 * 1024);
+      const n = read(fd, buffer);
+      if (!n) break;
+      total += n;
+      if (total > MAX_FILE) throw unknown(`${path} of the container is larger than ${MAX_FILE} bytes`);
+      chunks.push(buffer.subarray(0, n));
+    }
+    return Buffer.concat(chunks).toString("utf8");
+  } finally {
+    close(fd);
+  }
+}
+
+export interface AccountFiles {
+  passwd: string;
+  group: string;
+}
+
+const cache = new Map<string, AccountFiles>();
+const MAX_CACHED = 64;
+
+function changed(upper: string | undefined): boolean {
+  if (!upper) return true;
+  const etc = lstatSync(`${upper}/etc`, { throwIfNoEntry: false });
+  if (!etc) return false;
+  if (!etc.isDirectory()) return true;
+  return ["passwd", "group"].some((name) => lstatSync(`${upper}/etc/${name}`, { throwIfNoEntry: false }) !== undefined);
+}
+
+/** passwd and group of a container. As long as it did not change them, they are its image's, which is read once. */
+export function accountFiles(chainId: string, mounts: SnapshotMount[]): AccountFiles {
+  const mount = mounts[0]!;
+  const upper = mount.type === "overlay" ? overlayParts(mount.options).upper : undefined;
+  const own = chainId === "" || changed(upper);
+  const known = own ? undefined : cache.get(chainId);
+  if (known) return known;
+  const root = openReadOnly(mounts);
+  try {
+    const files = { passwd: textBelow(root, "/etc/passwd"), group: textBelow(root, "/etc/group") };
+    if (!own) {
+      if (cache.size >= MAX_CACHED) cache.delete(cache.keys().next().value!);
+      cache.set(chainId, files);
+    }
+    return files;
+  } finally {
+    close(root);
+  }
+}
