@@ -31,7 +31,7 @@ struct header {
 struct instr {
   uint8_t op, policy, store_kind, reserved;
   uint32_t nr, target, store;  // system call, comparison or operation; index to jump to; offset of the word that receives the result
-  uint8_t kind[6], reserved2[2], errnos[8];
+  uint8_t kind[6], retry, reserved2, errnos[8];  // retry: the errno on which the step is played again (EINTR, EAGAIN)
   uint64_t args[6];
 };
 
@@ -211,6 +211,7 @@ static uint32_t step(const struct tape *t, uint32_t index) {
   switch (i->op) {
     case SYSCALL:
       result = call((long)i->nr, (long)a[0], (long)a[1], (long)a[2], (long)a[3], (long)a[4], (long)a[5]);
+      if (result < 0 && result == -(int64_t)i->retry) return index;
       if (result < 0 && result > -PAGE) {
         switch (i->policy) {
           case POLICY_IGNORE: break;

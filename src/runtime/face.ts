@@ -6,7 +6,7 @@
 // and of a process: the keeper (the player, staying on as the process' parent) holds the process' pipes and terminal and records its exit, so that
 // the shim can die at any moment and another one can adopt() the container with nothing lost: output still in the pipes, the exit status in
 // the keeper's record.
-import type { Resources, Process as SpecProcess, Spec } from "../oci/runtime-spec.ts";
+import type { Resources, Spec, Process as SpecProcess } from "../oci/runtime-spec.ts";
 
 /** A mount as containerd's snapshotters give it: `overlay` with lowerdir=…,upperdir=…,workdir=… ; `bind` with rbind, ro. */
 export interface RootMount {

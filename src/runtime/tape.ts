@@ -35,6 +35,8 @@ export interface StepOptions {
   ignore?: "all" | number[];
   /** Jump on any errno, or on these (others end the tape). */
   jump?: { to: Label; on?: number[] };
+  /** Plays the step again on this errno. */
+  retry?: number;
   /** Where the result goes. */
   store?: Word;
 }
@@ -215,6 +217,7 @@ function encodeStep(view: DataView, at: number, step: Step, text: (value: string
   view.setUint32(at + 4, step.nr, true);
   view.setUint32(at + 8, target?.at ?? 0, true);
   view.setUint32(at + 12, store?.word ?? 0, true);
+  view.setUint8(at + 22, step.options.retry ?? 0);
   errnos.forEach((errno, i) => {
     view.setUint8(at + 24 + i, errno);
   });

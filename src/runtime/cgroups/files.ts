@@ -1,0 +1,103 @@
+// Small files of cgroup hierarchies.
+import { readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { Failure } from "../../lib/errors.ts";
+import { kill } from "../../linux/index.ts";
+import type { CgroupWrite } from "./index.ts";
+
+export function readText(file: string): string | undefined {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return undefined;
+  }
+}
+
+/** "max" and what is not there are undefined. */
+export function readNumber(file: string): number | undefined {
+  const text = readText(file)?.trim();
+  return text && /^-?\d+$/.test(text) ? Number(text) : undefined;
+}
+
+/** Lines of "key value". */
+export function readKeyed(file: string): Record<string, number> {
+  const keyed: Record<string, number> = {};
+  for (const line of (readText(file) ?? "").split("\n")) {
+    const space = line.indexOf(" ");
+    if (space > 0) keyed[line.slice(0, space)] = Number(line.slice(space + 1));
+  }
+  return keyed;
+}
+
+export function codeOf(error: unknown): string {
+  return (error as NodeJS.ErrnoException).code ?? "";
+}
+
+export function write({ file, value, why, ignore }: CgroupWrite): void {
+  try {
+    writeFileSync(file, value);
+  } catch (error) {
+    if (ignore === "all") return;
+    throw new Failure("Unknown", `${why}: write ${JSON.stringify(value)} to ${file}: ${(error as Error).message}`, { cause: error });
+  }
+}
+
+/** Every cgroup at or below `directory`, children first. */
+export function tree(directory: string): string[] {
+  const all: string[] = [];
+  let names: string[] = [];
+  try {
+    names = readdirSync(directory, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name);
+  } catch {
+    return all;
+  }
+  for (const name of names) all.push(...tree(`${directory}/${name}`));
+  all.push(directory);
+  return all;
+}
+
+export function pidsBelow(directory: string): number[] {
+  const pids: number[] = [];
+  for (const cgroup of tree(directory)) {
+    for (const line of (readText(`${cgroup}/cgroup.procs`) ?? "").split("\n")) if (line) pids.push(Number(line));
+  }
+  return pids;
+}
+
+const pause = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms));
+
+/** Removes cgroups with what is below them; while processes are on their way out, again and again, for at most two seconds. */
+export async function removeTrees(directories: string[], force: boolean, beforeKill: () => void): Promise<void> {
+  let left = directories;
+  let waited = 0;
+  for (let wait = 1; ; wait = Math.min(wait * 2, 50)) {
+    left = left.filter((directory) => !removeTree(directory));
+    if (left.length === 0) return;
+    const pids = new Set(left.flatMap(pidsBelow).filter((pid) => pid > 0));
+    if (pids.size > 0) {
+      if (!force) throw new Failure("FailedPrecondition", `cgroup ${left[0]} still holds processes ${[...pids].join(", ")}`);
+      beforeKill();
+      for (const pid of pids) kill(pid, 9);
+    }
+    if (wait >= 50 && (waited += wait) > 2000) throw new Failure("Unknown", `cgroup ${left[0]} cannot be removed: it is still in use`);
+    await pause(wait);
+  }
+}
+
+function removeTree(directory: string): boolean {
+  try {
+    rmdirSync(directory);
+    return true;
+  } catch (error) {
+    if (codeOf(error) === "ENOENT") return true;
+  }
+  for (const cgroup of tree(directory)) {
+    try {
+      rmdirSync(cgroup);
+    } catch (error) {
+      if (codeOf(error) !== "ENOENT") return false;
+    }
+  }
+  return true;
+}

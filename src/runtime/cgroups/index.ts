@@ -1,0 +1,128 @@
+// The control groups of a container, behind one face for v1 (a hierarchy per controller) and v2 (one).
+//
+//   const location = locateCgroup(spec, id)      where they are to be; kept in the container's state
+//   const cgroup = openCgroup(location)          nothing happens yet
+//   cgroup.plan(resources)                       what a tape has to do: make, write limits, join
+//   cgroup.stats() apply() freeze() onOom()      while it lives
+//   await cgroup.remove(true)                    kills what is left, removes; fine where nothing is there
+import { existsSync, readFileSync } from "node:fs";
+import type { Resources, Spec } from "../../oci/runtime-spec.ts";
+import type { CgroupStats } from "../face.ts";
+import { controlGroupsV1 } from "./v1.ts";
+import { controlGroupsV2 } from "./v2.ts";
+
+/** What a tape does to make a container's cgroups. */
+export interface CgroupPlan {
+  version: 1 | 2;
+  /** Directories to make, parents first; those that exist are fine. */
+  directories: string[];
+  writes: CgroupWrite[];
+  /** Directories whose cgroup.procs takes the process. */
+  join: string[];
+  /** What a cgroup mount inside the container shows. v2: one entry. */
+  mounts: { name: string; links: string[]; directory: string }[];
+}
+
+export interface CgroupWrite {
+  file: string;
+  value: string;
+  why: string;
+  ignore?: "all" | number[];
+}
+
+/** Where a container's cgroups are. */
+export interface CgroupLocation {
+  version: 1 | 2;
+  /** v1: directory by controller; v2: the one directory, under "". */
+  directories: Record<string, string>;
+}
+
+export interface Cgroup {
+  /** Makes parents where they are missing (they stay), which is why it is not pure; the container's own directories are the tape's to make. */
+  plan(resources: Resources): CgroupPlan;
+  pids(): number[];
+  apply(resources: Resources): void;
+  stats(): CgroupStats;
+  /** Resolves once every process is frozen, or thawed. */
+  freeze(on: boolean): Promise<void>;
+  frozen(): boolean;
+  onOom(callback: () => void): () => void;
+  /** Idempotent. Rejects where processes stay although they were killed (or `force` is off and some run). */
+  remove(force: boolean): Promise<void>;
+}
+
+export interface Hierarchies {
+  version: 1 | 2;
+  /** v1: mount point by controller name (also "name=systemd"); v2: under "". */
+  mounts: Map<string, string>;
+  /** This process' own cgroup by controller. */
+  own: Map<string, string>;
+}
+
+let cached: Hierarchies | undefined;
+
+export function hierarchies(): Hierarchies {
+  cached ??= readHierarchies(readFileSync("/proc/self/mountinfo", "utf8"), readFileSync("/proc/self/cgroup", "utf8"));
+  return cached;
+}
+
+const unescape = (text: string) => text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+
+/** From /proc/self/mountinfo and /proc/self/cgroup. v2 only where /sys/fs/cgroup itself is it: a hybrid host keeps its controllers in v1. */
+export function readHierarchies(mountinfo: string, cgroup: string): Hierarchies {
+  const mounts = new Map<string, string>();
+  let version: 1 | 2 = 1;
+  for (const line of mountinfo.split("\n")) {
+    const [left, right] = line.split(" - ");
+    if (!left || !right) continue;
+    const mountPoint = unescape(left.split(" ")[4] ?? "");
+    const [type, , options] = right.split(" ");
+    if (type === "cgroup2" && mountPoint === "/sys/fs/cgroup") {
+      version = 2;
+      mounts.set("", mountPoint);
+    } else if (type === "cgroup") {
+      for (const option of (options ?? "").split(",")) {
+        if (!["rw", "ro", "xattr", "noprefix", "clone_children", "release_agent"].includes(option) && !mounts.has(option))
+          mounts.set(option, mountPoint);
+      }
+    }
+  }
+  if (version === 2) for (const name of [...mounts.keys()]) if (name !== "") mounts.delete(name);
+  const own = new Map<string, string>();
+  for (const line of cgroup.split("\n")) {
+    const match = /^\d+:([^:]*):(.*)$/.exec(line);
+    if (match) for (const name of match[1]!.split(",")) own.set(name, match[2]!);
+  }
+  return { version, mounts, own };
+}
+
+/** v1 controllers that a container always gets; others only where its limits ask for them. */
+export const V1_CONTROLLERS = ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids"];
+
+/** Absolute paths count from the hierarchy's root, others (and the default, the id) from this process' own cgroup. */
+export function locateCgroup(spec: Spec, id: string, all: Hierarchies = hierarchies()): CgroupLocation {
+  const asked = spec.linux?.cgroupsPath || id;
+  const clean = asked.split("/").filter((part) => part !== "" && part !== "." && part !== "..");
+  const directories: Record<string, string> = {};
+  const resources = spec.linux?.resources;
+  const wanted = new Set(all.version === 2 ? [""] : V1_CONTROLLERS);
+  if (resources?.network?.classID) wanted.add("net_cls");
+  if (resources?.network?.priorities?.length) wanted.add("net_prio");
+  if (resources?.hugepageLimits?.length) wanted.add("hugetlb");
+  if (resources?.rdma) wanted.add("rdma");
+  for (const [controller, mountPoint] of all.mounts) {
+    if (!wanted.has(controller)) continue;
+    const base = asked.startsWith("/") ? [] : (all.own.get(controller) ?? "/").split("/").filter(Boolean);
+    directories[controller] = [mountPoint, ...base, ...clean].join("/");
+  }
+  return { version: all.version, directories };
+}
+
+export function openCgroup(location: CgroupLocation): Cgroup {
+  return location.version === 2 ? controlGroupsV2(location) : controlGroupsV1(location);
+}
+
+/** Whether any of the location's directories is there. */
+export function cgroupExists(location: CgroupLocation): boolean {
+  return Object.values(location.directories).some((directory) => existsSync(directory));
+}

@@ -1,0 +1,209 @@
+// A container of ours: made by a tape, held by its keeper, found again by what lies in its state directory:
+//
+//   state.json       id, bundle, cgroup: what the runtime decided before anything was done
+//   record           pids of keeper and init with their start times, and init's exit (plan/layout.ts)
+//   exec-ID/record   the same for each further process
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { Failure, failedPrecondition } from "../lib/errors.ts";
+import { binding, check, close, kill, O_CREAT, O_NONBLOCK, O_RDWR, O_TRUNC, open, pidfdGetfd, pidfdSignal, SYS } from "../linux/index.ts";
+import type { Process, Spec } from "../oci/runtime-spec.ts";
+import { active } from "../trace/index.ts";
+import { type Cgroup, type CgroupLocation, locateCgroup, openCgroup } from "./cgroups/index.ts";
+import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from "./face.ts";
+import { facts } from "./facts.ts";
+import { stepFailure } from "./failures.ts";
+import { type Kept, readExit, runningProcess } from "./keeper.ts";
+import { type Plan, planCreate } from "./plan/create.ts";
+import { planExec } from "./plan/exec.ts";
+import { FD, MAX_HOLD } from "./plan/layout.ts";
+import { eventfd, hearReports, startPlayer } from "./player.ts";
+import { compileSeccomp } from "./seccomp.ts";
+import { tracePlayer } from "./timing.ts";
+
+/** state.json. */
+export interface ContainerState {
+  id: string;
+  bundle: string;
+  cgroup: CgroupLocation;
+}
+
+/** Starts the player on a plan with a keeper, and waits until the process stands at its gate. On failure nothing is left. */
+async function launch(name: string, plan: Plan, process: Process, io: ProcessIo, directory: string, target: number): Promise<Kept> {
+  if (io.hold.length > MAX_HOLD) throw new Failure("InvalidArgument", `a keeper holds at most ${MAX_HOLD} descriptors`);
+  const record = `${directory}/record`;
+  const failure = (index: number, number: number) => stepFailure(plan, process, index, number);
+  const trace = active();
+  const recordFd = open(record, O_RDWR | O_CREAT | O_TRUNC, 0o600);
+  const notify = eventfd();
+  const control = eventfd();
+  let keeper: ReturnType<typeof startPlayer> | undefined;
+  let pid = 0;
+  let pidfd = -1;
+  let done = false;
+  try {
+    const stdio: [number, number, number] = io.terminal ? [-1, -1, -1] : [io.stdin, io.stdout, io.stderr];
+    keeper = startPlayer(
+      name,
+      plan.tape.encode(trace !== undefined),
+      { stdio, preserved: [], hold: io.hold, holdStdin: io.holdStdin, record: recordFd, notify, control, target },
+      trace ? plan.tape.steps.length : 0,
+    );
+    let failed: Failure | undefined;
+    let ready = false;
+    await hearReports(keeper.report, (report) => {
+      if (report.tag === "pid") {
+        pid = report.pid;
+        pidfd = binding.syscall(SYS.pidfd_open, pid, 0);
+      } else if (report.tag === "failed") failed = failure(report.index, report.errno);
+      else if (report.tag === "ready") ready = true;
+      return report.tag !== "pid";
+    });
+    if (failed) throw failed;
+    if (!ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
+    const terminal = io.terminal ? pidfdGetfd(pidfd, FD.terminal) : undefined;
+    if (terminal !== undefined) check(binding.syscall(SYS.fcntl, terminal, 4, O_RDWR | O_NONBLOCK), "fcntl F_SETFL");
+    done = true;
+    const hasHome = (process.env ?? []).some((e) => e.startsWith("HOME="));
+    const { timing } = keeper;
+    const kept: Kept = {
+      pid,
+      pidfd,
+      keeper: keeper.pid,
+      keeperPidfd: keeper.pidfd,
+      record,
+      notify,
+      control,
+      terminal,
+      gate: { write: keeper.gate, report: keeper.report, home: hasHome ? undefined : { uid: process.user?.uid ?? 0 } },
+      failure,
+      child: true,
+      onStarted: trace && timing !== undefined ? () => tracePlayer(trace, plan, timing) : undefined,
+    };
+    return kept;
+  } finally {
+    close(recordFd);
+    if (!done) {
+      close(notify);
+      close(control);
+      // The process first: its keeper's end would kill it too, but later.
+      if (pidfd >= 0) {
+        pidfdSignal(pidfd, 9);
+        close(pidfd);
+      }
+      if (keeper) {
+        pidfdSignal(keeper.pidfd, 9);
+        await ended(keeper.pidfd);
+        keeper.close();
+      }
+    }
+  }
+}
+
+/** Reaps a keeper of ours that was killed. */
+async function ended(pidfd: number): Promise<void> {
+  await binding.syscallAsync(SYS.waitid, 3, pidfd, new Int32Array(32), 4, null);
+}
+
+export async function createContainer(options: CreateOptions): Promise<RuntimeContainer> {
+  const { id, bundle, spec, io, state } = options;
+  const process = spec.process;
+  if (!process) throw new Failure("InvalidArgument", "config.json has no process");
+  try {
+    mkdirSync(state, { recursive: true, mode: 0o711 });
+  } catch (error) {
+    throw new Failure("Unknown", `make state directory ${state}: ${(error as Error).message}`, { cause: error });
+  }
+  const cgroup = locateCgroup(spec, id);
+  const saved: ContainerState = { id, bundle, cgroup };
+  writeFileSync(`${state}/state.json`, JSON.stringify(saved));
+  let done = false;
+  try {
+    const plan = planCreate(
+      {
+        id,
+        bundle,
+        spec,
+        rootfs: options.rootfs,
+        cgroup: openCgroup(cgroup).plan(spec.linux?.resources ?? {}),
+        seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
+        keeper: true,
+        holds: io.hold.length,
+        holdStdin: io.holdStdin >= 0,
+        ownStdio: [io.stdin >= 0, io.stdout >= 0, io.stderr >= 0],
+        preserved: 0,
+        noPivot: false,
+        keyring: true,
+      },
+      facts(),
+    );
+    const init = await launch("jubako-keeper", plan, { ...process, terminal: io.terminal }, io, state, -1);
+    done = true;
+    return runtimeContainer(saved, state, spec, init);
+  } finally {
+    if (!done) {
+      await openCgroup(cgroup).remove(true);
+      rmSync(state, { recursive: true, force: true });
+    }
+  }
+}
+
+function runtimeContainer(saved: ContainerState, state: string, spec: Spec, initKept: Kept): RuntimeContainer {
+  const cgroup: Cgroup = openCgroup(saved.cgroup);
+  const init = runningProcess(initKept, () => {});
+  const execs = new Set<RunningProcess>();
+  return {
+    id: saved.id,
+    init,
+    async exec({ execId, process, io }) {
+      const directory = `${state}/exec-${execId}`;
+      mkdirSync(directory, { mode: 0o700 });
+      let done = false;
+      try {
+        const plan = planExec(
+          {
+            id: saved.id,
+            spec,
+            process: { ...process, terminal: io.terminal },
+            cgroup: cgroup.plan({}),
+            seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
+            keeper: true,
+            holds: io.hold.length,
+            holdStdin: io.holdStdin >= 0,
+            ownStdio: [io.stdin >= 0, io.stdout >= 0, io.stderr >= 0],
+            preserved: 0,
+          },
+          facts(),
+        );
+        const kept = await launch("jubako-keeper", plan, process, io, directory, initKept.pidfd);
+        const running = runningProcess(kept, () => {
+          execs.delete(running);
+          rmSync(directory, { recursive: true, force: true });
+        });
+        execs.add(running);
+        done = true;
+        return running;
+      } finally {
+        if (!done) rmSync(directory, { recursive: true, force: true });
+      }
+    },
+    pids: () => cgroup.pids(),
+    killAll: (signal) => {
+      for (const pid of cgroup.pids()) kill(pid, signal);
+    },
+    pause: () => cgroup.freeze(true),
+    resume: () => cgroup.freeze(false),
+    update: (resources) => cgroup.apply(resources),
+    stats: () => cgroup.stats(),
+    onOom: (callback) => cgroup.onOom(callback),
+    async delete(force = false) {
+      if (!force && readExit(`${state}/record`) === undefined && init.signal(0)) {
+        throw failedPrecondition(`cannot delete container ${saved.id} that is not stopped`);
+      }
+      init.signal(9);
+      for (const exec of execs) exec.release();
+      init.release();
+      await cgroup.remove(true);
+      rmSync(state, { recursive: true, force: true });
+    },
+  };
+}

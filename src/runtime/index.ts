@@ -1,0 +1,21 @@
+// The OCI runtime, in process: config.json → tape → player. For the shim; the command line is cli.ts, over the same parts.
+//
+// It must never know of images, snapshots, the engine or the network. At its door stand the OCI runtime specification (bundle, config.json)
+// and face.ts. A container's life: create (every namespace, mount and limit is made, the process waits at its gate) → start (execve) →
+// exit (recorded by the keeper) → delete. Between any two of these this process may die: adopt() goes on from the state directory.
+//
+//   const runtime = createRuntime();
+//   const container = await runtime.create({ id, bundle, spec, rootfs, io, state });
+//   await container.init.start();
+//   const { status } = await container.init.exited;
+//   await container.delete();
+import type { Runtime } from "./face.ts";
+
+export type { CgroupStats, CreateOptions, ExitRecord, ProcessIo, RootMount, RunningProcess, Runtime, RuntimeContainer } from "./face.ts";
+
+export function createRuntime(): Runtime {
+  return {
+    create: async (options) => (await import("./container.ts")).createContainer(options),
+    adopt: async (id, state) => (await import("./adopt.ts")).adoptContainer(id, state),
+  };
+}

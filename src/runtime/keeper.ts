@@ -1,0 +1,210 @@
+// A process with its keeper, as this side sees them: start, signals, terminal, exit. Everything that must outlive this side (the exit's record,
+// the terminal's master, the gate) is held by keeper and process at fixed descriptors, so that another of ours can take over.
+import { readFileSync } from "node:fs";
+import { Failure } from "../lib/errors.ts";
+import {
+  binding,
+  check,
+  close,
+  EPOLLIN,
+  O_PATH,
+  O_RDONLY,
+  open,
+  openat2,
+  pidfdGetfd,
+  pidfdOpen,
+  pidfdSignal,
+  RESOLVE_IN_ROOT,
+  read,
+  reap,
+  SYS,
+  watch,
+} from "../linux/index.ts";
+import type { ExitRecord, RunningProcess } from "./face.ts";
+import { FD, HOME_ROOM, RECORD } from "./plan/layout.ts";
+import { hearReports } from "./player.ts";
+
+/** Ours: what a keeper's owner holds. Descriptors are owned and closed by release(). */
+export interface Kept {
+  pid: number;
+  /** A signal by number could hit another process: the keeper reaps at once. */
+  pidfd: number;
+  keeper: number;
+  keeperPidfd: number;
+  record: string;
+  notify: number;
+  control: number;
+  terminal: number | undefined;
+  /** Until started: the gate's write end, the report's read end, and what the gate still needs. */
+  gate: { write: number; report: number; home: { uid: number } | undefined } | undefined;
+  /** Turns a failed step into a sentence. */
+  failure(index: number, errno: number): Failure;
+  /** The keeper is this process' child, and reaped by it. */
+  child: boolean;
+  /** Called once the program runs. */
+  onStarted?: (() => void) | undefined;
+}
+
+/** How the process ended, if it did; undefined while there is no record. */
+export function readExit(record: string): ExitRecord | undefined {
+  const bytes = readFileSync(record);
+  if (bytes.length < RECORD.size) return undefined;
+  const code = bytes.readInt32LE(RECORD.exit + 8);
+  if (code === 0) return undefined;
+  const status = bytes.readInt32LE(RECORD.exit + 24);
+  const at = Number(bytes.readBigInt64LE(RECORD.time)) * 1000 + Math.floor(Number(bytes.readBigInt64LE(RECORD.time + 8)) / 1e6);
+  return { status: code === 1 ? status : 128 + status, at };
+}
+
+/** The home of `uid` in the /etc/passwd of the process' root, as runc looks it up; "/" where there is none. */
+export function homeOf(pid: number, uid: number): string {
+  let root = -1;
+  let file = -1;
+  try {
+    root = open(`/proc/${pid}/root`, O_PATH);
+    file = openat2(root, "/etc/passwd", O_RDONLY | 0o4000, { resolve: RESOLVE_IN_ROOT });
+    const buffer = Buffer.alloc(65536);
+    let rest = "";
+    for (let total = 0; total < 4 << 20; ) {
+      const n = read(file, buffer);
+      if (!n) break;
+      total += n;
+      const lines = (rest + buffer.toString("utf8", 0, n)).split("\n");
+      rest = lines.pop()!;
+      const home = homeIn(lines, uid);
+      if (home) return home;
+    }
+    return homeIn([rest], uid) ?? "/";
+  } catch {
+    return "/";
+  } finally {
+    close(file);
+    close(root);
+  }
+}
+
+function homeIn(lines: string[], uid: number): string | undefined {
+  for (const line of lines) {
+    const fields = line.split(":");
+    if (fields.length >= 6 && fields[2] === String(uid)) return fields[5] || "/";
+  }
+  return undefined;
+}
+
+/** Opens the gate of a process that waits there; resolves once its program runs. */
+export async function openGate(pid: number, gate: NonNullable<Kept["gate"]>, failure: Kept["failure"]): Promise<void> {
+  const home = gate.home ? `HOME=${homeOf(pid, gate.home.uid)}` : "x";
+  const message = Buffer.from(`${home.slice(0, HOME_ROOM - 2)}\0`);
+  check(binding.syscall(SYS.write, gate.write, message, message.length), "write gate");
+  let failed: Failure | undefined;
+  await hearReports(gate.report, (report) => {
+    if (report.tag === "failed") failed = failure(report.index, report.errno);
+    return report.tag === "failed" || report.tag === "end";
+  });
+  close(gate.write);
+  close(gate.report);
+  if (failed) throw failed;
+}
+
+/** Takes descriptor `fd` of another process of ours. */
+export function takeFd(pid: number, fd: number): number {
+  const pidfd = pidfdOpen(pid);
+  try {
+    return pidfdGetfd(pidfd, fd);
+  } finally {
+    close(pidfd);
+  }
+}
+
+const one = new Uint8Array(BigUint64Array.of(1n).buffer);
+
+export function runningProcess(kept: Kept, onReleased: () => void): RunningProcess {
+  let exit: ExitRecord | undefined;
+  let released = false;
+  let settle: (exit: ExitRecord) => void = () => {};
+  const exited = new Promise<ExitRecord>((resolve) => {
+    settle = resolve;
+  });
+  const watches = [
+    watch(kept.notify, EPOLLIN, () => ended()),
+    // A keeper that was killed takes its process along; how that ended, nobody saw.
+    watch(kept.keeperPidfd, EPOLLIN, () => ended()),
+  ];
+  function ended(): void {
+    if (exit) return;
+    for (const w of watches) w.close();
+    exit = readExit(kept.record) ?? { status: 137, at: Date.now() };
+    settle(exit);
+  }
+
+  return {
+    pid: kept.pid,
+    keeper: kept.keeper,
+    terminal: kept.terminal,
+    exited,
+    async start() {
+      const { gate } = kept;
+      if (!gate) throw new Failure("FailedPrecondition", "the process was already started");
+      kept.gate = undefined;
+      await openGate(kept.pid, gate, kept.failure);
+      kept.onStarted?.();
+    },
+    signal(signal) {
+      return !exit && !released && pidfdSignal(kept.pidfd, signal);
+    },
+    resize(columns, rows) {
+      if (kept.terminal === undefined || released) return;
+      check(
+        binding.syscall(SYS.ioctl, kept.terminal, 0x5414, new Uint8Array(Uint16Array.of(rows, columns, 0, 0).buffer)),
+        "resize terminal",
+      );
+    },
+    closeStdin() {
+      if (!released) binding.syscall(SYS.write, kept.control, one, 8);
+    },
+    release() {
+      if (released) return;
+      released = true;
+      for (const w of watches) w.close();
+      pidfdSignal(kept.keeperPidfd, 9);
+      const pidfd = kept.keeperPidfd;
+      if (kept.child) {
+        const reaping = watch(
+          pidfd,
+          EPOLLIN,
+          () => {
+            reaping.close();
+            reap(pidfd);
+            close(pidfd);
+          },
+          { ref: false },
+        );
+      } else close(pidfd);
+      close(kept.pidfd);
+      close(kept.notify);
+      close(kept.control);
+      if (kept.terminal !== undefined) close(kept.terminal);
+      if (kept.gate) {
+        close(kept.gate.write);
+        close(kept.gate.report);
+        kept.gate = undefined;
+      }
+      if (!exit) {
+        exit = readExit(kept.record) ?? { status: 137, at: Date.now() };
+        settle(exit);
+      }
+      onReleased();
+    },
+  };
+}
+
+/** Descriptors that a successor fetches from a keeper. */
+export function adoptKeeper(keeper: number): { keeperPidfd: number; notify: number; control: number } {
+  const keeperPidfd = pidfdOpen(keeper);
+  try {
+    return { keeperPidfd, notify: pidfdGetfd(keeperPidfd, FD.notify), control: pidfdGetfd(keeperPidfd, FD.control) };
+  } catch (error) {
+    close(keeperPidfd);
+    throw error;
+  }
+}

@@ -1,0 +1,112 @@
+// A further process in a container → the tape that joins the container's namespaces by its init's pidfd, in one call, and runs the program.
+
+import { invalidArgument } from "../../lib/errors.ts";
+import { errno, SYS } from "../../linux/index.ts";
+import type { NamespaceType, Process, Spec } from "../../oci/runtime-spec.ts";
+import type { CgroupPlan } from "../cgroups/index.ts";
+import type { Arg } from "../tape.ts";
+import { CLONE, flags, PR } from "./constants.ts";
+import { cloneProcess, type Facts, openLabel, type Plan, planJoin, planParent, recordSelf, reportPid } from "./create.ts";
+import { FD, RECORD } from "./layout.ts";
+import { createPlanner } from "./planner.ts";
+import { planProcess, planTerminal } from "./process.ts";
+
+export interface ExecInput {
+  id: string;
+  /** The container's. */
+  spec: Spec;
+  process: Process;
+  /** Only `join` counts. */
+  cgroup: CgroupPlan | undefined;
+  seccomp: { program: Uint8Array; flags: number } | undefined;
+  keeper: boolean;
+  holds: number;
+  holdStdin: boolean;
+  ownStdio: boolean[];
+  preserved: number;
+}
+
+const cloneFlags: Record<Exclude<NamespaceType, "pid">, keyof typeof CLONE> = {
+  mount: "CLONE_NEWNS",
+  network: "CLONE_NEWNET",
+  uts: "CLONE_NEWUTS",
+  ipc: "CLONE_NEWIPC",
+  user: "CLONE_NEWUSER",
+  cgroup: "CLONE_NEWCGROUP",
+  time: "CLONE_NEWTIME",
+};
+
+export function planExec(input: ExecInput, facts: Facts): Plan {
+  const { process, spec } = input;
+  if (!process.args?.[0]) throw invalidArgument("args must not be empty");
+  const p = createPlanner();
+  const { tape } = p;
+  const target: Arg = { value: FD.target, name: "init" };
+  const has = (type: NamespaceType) => (spec.linux?.namespaces ?? []).some((n) => n.type === type);
+
+  // ---- the keeper. What it does as a child of the container's pid namespace must not be seen from there.
+  tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 0], { why: "close this process to the container's eyes" });
+  if (input.keeper) recordSelf(p, RECORD.keeper, "record the keeper");
+  tape.step(SYS.umask, [0], { why: "clear the umask" });
+  if (process.oomScoreAdj !== undefined) {
+    p.writeFile("/proc/self/oom_score_adj", String(process.oomScoreAdj), { why: `set the out-of-memory score to ${process.oomScoreAdj}` });
+  } else if (spec.process?.oomScoreAdj !== undefined) {
+    p.writeFile("/proc/self/oom_score_adj", String(spec.process.oomScoreAdj), { why: "set the container's out-of-memory score" });
+  }
+  if (has("pid")) tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID")], { why: "let the child join the pid namespace" });
+  const into = input.cgroup?.version === 2 ? input.cgroup.join[0] : undefined;
+  const cloned = cloneProcess(p, [], input.keeper, into, "start the process");
+  const child = tape.label();
+  tape.when(cloned.pid, "EQ", 0, child);
+  reportPid(p, cloned);
+  if (input.cgroup?.version === 1) planJoin(p, cloned.pid, input.cgroup);
+  const one = tape.structure([1], "{1}");
+  tape.step(SYS.write, [{ value: FD.placed, name: "placed" }, one, 8], { why: "let the process go on" });
+  const terminalReady: Arg = { value: FD.terminalReady, name: "terminal_ready" };
+  const waitTerminal = input.keeper && process.terminal === true;
+  planParent(p, cloned, input, waitTerminal ? terminalReady : undefined);
+
+  // ---- the process
+  tape.place(child);
+  if (input.keeper) tape.step(SYS.prctl, [PR.PR_SET_PDEATHSIG, { value: 9, name: "SIGKILL" }], { why: "end with the keeper" });
+  if (input.keeper) recordSelf(p, RECORD.process, "record the process");
+  const label = openLabel(p, { ...spec, process: withLabels(process, spec) }, facts);
+  const joined = (Object.keys(cloneFlags) as (keyof typeof cloneFlags)[])
+    .filter((type) => has(type) && type !== "time")
+    .map((type) => cloneFlags[type]);
+  // The cgroup namespace's root is what the process is in when it joins; the other's is only looked at.
+  const scratch = tape.room(8, "count");
+  tape.step(SYS.read, [{ value: FD.placed, name: "placed" }, scratch, 8], { why: "wait until cgroups are in place", retry: errno.EINTR });
+  if (joined.length) tape.step(SYS.setns, [target, flags(CLONE, ...joined)], { why: "join the container's namespaces" });
+  tape.step(SYS.setsid, [], { why: "start a session" });
+  if (has("user")) {
+    tape.step(SYS.setresgid, [0, 0, 0], { why: "become root of the user namespace" });
+    tape.step(SYS.setresuid, [0, 0, 0]);
+  }
+  if (process.terminal) {
+    planTerminal(p, process, undefined);
+    if (waitTerminal) tape.step(SYS.write, [terminalReady, one, 8], { why: "hand the terminal to the keeper" });
+  }
+  const marks = planProcess(
+    p,
+    {
+      process,
+      seccomp: input.seccomp,
+      dieWithParent: input.keeper,
+      ownStdio: input.ownStdio,
+      preserved: input.preserved,
+      keyring: `_ses.${input.id}`,
+      label,
+    },
+    facts.lastCapability,
+    () => {},
+  );
+  return { tape, marks };
+}
+
+/** A further process has the container's labels unless it has its own. */
+function withLabels(process: Process, spec: Spec): Process {
+  const apparmorProfile = process.apparmorProfile ?? spec.process?.apparmorProfile;
+  const selinuxLabel = process.selinuxLabel ?? spec.process?.selinuxLabel;
+  return { ...process, ...(apparmorProfile ? { apparmorProfile } : {}), ...(selinuxLabel ? { selinuxLabel } : {}) };
+}

@@ -1,0 +1,243 @@
+// Mounts by the descriptor-based API (fsopen, fsconfig, fsmount, open_tree, mount_setattr, move_mount): a mount is made detached, gets all its
+// attributes, and only then appears, complete, at its place, which was opened below the root by openat2.
+
+import { invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { errno, SYS } from "../../linux/index.ts";
+import type { Mount } from "../../oci/runtime-spec.ts";
+import type { RootMount } from "../face.ts";
+import type { Arg, Block, Word } from "../tape.ts";
+import {
+  AT,
+  AT_FDCWD,
+  FSCONFIG,
+  FSMOUNT_CLOEXEC,
+  FSOPEN_CLOEXEC,
+  flags,
+  MOUNT_ATTR,
+  MOVE_MOUNT,
+  MS,
+  named,
+  O,
+  OPEN_TREE,
+} from "./constants.ts";
+import { type MountOptions, parseOptions } from "./mount-options.ts";
+import type { Planner } from "./planner.ts";
+
+/** struct mount_attr: attr_set, attr_clr, propagation, userns_fd. */
+function setAttributes(p: Planner, fd: Arg, set: number, clear: number, propagation: number, recursive: boolean): void {
+  if (!set && !clear && !propagation) return;
+  const what = [
+    named(MOUNT_ATTR, set).name,
+    clear ? `clear ${named(MOUNT_ATTR, clear).name}` : "",
+    propagation ? named(MS, propagation).name : "",
+  ];
+  const attr = p.tape.structure([set, clear, propagation, 0], `{${what.filter(Boolean).join(", ")}}`);
+  p.tape.step(SYS.mount_setattr, [fd, "", recursive ? flags(AT, "AT_EMPTY_PATH", "AT_RECURSIVE") : flags(AT, "AT_EMPTY_PATH"), attr, 32]);
+}
+
+/** A detached mount of a file system, in `store`. Data are key and value as fsconfig takes them. */
+export function newFileSystem(
+  p: Planner,
+  type: string,
+  source: string | undefined,
+  data: [string, string | undefined][],
+  attr: number,
+  store: Word,
+  why: string,
+): void {
+  const { tape } = p;
+  const context = tape.word("fs");
+  tape.step(SYS.fsopen, [type, FSOPEN_CLOEXEC], { why, store: context });
+  if (source) tape.step(SYS.fsconfig, [context, FSCONFIG.FSCONFIG_SET_STRING, "source", source, 0]);
+  for (const [key, value] of data) {
+    if (value === undefined) tape.step(SYS.fsconfig, [context, FSCONFIG.FSCONFIG_SET_FLAG, key, 0, 0]);
+    else tape.step(SYS.fsconfig, [context, FSCONFIG.FSCONFIG_SET_STRING, key, value, 0]);
+  }
+  tape.step(SYS.fsconfig, [context, FSCONFIG.FSCONFIG_CMD_CREATE, 0, 0, 0]);
+  tape.step(SYS.fsmount, [context, FSMOUNT_CLOEXEC, named(MOUNT_ATTR, attr)], { store });
+  p.close(context);
+}
+
+/** A detached copy of a tree of the host, in `store`, that receives mounts from the host unless `propagation` says otherwise. */
+export function cloneTree(p: Planner, at: Arg, path: Arg, options: MountOptions, store: Word, why: string): void {
+  const how = { ...OPEN_TREE };
+  const set: (keyof typeof OPEN_TREE)[] = ["OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC"];
+  if (options.recursive) set.push("AT_RECURSIVE");
+  if (path === "") set.push("AT_EMPTY_PATH");
+  p.tape.step(SYS.open_tree, [at, path, flags(how, ...set)], { why, store });
+  // A copy is a peer of its source: without this, a mount made inside the container would appear on the host.
+  if (options.propagation !== MS.MS_SHARED) setAttributes(p, store, 0, 0, MS.MS_SLAVE, true);
+  setAttributes(p, store, options.set, options.clear & ~options.set, 0, false);
+  setAttributes(p, store, options.recursiveSet, options.recursiveClear & ~options.recursiveSet, 0, true);
+  if (options.propagation && options.propagation !== MS.MS_SLAVE)
+    setAttributes(p, store, 0, 0, options.propagation, options.propagationRecursive);
+}
+
+/** Puts the detached mount `fd` on the opened place `to`. */
+export function attach(p: Planner, fd: Word, to: Word): void {
+  p.tape.step(SYS.move_mount, [fd, "", to, "", flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH", "MOVE_MOUNT_T_EMPTY_PATH")]);
+}
+
+/** A detached mount of the root file system, in `store`. */
+export function planRoot(p: Planner, rootPath: string, mounts: readonly RootMount[], store: Word): void {
+  if (mounts.length === 0) {
+    cloneTree(p, AT_FDCWD, rootPath, parseOptions(["rbind"]), store, `take the root file system ${rootPath}`);
+    return;
+  }
+  if (mounts.length > 1) throw unimplemented("a root file system of more than one mount is not supported");
+  const mount = mounts[0]!;
+  if (mount.target && mount.target !== "/") throw unimplemented(`a root file system mounted at ${mount.target} is not supported`);
+  const options = parseOptions(mount.options);
+  if (options.bind || mount.type === "bind") {
+    cloneTree(p, AT_FDCWD, mount.source, { ...options, propagation: 0 }, store, `take the root file system ${mount.source}`);
+    return;
+  }
+  const data: [string, string | undefined][] = [];
+  for (const [key, value] of options.data) {
+    if (mount.type === "overlay" && key === "lowerdir" && value !== undefined) {
+      // One layer a call: no limit on the length of the whole, no separators to escape (Linux 6.8).
+      for (const layer of splitLayers(value)) data.push(["lowerdir+", layer]);
+    } else data.push([key, value]);
+  }
+  newFileSystem(p, mount.type, mount.source || mount.type, data, options.set, store, `mount the root file system (${mount.type})`);
+}
+
+/** The directories of lowerdir=a:b\:c. */
+export function splitLayers(value: string): string[] {
+  const layers: string[] = [];
+  let layer = "";
+  for (let i = 0; i < value.length; i++) {
+    const c = value[i]!;
+    if (c === "\\" && i + 1 < value.length) layer += value[++i];
+    else if (c === ":") {
+      layers.push(layer);
+      layer = "";
+    } else layer += c;
+  }
+  layers.push(layer);
+  return layers;
+}
+
+export interface PlannedMount {
+  mount: Mount;
+  options: MountOptions;
+  /** Of a bind: the detached copy of its source. */
+  source?: Word;
+  /** Of a bind: what its source is. */
+  kind: "directory" | "file";
+}
+
+/** Copies the sources of all binds while the host's paths can still be walked with the host's rights. */
+export function planSources(
+  p: Planner,
+  mounts: readonly Mount[],
+  kindOf: (path: string) => "directory" | "file",
+  bundle: string,
+): PlannedMount[] {
+  return mounts.map((mount) => {
+    const options = parseOptions(mount.options ?? []);
+    if (!mount.destination.startsWith("/")) throw invalidArgument(`mount destination ${mount.destination} is not an absolute path`);
+    if (options.idmap || mount.uidMappings?.length)
+      throw unimplemented(`idmapped mounts (mount on ${mount.destination}) are not supported`);
+    if (options.copyUp) throw unimplemented(`option tmpcopyup (mount on ${mount.destination}) is not supported`);
+    if (!options.bind && mount.type !== "bind") return { mount, options, kind: "directory" };
+    if (!mount.source) throw invalidArgument(`the bind mount on ${mount.destination} has no source`);
+    const path = mount.source.startsWith("/") ? mount.source : `${bundle}/${mount.source}`;
+    const source = p.tape.word("source");
+    cloneTree(p, AT_FDCWD, path, options, source, `bind ${path} on ${mount.destination}`);
+    return { mount, options, source, kind: kindOf(path) };
+  });
+}
+
+const kernelFileSystems = new Set(["proc", "sysfs"]);
+
+/** Mounts one entry of config.json's `mounts` below `root`. */
+export function planMount(p: Planner, planned: PlannedMount, root: Word): void {
+  const { mount, options } = planned;
+  const { tape } = p;
+  const to = tape.word("place");
+  const type = mount.type ?? "none";
+  const why = planned.source ? `bind ${mount.source} on ${mount.destination}` : `mount ${type} on ${mount.destination}`;
+  let fd = planned.source;
+  if (!fd) {
+    fd = tape.word("mount");
+    const data = options.data;
+    const source = mount.source ?? type;
+    const attr = options.set;
+    // The read-only flag goes to the mount, never to the super block, which proc, sysfs and mqueue share.
+    newFileSystem(p, type, source, data, attr, fd, why);
+    const propagation = options.propagation;
+    if (propagation) setAttributes(p, fd, 0, 0, propagation, options.propagationRecursive);
+  }
+  p.ensure(root, mount.destination, planned.kind, to, why, kernelFileSystems.has(type) ? { noSymlinks: true } : {});
+  attach(p, fd, to);
+  p.close(to);
+  p.close(fd);
+}
+
+/** Covers paths: a directory by an empty read-only file system, anything else by /dev/null; what does not exist is left alone. */
+export function planMasked(p: Planner, paths: readonly string[], root: Word): void {
+  if (paths.length === 0) return;
+  const { tape } = p;
+  const empty = tape.word("empty");
+  const nothing = tape.word("null");
+  const place = tape.word("place");
+  const copy = tape.word("copy");
+  newFileSystem(
+    p,
+    "tmpfs",
+    "tmpfs",
+    [
+      ["size", "0"],
+      ["nr_inodes", "2"],
+    ],
+    MOUNT_ATTR.MOUNT_ATTR_RDONLY,
+    empty,
+    "make an empty directory for masked paths",
+  );
+  p.openInRoot(root, "/dev/null", O.O_PATH, nothing, { why: "open /dev/null for masked paths" });
+  for (const path of paths) {
+    const next = tape.label();
+    const notDirectory = tape.label();
+    const done = tape.label();
+    const why = `mask ${path}`;
+    p.openInRoot(root, path, O.O_PATH | O.O_DIRECTORY, place, { why, jump: { to: notDirectory, on: [errno.ENOTDIR, errno.ENOENT] } });
+    tape.step(SYS.open_tree, [empty, "", flags(OPEN_TREE, "OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC", "AT_EMPTY_PATH")], { store: copy });
+    tape.jump(done);
+    tape.place(notDirectory);
+    p.openInRoot(root, path, O.O_PATH, place, { jump: { to: next, on: [errno.ENOENT, errno.ENOTDIR] } });
+    tape.step(SYS.open_tree, [nothing, "", flags(OPEN_TREE, "OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC", "AT_EMPTY_PATH")], { store: copy });
+    tape.place(done);
+    attach(p, copy, place);
+    p.close(copy);
+    p.close(place);
+    tape.place(next);
+  }
+  p.close(empty);
+  p.close(nothing);
+}
+
+/** Makes paths read-only, by a read-only copy of each on top of itself. */
+export function planReadonly(p: Planner, paths: readonly string[], root: Word): void {
+  const { tape } = p;
+  const place = tape.word("place");
+  const copy = tape.word("copy");
+  const attr: Block = tape.structure([MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0, 0], "{MOUNT_ATTR_RDONLY}");
+  for (const path of paths) {
+    const next = tape.label();
+    p.openInRoot(root, path, O.O_PATH, place, { why: `make ${path} read-only`, jump: { to: next, on: [errno.ENOENT, errno.ENOTDIR] } });
+    const how = flags(OPEN_TREE, "OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC", "AT_EMPTY_PATH", "AT_RECURSIVE");
+    tape.step(SYS.open_tree, [place, "", how], { store: copy });
+    tape.step(SYS.mount_setattr, [copy, "", flags(AT, "AT_EMPTY_PATH"), attr, 32]);
+    attach(p, copy, place);
+    p.close(copy);
+    p.close(place);
+    tape.place(next);
+  }
+}
+
+/** Makes the mount `fd` itself read-only. */
+export function planReadonlyMount(p: Planner, fd: Word, why: string): void {
+  const attr = p.tape.structure([MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0, 0], "{MOUNT_ATTR_RDONLY}");
+  p.tape.step(SYS.mount_setattr, [fd, "", flags(AT, "AT_EMPTY_PATH"), attr, 32], { why });
+}

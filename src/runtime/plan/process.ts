@@ -1,0 +1,285 @@
+// From a set-up container (or a joined one) to the program: program look-up, terminal, limits, identity, capabilities, the gate, seccomp, execve.
+
+import { invalidArgument } from "../../lib/errors.ts";
+import { errno, SYS } from "../../linux/index.ts";
+import type { Capabilities, Process } from "../../oci/runtime-spec.ts";
+import { type Block, REPORT_FD, type Word } from "../tape.ts";
+import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, O, OPEN_TREE, PR, RLIMITS, S } from "./constants.ts";
+import { FD, HOME_ROOM, REPORT } from "./layout.ts";
+import { attach } from "./mounts.ts";
+import type { Planner } from "./planner.ts";
+
+export interface ProcessPlan {
+  process: Process;
+  /** Instructions of a compiled seccomp filter, and the flags of seccomp(2). */
+  seccomp: { program: Uint8Array; flags: number } | undefined;
+  /** End with the parent. */
+  dieWithParent: boolean;
+  /** Which of stdin, stdout, stderr become the user's own. */
+  ownStdio: boolean[];
+  preserved: number;
+  /** Name of the session keyring; undefined leaves the caller's. */
+  keyring: string | undefined;
+  /** Path of the file that takes the security label of the next execve, open already; the label. */
+  label: { text: string; fd: Word } | undefined;
+}
+
+/** Indices of steps whose failure has a sentence of its own. */
+export interface ProcessMarks {
+  lookup: Set<number>;
+  execve: number;
+}
+
+function capabilityBits(names: readonly string[] | undefined): bigint {
+  let bits = 0n;
+  for (const name of names ?? []) {
+    const number = (CAPABILITIES as readonly string[]).indexOf(name);
+    // runc warns and goes on: a newer engine may know capabilities that this kernel does not.
+    if (number >= 0) bits |= 1n << BigInt(number);
+  }
+  return bits;
+}
+
+/** data[2] of capset(2): effective, permitted, inheritable, low words then high words. */
+function capset(p: Planner, effective: bigint, permitted: bigint, inheritable: bigint, why: string): void {
+  const words = new Uint32Array(6);
+  [effective, permitted, inheritable].forEach((bits, i) => {
+    words[i] = Number(bits & 0xffffffffn);
+    words[3 + i] = Number(bits >> 32n);
+  });
+  const header = p.tape.bytes(new Uint8Array(Uint32Array.of(0x20080522, 0).buffer), "{_LINUX_CAPABILITY_VERSION_3}");
+  const name = `{effective=0x${effective.toString(16)}, permitted=0x${permitted.toString(16)}, inheritable=0x${inheritable.toString(16)}}`;
+  p.tape.step(SYS.capset, [header, p.tape.bytes(new Uint8Array(words.buffer), name)], { why });
+}
+
+/** Finds the program as execvp would, as the user who will run it; its path is then in the word that is returned. */
+function planLookup(p: Planner, process: Process, marks: ProcessMarks): Word {
+  const { tape } = p;
+  const name = process.args?.[0];
+  if (!name) throw invalidArgument("args must not be empty");
+  const program = tape.word("program");
+  const found = tape.label();
+  const stat = tape.room(144, "stat");
+  const mode = tape.wordAt(stat, 24, 4, "stat.st_mode");
+  const type = tape.word("type");
+  const why = `find the program ${JSON.stringify(name)}`;
+  const mark = () => marks.lookup.add(tape.steps.length);
+  if (name.includes("/")) {
+    const file = tape.label();
+    mark();
+    tape.step(SYS.newfstatat, [AT_FDCWD, name, stat, 0], { why });
+    tape.compute("AND", mode, { value: S.S_IFMT, name: "S_IFMT" }, type);
+    tape.when(type, "NE", { value: S.S_IFDIR, name: "S_IFDIR" }, file);
+    mark();
+    tape.fail(errno.EISDIR, why);
+    tape.place(file);
+    mark();
+    tape.step(SYS.faccessat2, [AT_FDCWD, name, 1, flags(AT, "AT_EACCESS")]);
+    tape.compute("ADD", tape.text(name), 0, program);
+    return program;
+  }
+  const path = process.env?.findLast((e) => e.startsWith("PATH="))?.slice(5);
+  for (const directory of path === undefined ? [] : path.split(":")) {
+    const next = tape.label();
+    const candidate = `${directory === "" ? "." : directory.replace(/\/+$/, "")}/${name}`;
+    tape.step(SYS.newfstatat, [AT_FDCWD, candidate, stat, 0], { why, jump: { to: next } });
+    tape.compute("AND", mode, { value: S.S_IFMT, name: "S_IFMT" }, type);
+    tape.when(type, "EQ", { value: S.S_IFDIR, name: "S_IFDIR" }, next);
+    tape.step(SYS.faccessat2, [AT_FDCWD, candidate, 1, flags(AT, "AT_EACCESS")], { jump: { to: next } });
+    tape.compute("ADD", tape.text(candidate), 0, program);
+    tape.jump(found);
+    tape.place(next);
+  }
+  mark();
+  tape.fail(errno.ENOENT, why);
+  tape.place(found);
+  return program;
+}
+
+/** A terminal in the container's devpts becomes the process' own; its master stays at FD.terminal. `root`: where /dev/console is to be bound. */
+export function planTerminal(p: Planner, process: Process, root: Word | undefined): void {
+  const { tape } = p;
+  const master = tape.word("master");
+  const slave = tape.word("slave");
+  const zero = tape.word("zero", 4);
+  const why = "open a terminal";
+  if (root) p.openInRoot(root, "/dev/pts/ptmx", O.O_RDWR | O.O_NOCTTY, master, { why });
+  else p.open("/dev/ptmx", O.O_RDWR | O.O_NOCTTY, master, { why });
+  tape.step(SYS.ioctl, [master, IOCTL.TIOCSPTLCK, tape.address(zero)]);
+  tape.step(SYS.ioctl, [master, IOCTL.TIOCGPTPEER, flags(O, "O_RDWR", "O_NOCTTY", "O_CLOEXEC")], { store: slave });
+  tape.step(SYS.dup3, [master, FD.terminal, flags(O, "O_CLOEXEC")]);
+  p.close(master);
+  if (process.consoleSize) {
+    const { height, width } = process.consoleSize;
+    const size = tape.bytes(new Uint8Array(Uint16Array.of(height, width, 0, 0).buffer), `{${height} rows, ${width} columns}`);
+    tape.step(SYS.ioctl, [slave, IOCTL.TIOCSWINSZ, size], { why: "set the terminal's size" });
+  }
+  const uid = process.user?.uid ?? 0;
+  if (uid !== 0) tape.step(SYS.fchown, [slave, uid, -1], { why: "give the terminal to the user" });
+  if (root) {
+    const place = tape.word("place");
+    const copy = tape.word("copy");
+    const console = "put the terminal on /dev/console";
+    p.ensure(root, "/dev/console", "file", place, console, { mode: 0o620 });
+    tape.step(SYS.open_tree, [slave, "", flags(OPEN_TREE, "OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC", "AT_EMPTY_PATH")], { store: copy });
+    attach(p, copy, place);
+    p.close(copy);
+    p.close(place);
+  }
+  tape.step(SYS.ioctl, [slave, IOCTL.TIOCSCTTY, 0], { why: "make the terminal the controlling one" });
+  for (const fd of [0, 1, 2]) tape.step(SYS.dup3, [slave, fd, 0]);
+  p.close(slave);
+}
+
+function planLimits(p: Planner, process: Process): void {
+  for (const { type, soft, hard } of process.rlimits ?? []) {
+    const number = RLIMITS.indexOf(type as (typeof RLIMITS)[number]);
+    if (number < 0) throw invalidArgument(`unknown rlimit ${JSON.stringify(type)}`);
+    const limit = p.tape.structure([bits64(soft), bits64(hard)], `{soft=${soft}, hard=${hard}}`);
+    p.tape.step(SYS.prlimit64, [0, { value: number, name: type }, limit, 0], { why: `set ${type}` });
+  }
+}
+
+/** JSON's 18446744073709551615 (unlimited) became 2^64 as a double. */
+function bits64(value: number): bigint {
+  return value < 0 || value >= 2 ** 64 ? 0xffffffffffffffffn : BigInt(Math.floor(value));
+}
+
+const ioClasses = { IOPRIO_CLASS_RT: 1, IOPRIO_CLASS_BE: 2, IOPRIO_CLASS_IDLE: 3 };
+const policies: Record<string, number> = {
+  SCHED_OTHER: 0,
+  SCHED_FIFO: 1,
+  SCHED_RR: 2,
+  SCHED_BATCH: 3,
+  SCHED_ISO: 4,
+  SCHED_IDLE: 5,
+  SCHED_DEADLINE: 6,
+};
+const schedulerFlags: Record<string, number> = {
+  SCHED_FLAG_RESET_ON_FORK: 1,
+  SCHED_FLAG_RECLAIM: 2,
+  SCHED_FLAG_DL_OVERRUN: 4,
+  SCHED_FLAG_KEEP_POLICY: 8,
+  SCHED_FLAG_KEEP_PARAMS: 16,
+  SCHED_FLAG_UTIL_CLAMP_MIN: 32,
+  SCHED_FLAG_UTIL_CLAMP_MAX: 64,
+};
+
+function planScheduling(p: Planner, process: Process): void {
+  const { ioPriority, scheduler } = process;
+  if (ioPriority) {
+    const priority = (ioClasses[ioPriority.class] << 13) | (ioPriority.priority ?? 0);
+    p.tape.step(SYS.ioprio_set, [1, 0, { value: priority, name: `${ioPriority.class} ${ioPriority.priority ?? 0}` }], {
+      why: "set the i/o priority",
+    });
+  }
+  if (scheduler) {
+    const policy = policies[scheduler.policy];
+    if (policy === undefined) throw invalidArgument(`unknown scheduler policy ${JSON.stringify(scheduler.policy)}`);
+    const attr = new DataView(new ArrayBuffer(48));
+    attr.setUint32(0, 48, true);
+    attr.setUint32(4, policy, true);
+    attr.setBigUint64(8, BigInt((scheduler.flags ?? []).reduce((n, f) => n | (schedulerFlags[f] ?? 0), 0)), true);
+    attr.setInt32(16, scheduler.nice ?? 0, true);
+    attr.setUint32(20, scheduler.priority ?? 0, true);
+    attr.setBigUint64(24, BigInt(scheduler.runtime ?? 0), true);
+    attr.setBigUint64(32, BigInt(scheduler.deadline ?? 0), true);
+    attr.setBigUint64(40, BigInt(scheduler.period ?? 0), true);
+    const block = p.tape.bytes(new Uint8Array(attr.buffer), `{${scheduler.policy}}`);
+    p.tape.step(SYS.sched_setattr, [0, block, 0], { why: "set the scheduling policy" });
+  }
+}
+
+const SYS_ADMIN = 1n << BigInt(CAPABILITIES.indexOf("CAP_SYS_ADMIN"));
+
+/** The last stretch of every process, container's init or exec. */
+export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: number, beforeGate: () => void): ProcessMarks {
+  const { tape } = p;
+  const { process } = plan;
+  const marks: ProcessMarks = { lookup: new Set(), execve: -1 };
+  const uid = process.user?.uid ?? 0;
+  const gid = process.user?.gid ?? 0;
+
+  if (plan.keyring !== undefined) {
+    tape.step(SYS.keyctl, [{ value: 1, name: "KEYCTL_JOIN_SESSION_KEYRING" }, plan.keyring], {
+      why: "join a session keyring of its own",
+      ignore: "all",
+    });
+  }
+  planLimits(p, process);
+  planScheduling(p, process);
+  if (plan.label) {
+    tape.step(SYS.write, [plan.label.fd, plan.label.text, Buffer.byteLength(plan.label.text)], {
+      why: "set the security label of the program",
+    });
+    p.close(plan.label.fd);
+  }
+
+  // Identity. Everything that needs more than the user's own rights comes before it.
+  plan.ownStdio.forEach((own, fd) => {
+    if (own && !process.terminal) tape.step(SYS.fchown, [fd, uid, -1], { why: "give stdin, stdout and stderr to the user", ignore: "all" });
+  });
+  const caps: Capabilities = process.capabilities ?? {};
+  const bounding = capabilityBits(caps.bounding);
+  for (let n = 0; n <= lastCapability; n++) {
+    if (!((bounding >> BigInt(n)) & 1n)) {
+      tape.step(SYS.prctl, [PR.PR_CAPBSET_DROP, { value: n, name: CAPABILITIES[n] ?? String(n) }], {
+        why: "drop capabilities from the bounding set",
+      });
+    }
+  }
+  const groups = process.user?.additionalGids ?? [];
+  const list = tape.bytes(new Uint8Array(Uint32Array.from(groups).buffer), `[${groups.join(", ")}]`);
+  // A user namespace with setgroups denied refuses the call even for nothing.
+  tape.step(SYS.setgroups, [groups.length, list], { why: "set the groups", ...(groups.length ? {} : { ignore: [errno.EPERM] }) });
+  tape.step(SYS.prctl, [PR.PR_SET_KEEPCAPS, 1], { why: `become user ${uid}:${gid}` });
+  tape.step(SYS.setresgid, [gid, gid, gid]);
+  tape.step(SYS.setresuid, [uid, uid, uid]);
+  tape.step(SYS.prctl, [PR.PR_SET_KEEPCAPS, 0]);
+  const effective = capabilityBits(caps.effective);
+  const permitted = capabilityBits(caps.permitted);
+  const inheritable = capabilityBits(caps.inheritable);
+  // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is then dropped as the last thing.
+  const keepAdmin = plan.seccomp !== undefined && !process.noNewPrivileges;
+  const extra = keepAdmin ? SYS_ADMIN : 0n;
+  capset(p, effective | extra, permitted | extra, inheritable, "set the capabilities");
+  tape.step(SYS.prctl, [PR.PR_CAP_AMBIENT, PR.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0], { ignore: "all" });
+  for (const name of caps.ambient ?? []) {
+    const number = (CAPABILITIES as readonly string[]).indexOf(name);
+    if (number >= 0 && number <= lastCapability) {
+      // runc warns and goes on where an ambient capability is not permitted or not inheritable.
+      tape.step(SYS.prctl, [PR.PR_CAP_AMBIENT, PR.PR_CAP_AMBIENT_RAISE, { value: number, name }, 0, 0], { ignore: [errno.EPERM] });
+    }
+  }
+  tape.step(SYS.chdir, [process.cwd || "/"], { why: `go to the working directory ${process.cwd || "/"}` });
+  const umask = process.user?.umask ?? 0o022;
+  tape.step(SYS.umask, [{ value: umask, name: `0${umask.toString(8)}` }], { why: "set the umask" });
+  if (process.noNewPrivileges) tape.step(SYS.prctl, [PR.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0], { why: "allow no new privileges" });
+  const program = planLookup(p, process, marks);
+  if (plan.dieWithParent) tape.step(SYS.prctl, [PR.PR_SET_PDEATHSIG, { value: 9, name: "SIGKILL" }], { why: "end with the keeper" });
+  tape.step(SYS.close_range, [3 + plan.preserved, { value: 0xffffffff, name: "~0" }, { value: 4, name: "CLOSE_RANGE_CLOEXEC" }], {
+    why: "let no descriptor through",
+  });
+  beforeGate();
+
+  // The gate: what comes through it is the HOME of the user, found in the container's /etc/passwd.
+  const env = process.env ?? [];
+  const home: Block = tape.room(HOME_ROOM, "home");
+  const ready = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.ready, 0, 0, 0).buffer), "{ready}");
+  tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, ready, REPORT.size], { why: "report: created" });
+  tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, home, HOME_ROOM - 1], { why: "wait at the gate", retry: errno.EINTR });
+
+  if (plan.seccomp) {
+    const { program: filter, flags: filterFlags } = plan.seccomp;
+    const instructions = tape.bytes(filter, "filter");
+    const prog = tape.structure([filter.length / 8, instructions], `{${filter.length / 8} instructions}`);
+    tape.step(SYS.seccomp, [{ value: 1, name: "SECCOMP_SET_MODE_FILTER" }, filterFlags, prog], { why: "filter system calls" });
+    if (keepAdmin) capset(p, effective, permitted, inheritable, "drop the capability that the filter needed");
+  }
+  const hasHome = env.some((e) => e.startsWith("HOME="));
+  const argv = tape.vector(process.args ?? [], `[${(process.args ?? []).map((a) => JSON.stringify(a)).join(", ")}]`);
+  const envp = tape.vector(hasHome ? env : [...env, home], `env of ${env.length}`);
+  marks.execve = tape.steps.length;
+  tape.step(SYS.execve, [program, argv, envp], { why: `run ${process.args?.join(" ")}` });
+  return marks;
+}

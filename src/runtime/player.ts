@@ -1,0 +1,198 @@
+// Starts the player on a tape and hears what it reports.
+import { readFileSync } from "node:fs";
+import playerPath from "../../build/player" with { type: "file" };
+import {
+  binding,
+  check,
+  close,
+  EPOLLIN,
+  O_CLOEXEC,
+  O_NONBLOCK,
+  pipe,
+  read,
+  SYS,
+  SystemError,
+  sealedMemfd,
+  spawn,
+  watch,
+  write,
+} from "../linux/index.ts";
+import { FD, REPORT } from "./plan/layout.ts";
+import { REPORT_FD, TAPE_FD, TIMING_FD } from "./tape.ts";
+
+let player: number | undefined;
+
+/** The player's executable as a sealed memfd: it cannot be changed by a container that gets hold of /proc/PID/exe. */
+function playerExecutable(): number {
+  player ??= sealedMemfd("player", readFileSync(playerPath));
+  return player;
+}
+
+export interface PlayerFds {
+  /** Descriptors 0, 1 and 2; -1: /dev/null. */
+  stdio: [number, number, number];
+  /** 3 and up. */
+  preserved: number[];
+  hold: number[];
+  holdStdin: number;
+  record: number;
+  notify: number;
+  control: number;
+  target: number;
+}
+
+export interface Failed {
+  index: number;
+  errno: number;
+}
+
+/** A player that runs. The descriptors here are this side's and are closed by close(). */
+export interface Player {
+  pid: number;
+  pidfd: number;
+  /** Read end of the report pipe, non-blocking. */
+  report: number;
+  gate: number;
+  /** Stamps of the instructions, where it was asked for. */
+  timing: number | undefined;
+  close(): void;
+}
+
+let devNull: number | undefined;
+function nullDevice(): number {
+  devNull ??= check(binding.syscall(SYS.openat, -100, "/dev/null", 2 | O_CLOEXEC, 0), "open /dev/null");
+  return devNull;
+}
+
+/** eventfd2(2), close-on-exec. */
+export function eventfd(): number {
+  return check(binding.syscall(SYS.eventfd2, 0, O_CLOEXEC), "eventfd2");
+}
+
+export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, timedSteps: number): Player {
+  const opened: number[] = [];
+  const keep = (fd: number) => {
+    opened.push(fd);
+    return fd;
+  };
+  try {
+    const memory = keep(check(binding.syscall(SYS.memfd_create, "tape", 1), "memfd_create"));
+    if (write(memory, tape) !== tape.length) throw new SystemError("write tape", 28);
+    const timing = timedSteps > 0 ? check(binding.syscall(SYS.memfd_create, "timing", 1), "memfd_create") : undefined;
+    if (timing !== undefined) check(binding.syscall(SYS.ftruncate, timing, timedSteps * 16), "ftruncate");
+    const report = pipe(O_NONBLOCK);
+    const gate = pipe();
+    keep(report.write);
+    keep(gate.read);
+    // The player's end blocks: a record must not be lost.
+    check(binding.syscall(SYS.fcntl, report.write, 4, 0), "fcntl F_SETFL");
+    const placed = keep(eventfd());
+    const terminalReady = keep(eventfd());
+    const map = new Array<number>(TIMING_FD + 1).fill(-1);
+    fds.stdio.forEach((fd, i) => {
+      map[i] = fd < 0 ? nullDevice() : fd;
+    });
+    fds.preserved.forEach((fd, i) => {
+      map[3 + i] = fd;
+    });
+    // Every number from here on is taken, so that what the tape opens never lands on one that means something.
+    for (let fd = FD.hold; fd < TAPE_FD; fd++) map[fd] = placed;
+    fds.hold.forEach((fd, i) => {
+      map[FD.hold + i] = fd;
+    });
+    if (fds.holdStdin >= 0) map[FD.holdStdin] = fds.holdStdin;
+    if (fds.notify >= 0) map[FD.notify] = fds.notify;
+    if (fds.control >= 0) map[FD.control] = fds.control;
+    if (fds.record >= 0) map[FD.record] = fds.record;
+    if (fds.target >= 0) map[FD.target] = fds.target;
+    map[FD.reportRead] = report.read;
+    map[FD.gateRead] = gate.read;
+    map[FD.gateWrite] = gate.write;
+    map[FD.placed] = placed;
+    map[FD.terminalReady] = terminalReady;
+    map[TAPE_FD] = memory;
+    map[REPORT_FD] = report.write;
+    map[TIMING_FD] = timing ?? -1;
+    try {
+      const { pid, pidfd } = spawn({ exe: playerExecutable(), argv: [name], fds: map, setsid: true });
+      return {
+        pid,
+        pidfd,
+        report: report.read,
+        gate: gate.write,
+        timing,
+        close() {
+          close(report.read);
+          close(gate.write);
+          close(pidfd);
+          if (timing !== undefined) close(timing);
+        },
+      };
+    } catch (error) {
+      close(report.read);
+      close(gate.write);
+      if (timing !== undefined) close(timing);
+      throw error;
+    }
+  } finally {
+    for (const fd of opened) close(fd);
+  }
+}
+
+export type Report = { tag: "failed"; index: number; errno: number } | { tag: "pid"; pid: number } | { tag: "ready" } | { tag: "end" };
+
+function parseReports(bytes: Uint8Array): Report[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const reports: Report[] = [];
+  for (let at = 0; at + REPORT.size <= bytes.length; at += REPORT.size) {
+    const tag = view.getUint32(at, true);
+    const value = Number(view.getBigInt64(at + 8, true));
+    if (tag === REPORT.failed) reports.push({ tag: "failed", index: view.getUint32(at + 4, true), errno: value });
+    else if (tag === REPORT.pid) reports.push({ tag: "pid", pid: value });
+    else if (tag === REPORT.ready) reports.push({ tag: "ready" });
+  }
+  return reports;
+}
+
+/** Reads reports until `done` says that what was waited for came, or the pipe ends. The event loop goes on meanwhile. */
+export function hearReports(fd: number, done: (report: Report) => boolean): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const buffer = new Uint8Array(REPORT.size * 8);
+    const hear = (): boolean => {
+      for (;;) {
+        const n = read(fd, buffer);
+        if (n === undefined) return false;
+        if (n === 0) {
+          done({ tag: "end" });
+          return true;
+        }
+        let over = false;
+        for (const report of parseReports(buffer.subarray(0, n))) over = done(report) || over;
+        if (over) return true;
+      }
+    };
+    try {
+      if (hear()) return resolve();
+      const watching = watch(fd, EPOLLIN, () => {
+        try {
+          if (!hear()) return;
+          watching.close();
+          resolve();
+        } catch (error) {
+          watching.close();
+          reject(error);
+        }
+      });
+    } catch (error) {
+      reject(error);
+    }
+  });
+}
+
+/** Waits, blocking, until the pipe can be read; for a command line that has nothing else to do. */
+export function waitReadable(fd: number): void {
+  const polled = new Int32Array([fd, 1]);
+  for (;;) {
+    if (binding.syscall(SYS.poll, polled, 1, -1) !== -4) return;
+  }
+}
