@@ -7,12 +7,13 @@ import {
   fstatSync,
   ftruncateSync,
   openSync,
+  readdirSync,
   renameSync,
   statSync,
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { rename, unlink } from "node:fs/promises";
+import { basename, dirname } from "node:path";
 import { pipeline } from "node:stream/promises";
 import { createGzip } from "node:zlib";
 import type { Codec } from "./codec.ts";
@@ -45,14 +46,23 @@ function removeIfThere(path: string): void {
   }
 }
 
-async function compressFile(path: string): Promise<void> {
-  const temporary = `${path}.gz.tmp`;
+/**
+ * Compresses the file that is NAME.1 now. The log rotates on meanwhile, so that the file may have moved up when its compressed form is whole: its inode
+ * says where it is then.
+ */
+async function compressRotated(path: string): Promise<void> {
+  const inode = inodeOf(`${path}.1`);
+  if (inode === undefined) return;
+  const temporary = `${path}.${inode}.tmp`;
   try {
-    await pipeline(createReadStream(path), createGzip(), createWriteStream(temporary, { mode: 0o640 }));
-    await rename(temporary, `${path}.gz`);
-    await unlink(path);
+    await pipeline(createReadStream(`${path}.1`), createGzip(), createWriteStream(temporary, { mode: 0o640 }));
+    const place = rotated(path).find((file) => inodeOf(file.name) === inode);
+    if (place) {
+      renameSync(temporary, `${path}.${place.number}.gz`);
+      unlinkSync(place.name);
+    } else unlinkSync(temporary);
   } catch {
-    await unlink(temporary).catch(() => {});
+    removeIfThere(temporary);
   }
 }
 
@@ -61,7 +71,7 @@ async function compressFile(path: string): Promise<void> {
  * accounted for, will come again, and is cut off.
  */
 export function openLogFile(path: string, codec: Codec, options: RotationOptions, from?: Position): LogWriter {
-  let compressing = Promise.resolve();
+  for (const name of leftovers(path)) removeIfThere(name);
   if (from) {
     if (inodeOf(path) !== from.inode) {
       // Killed in the middle of a rotation: the file it had written is NAME.1 by now, or the new one has not been begun.
@@ -89,9 +99,13 @@ export function openLogFile(path: string, codec: Codec, options: RotationOptions
       length = 0;
       return;
     }
-    removeIfThere(`${path}.${last}`);
-    removeIfThere(`${path}.${last}.gz`);
-    for (let n = last - 1; n >= 1; n--) {
+    // A gap, from a kill in the middle of this, is closed by the next rotation.
+    const numbers = new Set(rotated(path).map((file) => file.number));
+    let free = 1;
+    while (free < last && numbers.has(free)) free++;
+    removeIfThere(`${path}.${free}`);
+    removeIfThere(`${path}.${free}.gz`);
+    for (let n = free - 1; n >= 1; n--) {
       moveIfThere(`${path}.${n}`, `${path}.${n + 1}`);
       if (options.compress) moveIfThere(`${path}.${n}.gz`, `${path}.${n + 1}.gz`);
     }
@@ -102,7 +116,7 @@ export function openLogFile(path: string, codec: Codec, options: RotationOptions
     stat = fstatSync(fd, { bigint: true });
     inode = stat.ino;
     length = 0;
-    if (options.compress) compressing = compressing.then(() => compressFile(`${path}.1`));
+    if (options.compress) void compressRotated(path);
   }
 
   return {
@@ -138,14 +152,37 @@ export function openLogFile(path: string, codec: Codec, options: RotationOptions
   };
 }
 
+/** NAME.1, NAME.2.gz, …: newest first. A file that is being compressed is there twice; the whole one counts. */
+function rotated(path: string): { name: string; number: number }[] {
+  const base = `${basename(path)}.`;
+  const found = new Map<number, string>();
+  let names: string[];
+  try {
+    names = readdirSync(dirname(path));
+  } catch {
+    return [];
+  }
+  for (const name of names) {
+    const match = name.startsWith(base) ? /^(\d+)(\.gz)?$/.exec(name.slice(base.length)) : null;
+    if (!match) continue;
+    const number = Number(match[1]);
+    if (!match[2] || !found.has(number)) found.set(number, `${dirname(path)}/${name}`);
+  }
+  return [...found].map(([number, name]) => ({ name, number })).sort((a, b) => a.number - b.number);
+}
+
+/** What a kill left of a compression. */
+function leftovers(path: string): string[] {
+  const base = `${basename(path)}.`;
+  return readdirSync(dirname(path))
+    .filter((name) => name.startsWith(base) && /^\d+\.tmp$/.test(name.slice(base.length)))
+    .map((name) => `${dirname(path)}/${name}`);
+}
+
 /** The files that make up the log, oldest first. */
 export function logFiles(path: string): string[] {
-  const files: string[] = [];
-  for (let n = 1; ; n++) {
-    if (statSync(`${path}.${n}`, { throwIfNoEntry: false })) files.unshift(`${path}.${n}`);
-    else if (statSync(`${path}.${n}.gz`, { throwIfNoEntry: false })) files.unshift(`${path}.${n}.gz`);
-    else break;
-  }
+  const files = rotated(path).map((file) => file.name);
+  files.reverse();
   if (statSync(path, { throwIfNoEntry: false })) files.push(path);
   return files;
 }
