@@ -1,5 +1,5 @@
 // GET /containers/{id}/json: everything about one container, each field present as Docker has it.
-import type { ContainerConfig, ContainerInspectResponse, ContainerState, HostConfig, NetworkSettings } from "../../api/types.ts";
+import type { ContainerConfig, ContainerInspectResponse, ContainerState, DriverData, HostConfig, NetworkSettings } from "../../api/types.ts";
 import type { ContainerRecord } from "../context.ts";
 import type { Core } from "./core.ts";
 import { protectedPaths } from "./spec/security.ts";
@@ -174,7 +174,7 @@ export async function sizesOf(core: Core, record: ContainerRecord): Promise<Size
   return { SizeRw, SizeRootFs: SizeRw + below };
 }
 
-async function graphDriver(core: Core, record: ContainerRecord): Promise<ContainerInspectResponse["GraphDriver"]> {
+async function graphDriver(core: Core, record: ContainerRecord): Promise<DriverData> {
   const { manager } = core.engine;
   const { mounts } = await manager.snapshots.mounts({ snapshotter: manager.snapshotter, key: record.snapshotKey });
   const Data: Record<string, string> = {};
@@ -207,7 +207,7 @@ export async function inspectContainer(
     graphDriver(core, record).catch(() => ({ Name: core.engine.manager.snapshotter, Data: {} })),
     options.size ? sizesOf(core, record) : undefined,
   ]);
-  const storage: Pick<ContainerInspectResponse, "Storage" | "GraphDriver"> =
+  const storage: ContainerInspectResponse =
     options.version >= 52 ? { Storage: { RootFS: { Snapshot: { Name: core.engine.manager.snapshotter } } } } : { GraphDriver: driver };
   return {
     Id: record.id,

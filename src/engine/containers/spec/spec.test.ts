@@ -16,10 +16,10 @@ const files = {
 };
 
 test("users: names, numbers, groups, and what is missing", () => {
-  expect(resolveUser("", [], files)).toEqual({ uid: 0, gid: 0, additionalGids: [10], home: "/root" });
-  expect(resolveUser("www", ["wheel", "7"], files)).toEqual({ uid: 33, gid: 33, additionalGids: [10, 7], home: "/var/www" });
-  expect(resolveUser("1000", [], files)).toEqual({ uid: 1000, gid: 0, additionalGids: [], home: "/" });
-  expect(resolveUser("www:wheel", [], files)).toEqual({ uid: 33, gid: 10, additionalGids: [], home: "/var/www" });
+  expect(resolveUser("", [], files)).toEqual({ uid: 0, gid: 0, additionalGids: [0, 10], home: "/root" });
+  expect(resolveUser("www", ["wheel", "7"], files)).toEqual({ uid: 33, gid: 33, additionalGids: [33, 10, 7], home: "/var/www" });
+  expect(resolveUser("1000", [], files)).toEqual({ uid: 1000, gid: 0, additionalGids: [0], home: "/" });
+  expect(resolveUser("www:wheel", [], files)).toEqual({ uid: 33, gid: 10, additionalGids: [10], home: "/var/www" });
   expect(() => resolveUser("nobody", [], files)).toThrow("unable to find user nobody: no matching entries in passwd file");
   expect(() => resolveUser("0:nogroup", [], files)).toThrow("unable to find group nogroup: no matching entries in group file");
   expect(() => resolveUser("4294967296", [], files)).toThrow("must be in range");

@@ -71,6 +71,8 @@ export function resolveUser(user: string, groupAdd: string[], files: { passwd: s
   } else if (account) {
     result.additionalGids = allGroups.filter((each) => each.members.includes(account.name)).map((each) => each.gid);
   }
+  // The primary group counts as a supplementary one, too: a file that denies the group must deny it (CVE-2022-36109).
+  result.additionalGids = [result.gid, ...result.additionalGids.filter((gid) => gid !== result.gid)];
   for (const name of groupAdd) {
     const gid = allGroups.find((each) => each.name === name)?.gid ?? numeric(name);
     if (gid === undefined) throw invalidArgument(`Unable to find group ${name}`);
