@@ -4,7 +4,7 @@ import { clone, create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Any, TimestampSchema } from "@bufbuild/protobuf/wkt";
 import { ContainerCreateSchema, ContainerDeleteSchema, ContainerUpdateSchema } from "../gen/containerd/events_pb.ts";
 import { type Container, ContainerSchema, Containers } from "../gen/containerd/services/containers/v1_pb.ts";
-import { alreadyExists, failedPrecondition, invalidArgument, notFound } from "../lib/errors.ts";
+import { alreadyExists, invalidArgument, notFound } from "../lib/errors.ts";
 import { type Database, microseconds, timestamp } from "./database.ts";
 import { type Field, labelField, parseFilters } from "./filters.ts";
 import { checkIdentifier, checkLabels } from "./identifiers.ts";
@@ -115,9 +115,6 @@ export function containersService(state: State): Service {
     delete({ id }, call) {
       const namespace = namespaceOf(call);
       db.transaction(() => {
-        if (db.get("select 1 from shims where namespace = ? and id = ?", namespace, id)) {
-          throw failedPrecondition(`cannot delete container "${id}" which has a task`);
-        }
         const { changes } = db.run("delete from containers where namespace = ? and id = ?", namespace, id);
         if (changes === 0) throw notFound(`container "${id}" in namespace "${namespace}"`);
       });

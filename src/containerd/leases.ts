@@ -3,7 +3,7 @@ import { Leases } from "../gen/containerd/services/leases/v1_pb.ts";
 import { alreadyExists, invalidArgument, notFound, unimplemented } from "../lib/errors.ts";
 import { microseconds, parseLabels, timestamp } from "./database.ts";
 import { labelField, parseFilters } from "./filters.ts";
-import { checkIdentifier, checkLabels } from "./identifiers.ts";
+import { checkLabels } from "./identifiers.ts";
 import { namespaceOf, required, type Service, service } from "./service.ts";
 import { type State, touchNamespace } from "./state.ts";
 
@@ -28,7 +28,7 @@ export function leasesService(state: State): Service {
     create(request, call) {
       const namespace = namespaceOf(call);
       const { id, labels } = request;
-      checkIdentifier(id, "lease id");
+      if (id === "") throw invalidArgument("lease id must be provided");
       checkLabels(labels);
       const created = microseconds();
       db.transaction(() => {

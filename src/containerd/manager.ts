@@ -17,6 +17,8 @@ import { createOverlay } from "./snapshots/overlay.ts";
 import { snapshotsService } from "./snapshots/service.ts";
 import type { Snapshotter } from "./snapshots/snapshotter.ts";
 import { type Log, makeDirectory, type State } from "./state.ts";
+import { createKeeper } from "./tasks/keeper.ts";
+import { tasksService } from "./tasks/service.ts";
 import { introspectionService, versionService } from "./version.ts";
 
 export interface ManagerOptions {
@@ -26,6 +28,10 @@ export interface ManagerOptions {
   state: string;
   /** Address of the gRPC socket that this manager will be served on; shims are told it. */
   address?: string;
+  /** Program of the built-in shim, with arguments before the flags; default: this executable by the shim's name. */
+  shimBinary?: string[];
+  /** Namespaces whose shared shim is started ahead of need. */
+  warm?: string[];
   log?: Log;
 }
 
@@ -60,6 +66,8 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
   const images = createImageStore(state);
   const overlay = createOverlay(state);
   const snapshotters = new Map<string, Snapshotter>([[overlay.name, overlay]]);
+  const address = options.address ?? join(stateDirectory, "manager.sock");
+  const keeper = createKeeper(state, { shimBinary: options.shimBinary ?? shimProgram(), address });
   const services = [
     versionService(),
     introspectionService(root, serverId(db), pidNamespace()),
@@ -70,7 +78,10 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
     snapshotsService(state, snapshotters),
     leasesService(state),
     eventsService(state.events, closing.signal),
+    tasksService(state, keeper),
   ];
+  await keeper.start();
+  for (const namespace of options.warm ?? []) void keeper.shims.shared(namespace).catch(() => {});
   return {
     services,
     root,
@@ -81,11 +92,20 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
     events: state.events,
     async close() {
       closing.abort();
+      keeper.close();
       await overlay.cleanup();
       db.close();
       unlock();
     },
   };
+}
+
+/** The built-in shim is this very executable; run from source, it is Bun with the program's main file. */
+function shimProgram(): string[] {
+  const script = process.argv[1];
+  return import.meta.path.startsWith("/$bunfs/") || script === undefined
+    ? [process.execPath, "jubako-shim"]
+    : [process.execPath, join(import.meta.dirname, "../main.ts"), "jubako-shim"];
 }
 
 /** Two managers on one root would destroy each other's state. */
