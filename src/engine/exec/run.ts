@@ -1,0 +1,100 @@
+// Runs a further process in a container: from its streams to its exit status, with nothing left behind. Exec and health checks use it.
+import { create } from "@bufbuild/protobuf";
+import { AnySchema } from "@bufbuild/protobuf/wkt";
+import { Failure, messageOf } from "../../lib/errors.ts";
+import type { Process, Spec } from "../../oci/runtime-spec.ts";
+import { span } from "../../trace/index.ts";
+import type { Engine } from "../context.ts";
+import type { ContainerStreams } from "../io/streams.ts";
+
+const PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process";
+/** Output that is not at its end this long after the exit belongs to a process that outlived the one we started. */
+const DRAIN_MS = 2000;
+
+export interface RunOptions {
+  containerId: string;
+  execId: string;
+  process: Process;
+  streams: ContainerStreams;
+  stdin: boolean;
+  output: boolean;
+}
+
+export interface RunningExec {
+  pid: number;
+  /** The exit status, once the output was handed on too and the process was removed. */
+  exited: Promise<number>;
+}
+
+/** The running container's specification. */
+export async function containerSpec(engine: Engine, id: string): Promise<Spec> {
+  const { container } = await engine.manager.containers.get({ id });
+  return JSON.parse(Buffer.from(container!.spec!.value).toString()) as Spec;
+}
+
+/** The sentence of a process that could not be started, and the exit code that a shell would give. */
+export function execFailure(error: unknown): { failure: Failure; exitCode: number } {
+  const text = messageOf(error).replace(/^\[[a-z_]+\] /, "");
+  const message = text.startsWith("OCI runtime exec failed")
+    ? text
+    : `OCI runtime exec failed: exec failed: unable to start container process: ${text}: unknown`;
+  const missing = /executable file not found|no such file or directory/i.test(text);
+  const refused = missing || /permission denied|not a directory|is a directory|exec format error/i.test(text);
+  return { failure: new Failure(refused ? "InvalidArgument" : "Unknown", message, { cause: error }), exitCode: missing ? 127 : 126 };
+}
+
+/** Starts it; throws what the task service said where that failed, and leaves nothing then. */
+export async function runExec(engine: Engine, options: RunOptions): Promise<RunningExec> {
+  const { containerId, execId, process, streams } = options;
+  const { tasks } = engine.manager;
+  const terminal = process.terminal ?? false;
+  const io = engine.io.openExec(containerId, execId, streams, { stdin: options.stdin, output: options.output, terminal });
+  const target = { containerId, execId };
+  try {
+    await span("exec create", { container: containerId }, () =>
+      tasks.exec({
+        ...target,
+        stdin: io.stdin,
+        stdout: io.stdout,
+        stderr: io.stderr,
+        terminal,
+        spec: create(AnySchema, { typeUrl: PROCESS_TYPE, value: Buffer.from(JSON.stringify(process)) }),
+      }),
+    );
+  } catch (error) {
+    await io.release();
+    throw error;
+  }
+  const exit = tasks.wait(target);
+  exit.catch(() => {});
+  let pid: number;
+  try {
+    ({ pid } = await span("exec start", { container: containerId }, () => tasks.start(target)));
+  } catch (error) {
+    await tasks.deleteProcess(target).catch(() => {});
+    await io.release();
+    throw error;
+  }
+  io.started();
+
+  async function follow(): Promise<number> {
+    const { exitStatus } = await exit;
+    let timer: NodeJS.Timeout | undefined;
+    await Promise.race([
+      io.drained,
+      new Promise((resolve) => {
+        timer = setTimeout(resolve, DRAIN_MS);
+      }),
+    ]);
+    clearTimeout(timer);
+    // Nobody waits for these.
+    tasks
+      .deleteProcess(target)
+      .catch((error) => engine.log("debug", "exec process could not be removed", { container: containerId, error: messageOf(error) }));
+    io.release().catch((error) =>
+      engine.log("warn", "exec streams could not be removed", { container: containerId, error: messageOf(error) }),
+    );
+    return exitStatus;
+  }
+  return { pid, exited: follow() };
+}
