@@ -92,7 +92,7 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
     events: state.events,
     async close() {
       closing.abort();
-      keeper.close();
+      await keeper.close();
       await overlay.cleanup();
       db.close();
       unlock();

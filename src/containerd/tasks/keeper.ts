@@ -33,7 +33,7 @@ export interface KeeperOptions {
 export interface Keeper extends TaskKeeper {
   /** Listens for shims' events and finds the tasks again that an earlier manager left. */
   start(): Promise<void>;
-  close(): void;
+  close(): Promise<void>;
 }
 
 /** An exit that nobody published is published after this many milliseconds. */
@@ -244,9 +244,9 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
       });
       await restore();
     },
-    close() {
+    async close() {
       closing = true;
-      shims.close();
+      await shims.close((shim) => table.ofShim(shim).length === 0);
       server?.close();
       for (const socket of sockets) socket.destroy();
       rmSync(ttrpcAddress, { force: true });

@@ -45,7 +45,8 @@ export interface Shims {
   reconnect(namespace: string, address: string, bundle: string): Promise<Shim>;
   /** The program of a container's own shim, for its clean-up. */
   program(argv: string[], namespace: string, id: string, bundle: string, options?: Any): ShimProgram;
-  close(): void;
+  /** Ends the shared shims of namespaces that have no task (`idle`), and lets go of all others. */
+  close(idle: (shim: Shim) => boolean): Promise<void>;
 }
 
 const CONNECT_MS = 5000;
@@ -141,9 +142,13 @@ export function createShims(options: ShimOptions): Shims {
       const bootstrap = { address: address.replace(/^3 /, ""), version };
       return answers(connectTo(bootstrap, namespace, false, bundle), "");
     },
-    close() {
+    async close(idle) {
       closing = true;
-      for (const shim of [...open]) shim.disconnect();
+      const ending = [...open].map(async (shim) => {
+        if (shim.shared && idle(shim)) await shim.task.shutdown({ id: shim.namespace }, { timeoutMs: 1000 }).catch(() => {});
+        shim.disconnect();
+      });
+      await Promise.all(ending);
     },
   };
 }
