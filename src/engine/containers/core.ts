@@ -15,6 +15,18 @@ export interface Core {
 
 export const NEVER = "0001-01-01T00:00:00Z";
 
+/** The time as the API writes it: RFC 3339 with nanoseconds. */
+export function now(): string {
+  const microseconds = Math.round((performance.timeOrigin + performance.now()) * 1000);
+  const date = new Date(Math.floor(microseconds / 1000)).toISOString();
+  return `${date.slice(0, -1)}${String(microseconds % 1000).padStart(3, "0")}000Z`;
+}
+
+export function timeOf(timestamp: { seconds: bigint; nanos: number }): string {
+  const date = new Date(Number(timestamp.seconds) * 1000).toISOString();
+  return `${date.slice(0, 19)}.${String(timestamp.nanos).padStart(9, "0")}Z`;
+}
+
 /** Publishes what happened to a container, with Docker's attributes. */
 export function publish(core: Core, record: ContainerRecord, action: string, attributes: Record<string, string> = {}): void {
   const { events } = core.engine;

@@ -7,7 +7,7 @@ import { invalidArgument, notFound } from "../../lib/errors.ts";
 import { span } from "../../trace/index.ts";
 import type { ContainerRecord, ImageRecord } from "../context.ts";
 import { checkSettings } from "./check.ts";
-import { type Core, newState, publish } from "./core.ts";
+import { type Core, newState, now, publish } from "./core.ts";
 import { isCgroupV2, swapLimit } from "./host.ts";
 import { randomName } from "./names.ts";
 import { type CreateRequest, mergeWithImage } from "./settings.ts";
@@ -63,7 +63,7 @@ export async function createContainer(
   const record: ContainerRecord = {
     id,
     name: final,
-    created: new Date().toISOString(),
+    created: now(),
     path,
     args,
     config,

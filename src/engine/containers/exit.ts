@@ -1,11 +1,10 @@
 // What follows when a container's process has ended: its state, who waits, its network, its restart, its removal.
 
 import { rmSync } from "node:fs";
-import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { WaitResponse } from "../../gen/containerd/services/tasks/v1_pb.ts";
 import { messageOf } from "../../lib/errors.ts";
 import type { Entry } from "./book.ts";
-import { type Core, publish } from "./core.ts";
+import { type Core, now, publish, timeOf } from "./core.ts";
 
 /** Output that is not at its end this long after the exit belongs to a process that outlived its container's init. */
 const DRAIN_MS = 2000;
@@ -28,7 +27,7 @@ export function watchExit(core: Core, entry: Entry, wait: Promise<WaitResponse>)
         const { exitStatus, exitedAt } = await wait;
         if (entry.starting) await entry.starting.catch(() => {});
         if (!entry.record.state.Running) return;
-        await handleExit(core, entry, exitStatus, exitedAt ? timestampDate(exitedAt) : new Date());
+        await handleExit(core, entry, exitStatus, exitedAt ? timeOf(exitedAt) : now());
         return;
       } catch (error) {
         if (engine.signal.aborted) return;
@@ -39,7 +38,7 @@ export function watchExit(core: Core, entry: Entry, wait: Promise<WaitResponse>)
           (second) => !/not found|no running task/i.test(messageOf(second)),
         );
         if (!found) {
-          await handleExit(core, entry, LOST, new Date());
+          await handleExit(core, entry, LOST, now());
           return;
         }
         wait = engine.manager.tasks.wait({ containerId });
@@ -61,11 +60,11 @@ function withTimeout(work: Promise<unknown>, ms: number): Promise<unknown> {
   ]).finally(() => clearTimeout(timer));
 }
 
-export async function handleExit(core: Core, entry: Entry, status: number, at: Date): Promise<void> {
+export async function handleExit(core: Core, entry: Entry, status: number, at: string): Promise<void> {
   const { engine } = core;
   const { record } = entry;
   const { state } = record;
-  const ranMs = at.getTime() - Date.parse(state.StartedAt ?? "");
+  const ranMs = Date.parse(at) - Date.parse(state.StartedAt ?? "");
   engine.io.stopHealth(record.id);
   // What the task held is let go while its last output is read.
   const io = entry.io ?? engine.io.get(record.id);
@@ -76,7 +75,7 @@ export async function handleExit(core: Core, entry: Entry, status: number, at: D
   entry.io = undefined;
   rmSync(`${record.dir}/rootfs`, { force: true });
 
-  Object.assign(state, { Pid: 0, ExitCode: status, Paused: false, FinishedAt: at.toISOString(), OOMKilled: entry.oomKilled, Error: "" });
+  Object.assign(state, { Pid: 0, ExitCode: status, Paused: false, FinishedAt: at, OOMKilled: entry.oomKilled, Error: "" });
   const again = shouldRestart(core, entry);
   if (again) Object.assign(state, { Status: "restarting", Running: true, Restarting: true });
   else Object.assign(state, { Status: "exited", Running: false, Restarting: false });

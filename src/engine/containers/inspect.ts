@@ -1,5 +1,12 @@
 // GET /containers/{id}/json: everything about one container, each field present as Docker has it.
-import type { ContainerConfig, ContainerInspectResponse, ContainerState, DriverData, HostConfig, NetworkSettings } from "../../api/types.ts";
+import type {
+  ContainerConfig,
+  ContainerInspectResponse,
+  ContainerState,
+  DriverData,
+  HostConfig,
+  NetworkSettings,
+} from "../../api/types.ts";
 import type { ContainerRecord } from "../context.ts";
 import type { Core } from "./core.ts";
 import { protectedPaths } from "./spec/security.ts";

@@ -4,13 +4,12 @@
 import { readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { fromBinary } from "@bufbuild/protobuf";
-import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { TaskOOMSchema } from "../../gen/containerd/events_pb.ts";
 import { type Process, Status } from "../../gen/containerd/v1/types_pb.ts";
 import { messageOf } from "../../lib/errors.ts";
 import type { ContainerRecord } from "../context.ts";
 import type { Entry } from "./book.ts";
-import { type Core, publish } from "./core.ts";
+import { type Core, now, publish, timeOf } from "./core.ts";
 import { SNAPSHOT_OWNER } from "./create.ts";
 import { handleExit, shouldRestart, watchExit } from "./exit.ts";
 import { removeFiles } from "./remove.ts";
@@ -40,7 +39,7 @@ export async function recoverContainers(core: Core): Promise<void> {
   await engine.networks.restore(running.map(({ entry }) => entry.record));
   await Promise.all(running.map(({ entry, task }) => adopt(core, entry, task)));
   await Promise.all(ended.map(({ entry, task }) => settle(core, entry, task)));
-  await removeOrphans(core, known);
+  await removeOrphans(core);
   void startAgain(core);
 }
 
@@ -93,7 +92,7 @@ async function settle(core: Core, entry: Entry, task: Process | undefined): Prom
     return;
   }
   const status = stopped ? task.exitStatus : LOST;
-  const at = stopped && task.exitedAt ? timestampDate(task.exitedAt) : new Date();
+  const at = stopped && task.exitedAt ? timeOf(task.exitedAt) : now();
   entry.keep = true;
   await handleExit(core, entry, status, at);
   entry.keep = false;
@@ -102,10 +101,11 @@ async function settle(core: Core, entry: Entry, task: Process | undefined): Prom
 }
 
 /** Everything with our mark that no record knows. */
-async function removeOrphans(core: Core, tasks: Map<string, Process>): Promise<void> {
+async function removeOrphans(core: Core): Promise<void> {
   const { engine, book } = core;
   const { manager, config } = engine;
-  for (const id of tasks.keys()) {
+  for (const { id: own, containerId } of (await manager.tasks.list({})).tasks) {
+    const id = own || containerId;
     if (book.byId(id) || !isId(id)) continue;
     await manager.tasks.kill({ containerId: id, signal: 9, all: true }).catch(() => {});
     await manager.tasks.wait({ containerId: id }).catch(() => {});

@@ -8,7 +8,7 @@ import { conflict, invalidArgument, isKind, messageOf, unknown } from "../../lib
 import { span } from "../../trace/index.ts";
 import type { ContainerRecord, NetworkAttachment } from "../context.ts";
 import { type Entry, locked } from "./book.ts";
-import { type Core, NEVER, publish } from "./core.ts";
+import { type Core, NEVER, now, publish } from "./core.ts";
 import { watchExit } from "./exit.ts";
 import { findInit, hasApparmor, isCgroupV2 } from "./host.ts";
 import { accountFiles, type SnapshotMount } from "./rootfs.ts";
@@ -185,13 +185,13 @@ async function bringUp(core: Core, entry: Entry): Promise<void> {
       Error: failure.message,
     });
     core.book.save(entry);
-    if (record.hostConfig.AutoRemove && !entry.removing) void removeAfterFailure(core, entry, exitCode);
+    if (record.hostConfig.AutoRemove && !entry.removing) void removeAfterFailure(core, entry);
     throw failure;
   }
 }
 
 /** As dockerd does with --rm: who waits for the removal hears the exit code. */
-async function removeAfterFailure(core: Core, entry: Entry, _exitCode: number): Promise<void> {
+async function removeAfterFailure(core: Core, entry: Entry): Promise<void> {
   await core
     .remove(entry, { force: true, volumes: true })
     .catch((error) => core.engine.log("error", messageOf(error), { container: entry.record.id }));
@@ -216,7 +216,7 @@ export function setRunning(entry: Entry, pid: number): void {
     Pid: pid,
     ExitCode: 0,
     Error: "",
-    StartedAt: new Date().toISOString(),
+    StartedAt: now(),
   });
   record.stoppedByUser = false;
   entry.restart.startedAt = Date.now();
