@@ -56,9 +56,11 @@ export interface MainOptions {
 export async function main(argv: string[], options: MainOptions = {}): Promise<number> {
   let path = NAME;
   let usage = "[OPTIONS] COMMAND [ARG...]";
+  let words = argv;
   const clients: Client[] = [];
   try {
     const { values, args, changed } = parseFlags(globalFlags, argv, false);
+    words = args;
     if (values.version) {
       output.out(`Jubako version ${VERSION}, build ${process.env.JUBAKO_COMMIT ?? "unknown"}\n`);
       return 0;
@@ -85,7 +87,7 @@ export async function main(argv: string[], options: MainOptions = {}): Promise<n
     const cli = createCli(values, changed, parsed.changed, path, options, clients);
     return (await definition.run(cli, parsed.values as never, parsed.args)) ?? 0;
   } catch (error) {
-    if (error instanceof HelpAsked) return await help(argv.filter((word) => word !== "--help" && word !== "-h"));
+    if (error instanceof HelpAsked) return await help(words);
     return report(error, path, usage);
   } finally {
     for (const client of clients) client.close();

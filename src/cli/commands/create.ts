@@ -1,11 +1,20 @@
-import { any, command, StatusError } from "../command.ts";
+import { atLeast, command } from "../command.ts";
+import { createContainer, parseOrFail, withHelp } from "../container/create.ts";
+import { containerFlags } from "../container/options.ts";
 
 export default command({
-  use: "",
-  short: "",
-  args: any,
-  flags: {},
-  async run(cli) {
-    throw new StatusError(1, `${cli.path} is not there yet`);
+  use: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
+  short: "Create a new container",
+  args: atLeast(1),
+  flags: containerFlags,
+  interspersed: false,
+  async run(cli, flags, args) {
+    const parsed = parseOrFail(cli, flags, args);
+    try {
+      cli.out(`${await createContainer(cli, flags, parsed)}\n`);
+    } catch (error) {
+      throw withHelp(cli, error, 1);
+    }
+    return 0;
   },
 });
