@@ -13,6 +13,8 @@ import type { Runtime } from "./face.ts";
 
 export type { CgroupStats, CreateOptions, ExitRecord, ProcessIo, RootMount, RunningProcess, Runtime, RuntimeContainer } from "./face.ts";
 
+export { type Circumstances, resolveDockerSeccomp } from "./seccomp-profile.ts";
+
 export function createRuntime(): Runtime {
   return {
     create: async (options) => (await import("./container.ts")).createContainer(options),

@@ -80,7 +80,8 @@ export async function removeTrees(directories: string[], force: boolean, beforeK
       beforeKill();
       for (const pid of pids) kill(pid, 9);
     }
-    if (wait >= 50 && (waited += wait) > 2000) throw new Failure("Unknown", `cgroup ${left[0]} cannot be removed: it is still in use`);
+    waited += wait;
+    if (waited > 2000) throw new Failure("Unknown", `cgroup ${left[0]} cannot be removed: it is still in use`);
     await pause(wait);
   }
 }

@@ -66,7 +66,7 @@ export function hierarchies(): Hierarchies {
   return cached;
 }
 
-const unescape = (text: string) => text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+const unescaped = (text: string) => text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 
 /** From /proc/self/mountinfo and /proc/self/cgroup. v2 only where /sys/fs/cgroup itself is it: a hybrid host keeps its controllers in v1. */
 export function readHierarchies(mountinfo: string, cgroup: string): Hierarchies {
@@ -75,7 +75,7 @@ export function readHierarchies(mountinfo: string, cgroup: string): Hierarchies 
   for (const line of mountinfo.split("\n")) {
     const [left, right] = line.split(" - ");
     if (!left || !right) continue;
-    const mountPoint = unescape(left.split(" ")[4] ?? "");
+    const mountPoint = unescaped(left.split(" ")[4] ?? "");
     const [type, , options] = right.split(" ");
     if (type === "cgroup2" && mountPoint === "/sys/fs/cgroup") {
       version = 2;
