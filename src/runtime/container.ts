@@ -105,9 +105,11 @@ async function ended(pidfd: number): Promise<void> {
 }
 
 export async function createContainer(options: CreateOptions): Promise<RuntimeContainer> {
-  const { id, bundle, spec, io, state } = options;
-  const process = spec.process;
-  if (!process) throw new Failure("InvalidArgument", "config.json has no process");
+  const { id, bundle, io, state } = options;
+  if (!options.spec.process) throw new Failure("InvalidArgument", "config.json has no process");
+  // Whether there is a terminal is the caller's to say: it has to serve it.
+  const process: Process = { ...options.spec.process, terminal: io.terminal };
+  const spec: Spec = { ...options.spec, process };
   try {
     mkdirSync(state, { recursive: true, mode: 0o711 });
   } catch (error) {
@@ -136,9 +138,9 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
       },
       facts(),
     );
-    const init = await launch("jubako-keeper", plan, { ...process, terminal: io.terminal }, io, state, -1);
+    const init = await launch("jubako-keeper", plan, process, io, state, -1);
     done = true;
-    return runtimeContainer(saved, state, spec, init);
+    return runtimeContainer(saved, state, () => spec, init, []);
   } finally {
     if (!done) {
       await openCgroup(cgroup).remove(true);
@@ -147,15 +149,24 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
   }
 }
 
-function runtimeContainer(saved: ContainerState, state: string, spec: Spec, initKept: Kept): RuntimeContainer {
+/** `specOf` is asked only where a further process is started. */
+export function runtimeContainer(
+  saved: ContainerState,
+  state: string,
+  specOf: () => Spec,
+  initKept: Kept,
+  running: Iterable<RunningProcess>,
+): RuntimeContainer {
   const cgroup: Cgroup = openCgroup(saved.cgroup);
   const init = runningProcess(initKept, () => {});
-  const execs = new Set<RunningProcess>();
+  const execs = new Set<RunningProcess>(running);
   return {
     id: saved.id,
     init,
     async exec({ execId, process, io }) {
       const directory = `${state}/exec-${execId}`;
+      const spec = specOf();
+      if (readExit(`${state}/record`) !== undefined) throw failedPrecondition("cannot exec in a stopped container");
       mkdirSync(directory, { mode: 0o700 });
       let done = false;
       try {

@@ -47,7 +47,12 @@ export interface Kept {
 
 /** How the process ended, if it did; undefined while there is no record. */
 export function readExit(record: string): ExitRecord | undefined {
-  const bytes = readFileSync(record);
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(record);
+  } catch {
+    return undefined;
+  }
   if (bytes.length < RECORD.size) return undefined;
   const code = bytes.readInt32LE(RECORD.exit + 8);
   if (code === 0) return undefined;

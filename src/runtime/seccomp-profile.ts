@@ -61,10 +61,13 @@ function parse(profile: unknown): Profile {
   const candidate = profile as Profile;
   if (typeof candidate.defaultAction !== "string") throw invalidArgument("the seccomp profile has no defaultAction");
   if (candidate.architectures?.length && candidate.archMap?.length) {
-    throw invalidArgument("both 'architectures' and 'archMap' are specified in the seccomp profile, use either 'architectures' or 'archMap'");
+    throw invalidArgument(
+      "both 'architectures' and 'archMap' are specified in the seccomp profile, use either 'architectures' or 'archMap'",
+    );
   }
   for (const rule of candidate.syscalls ?? []) {
-    if (rule.name && rule.names?.length) throw invalidArgument("both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'");
+    if (rule.name && rule.names?.length)
+      throw invalidArgument("both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'");
     if (typeof rule.action !== "string") throw invalidArgument("a rule of the seccomp profile has no action");
   }
   return candidate;

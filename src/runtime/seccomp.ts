@@ -128,7 +128,11 @@ function load() {
       seccomp_export_bpf: { args: [ptr, i32], returns: i32 },
     }).symbols;
   } catch (error) {
-    throw new Failure("FailedPrecondition", "seccomp needs libseccomp.so.2 (Debian: apt-get install libseccomp2), which could not be loaded", { cause: error });
+    throw new Failure(
+      "FailedPrecondition",
+      "seccomp needs libseccomp.so.2 (Debian: apt-get install libseccomp2), which could not be loaded",
+      { cause: error },
+    );
   } finally {
     void cstring;
   }

@@ -1,0 +1,366 @@
+// Real containers of busybox, in process.
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import {
+  chmodSync,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { close, O_NONBLOCK, pipe, read } from "../linux/index.ts";
+import type { Process, Spec } from "../oci/runtime-spec.ts";
+import { hierarchies } from "./cgroups/index.ts";
+import { createRuntime, type ProcessIo, type RuntimeContainer, resolveDockerSeccomp } from "./index.ts";
+import { exampleSpec } from "./spec.ts";
+
+const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
+const possible = process.getuid?.() === 0 && busybox !== undefined;
+const real = test.skipIf(!possible);
+
+let work = "";
+let number = 0;
+const runtime = createRuntime();
+
+beforeAll(() => {
+  if (!possible) return;
+  work = mkdtempSync(`${tmpdir()}/jubako-runtime-test-`);
+  chmodSync(work, 0o755);
+  mkdirSync(`${work}/rootfs/bin`, { recursive: true });
+  mkdirSync(`${work}/rootfs/etc`);
+  copyFileSync(busybox!, `${work}/rootfs/bin/busybox`);
+  chmodSync(`${work}/rootfs/bin/busybox`, 0o755);
+  for (const name of [
+    "sh",
+    "cat",
+    "id",
+    "ls",
+    "sleep",
+    "true",
+    "tty",
+    "stty",
+    "mount",
+    "hostname",
+    "kill",
+    "head",
+    "grep",
+    "dd",
+    "wc",
+    "ps",
+  ]) {
+    symlinkSync("busybox", `${work}/rootfs/bin/${name}`);
+  }
+  writeFileSync(`${work}/rootfs/etc/passwd`, "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n");
+});
+afterAll(() => {
+  if (work) rmSync(work, { recursive: true, force: true });
+});
+
+function specOf(args: string[], change: (spec: Spec) => void = () => {}): Spec {
+  const spec = exampleSpec();
+  spec.process!.args = args;
+  spec.process!.terminal = false;
+  spec.process!.env = ["PATH=/bin"];
+  spec.root = { path: `${work}/rootfs` };
+  change(spec);
+  return spec;
+}
+
+interface Made {
+  container: RuntimeContainer;
+  output: () => string;
+  end: () => Promise<void>;
+  state: string;
+}
+
+function ioOf(write: number): ProcessIo {
+  return { stdin: -1, stdout: write, stderr: write, terminal: false, hold: [], holdStdin: -1 };
+}
+
+function drain(fd: number): string {
+  const chunks: Buffer[] = [];
+  for (;;) {
+    const buffer = Buffer.alloc(65536);
+    const n = read(fd, buffer);
+    if (!n) return Buffer.concat(chunks).toString();
+    chunks.push(buffer.subarray(0, n));
+  }
+}
+
+async function make(spec: Spec): Promise<Made> {
+  const id = `jubako-test-${process.pid}-${number++}`;
+  const bundle = `${work}/${id}`;
+  mkdirSync(bundle);
+  writeFileSync(`${bundle}/config.json`, JSON.stringify(spec));
+  const out = pipe(O_NONBLOCK);
+  const state = `${bundle}/state`;
+  try {
+    const container = await runtime.create({ id, bundle, spec, rootfs: [], io: ioOf(out.write), state });
+    return {
+      container,
+      state,
+      output: () => drain(out.read),
+      end: async () => {
+        await container.delete(true);
+        close(out.read);
+      },
+    };
+  } catch (error) {
+    close(out.read);
+    throw error;
+  } finally {
+    close(out.write);
+  }
+}
+
+async function run(spec: Spec): Promise<{ status: number; output: string }> {
+  const { container, output, end } = await make(spec);
+  await container.init.start();
+  const { status } = await container.init.exited;
+  const text = output();
+  await end();
+  return { status, output: text };
+}
+
+const fdCount = () => readdirSync("/proc/self/fd").length;
+
+real("a program runs in its own namespaces with what the specification promises, and nothing stays behind", async () => {
+  await run(specOf(["true"]));
+  await Bun.sleep(20);
+  const before = fdCount();
+  const { status, output } = await run(
+    specOf(["sh", "-c", "echo pid $$; hostname; ls /dev; echo $HOME; id; cat /proc/self/cgroup; ls /proc/self/fd; exit 7"], (spec) => {
+      spec.hostname = "box";
+      spec.process!.user = { uid: 1000, gid: 1000, additionalGids: [7] };
+    }),
+  );
+  expect(status).toBe(7);
+  const lines = output.split("\n");
+  expect(lines[0]).toBe("pid 1");
+  expect(lines[1]).toBe("box");
+  for (const name of ["null", "zero", "full", "random", "urandom", "tty", "pts", "shm", "mqueue", "fd", "stdin", "ptmx"])
+    expect(lines).toContain(name);
+  expect(lines).toContain("/home/ann");
+  expect(lines).toContain("uid=1000(ann) gid=1000 groups=7");
+  expect(lines.filter((line) => /^\d+$/.test(line))).toEqual(["0", "1", "2", "3"]);
+  expect(fdCount()).toBe(before);
+  for (const mount of hierarchies().mounts.values())
+    expect(readdirSync(mount).filter((name) => name.includes(`jubako-test-${process.pid}`))).toEqual([]);
+});
+
+real("programs that are not there or cannot be run fail at creation, in runc's words, and leave nothing", async () => {
+  await run(specOf(["true"]));
+  await Bun.sleep(20);
+  const before = fdCount();
+  await expect(make(specOf(["nope"]))).rejects.toThrow('exec: "nope": executable file not found in $PATH');
+  await expect(make(specOf(["/nope"]))).rejects.toThrow('exec: "/nope": stat /nope: no such file or directory');
+  await expect(make(specOf(["/etc/passwd"]))).rejects.toThrow('exec: "/etc/passwd": permission denied');
+  const bad = specOf(["true"], (spec) => {
+    spec.mounts = [...spec.mounts!, { destination: "/mnt", type: "nosuchfs", source: "x" }];
+  });
+  await expect(make(bad)).rejects.toThrow("mount nosuchfs on /mnt: ENODEV");
+  await Bun.sleep(20);
+  expect(fdCount()).toBe(before);
+  expect(readdirSync(work).flatMap((name) => (existsSync(`${work}/${name}/state`) ? [name] : []))).toEqual([]);
+});
+
+real("masked, read-only and bind-mounted paths", async () => {
+  writeFileSync(`${work}/hosts`, "127.0.0.1 here\n");
+  const { output } = await run(
+    specOf(
+      [
+        "sh",
+        "-c",
+        "cat /etc/hosts; cat /proc/timer_list | wc -c; ls /proc/acpi | wc -l; echo 1 > /proc/sys/kernel/printk; echo x > /etc/hosts; echo y > /new",
+      ],
+      (spec) => {
+        spec.root!.readonly = true;
+        spec.mounts = [
+          ...spec.mounts!,
+          { destination: "/etc/hosts", type: "bind", source: `${work}/hosts`, options: ["rbind", "ro", "rprivate"] },
+        ];
+      },
+    ),
+  );
+  expect(output).toStartWith("127.0.0.1 here\n0\n0\n");
+  expect(output.match(/Read-only file system/g)?.length).toBe(3);
+});
+
+real("a symlink in the image does not lead a mount out of the root", async () => {
+  const outside = mkdtempSync(`${tmpdir()}/jubako-runtime-outside-`);
+  rmSync(`${work}/rootfs/trap`, { force: true });
+  symlinkSync(outside, `${work}/rootfs/trap`);
+  const { status } = await run(
+    specOf(["true"], (spec) => {
+      spec.mounts = [...spec.mounts!, { destination: "/data", type: "tmpfs", source: "tmpfs" }];
+    }),
+  );
+  expect(status).toBe(0);
+  const trapped = specOf(["true"], (spec) => {
+    spec.mounts = [...spec.mounts!, { destination: "/trap/inner", type: "tmpfs", source: "tmpfs" }];
+  });
+  await run(trapped).catch(() => undefined);
+  expect(readdirSync(outside)).toEqual([]);
+  rmSync(outside, { recursive: true });
+  rmSync(`${work}/rootfs/trap`);
+});
+
+real("seccomp with and without no_new_privs, capabilities, rlimits", async () => {
+  for (const noNewPrivileges of [false, true]) {
+    const { output } = await run(
+      specOf(["sh", "-c", "grep -E 'CapEff|NoNewPrivs|Seccomp:' /proc/self/status; ulimit -n; mount -t tmpfs x /mnt 2>&1"], (spec) => {
+        spec.process!.noNewPrivileges = noNewPrivileges;
+        spec.process!.rlimits = [{ type: "RLIMIT_NOFILE", soft: 100, hard: 200 }];
+        spec.linux!.seccomp = resolveDockerSeccomp(undefined, { capabilities: spec.process!.capabilities!.bounding! });
+      }),
+    );
+    expect(output).toContain("CapEff:\t0000000020000420");
+    expect(output).toContain(`NoNewPrivs:\t${noNewPrivileges ? 1 : 0}`);
+    expect(output).toContain("Seccomp:\t2");
+    expect(output).toContain("\n100\n");
+  }
+});
+
+real("limits of memory and processes hold, and the OOM kill is told", async () => {
+  const { container, end } = await make(
+    specOf(["sh", "-c", "head -c 100m /dev/zero | dd bs=100M count=1 of=/dev/null iflag=fullblock"], (spec) => {
+      spec.linux!.resources = { ...spec.linux!.resources, memory: { limit: 16 << 20 }, pids: { limit: 50 } };
+    }),
+  );
+  let told = 0;
+  const stop = container.onOom(() => told++);
+  expect(container.stats().memory?.limit).toBe(16 << 20);
+  expect(container.stats().pids?.limit).toBe(50);
+  await container.init.start();
+  await container.init.exited;
+  await Bun.sleep(20);
+  expect(told).toBeGreaterThan(0);
+  stop();
+  await end();
+});
+
+async function exec(container: RuntimeContainer, process: Partial<Process>): Promise<{ status: number; output: string }> {
+  const out = pipe(O_NONBLOCK);
+  const execId = `e${number++}`;
+  try {
+    const running = await container.exec({ execId, process: { cwd: "/", env: ["PATH=/bin"], ...process }, io: ioOf(out.write) });
+    close(out.write);
+    out.write = -1;
+    await running.start();
+    const { status } = await running.exited;
+    const output = drain(out.read);
+    running.release();
+    return { status, output };
+  } finally {
+    close(out.read);
+    close(out.write);
+  }
+}
+
+real("exec joins the container; pause, resume, signals", async () => {
+  const { container, end } = await make(
+    specOf(["sleep", "100"], (spec) => {
+      spec.hostname = "there";
+    }),
+  );
+  await container.init.start();
+  const { status, output } = await exec(container, {
+    args: ["sh", "-c", "hostname; ps; cat /proc/self/cgroup; exit 5"],
+    user: { uid: 0, gid: 0 },
+  });
+  expect(status).toBe(5);
+  expect(output).toStartWith("there\n");
+  expect(output).toContain("sleep 100");
+  expect(output).toContain(container.id);
+  await expect(exec(container, { args: ["nope"] })).rejects.toThrow('exec: "nope": executable file not found in $PATH');
+  await container.pause();
+  expect(readFileSync(`/proc/${container.init.pid}/stat`, "latin1")).toMatch(/\) [DS] /);
+  await container.resume();
+  expect(container.pids()).toEqual([container.init.pid]);
+  await expect(container.delete()).rejects.toThrow("not stopped");
+  expect(container.init.signal(9)).toBe(true);
+  expect(await container.init.exited).toMatchObject({ status: 137 });
+  expect(container.init.signal(9)).toBe(false);
+  await end();
+});
+
+real("a terminal: controlling, sized, of the user; resize arrives", async () => {
+  const spec = specOf(["sh", "-c", "tty; stty size; read x; stty size"], (s) => {
+    s.process!.consoleSize = { height: 33, width: 77 };
+  });
+  const id = `jubako-test-${process.pid}-tty`;
+  const io: ProcessIo = { stdin: -1, stdout: -1, stderr: -1, terminal: true, hold: [], holdStdin: -1 };
+  const container = await runtime.create({ id, bundle: work, spec, rootfs: [], io, state: `${work}/tty-state` });
+  const { terminal } = container.init;
+  await container.init.start();
+  let text = "";
+  const until = async (wanted: string) => {
+    for (let i = 0; i < 200 && !text.includes(wanted); i++) {
+      const buffer = Buffer.alloc(1000);
+      try {
+        const n = read(terminal!, buffer);
+        if (n) text += buffer.toString("utf8", 0, n);
+      } catch {
+        return; // EIO: the last slave was closed
+      }
+      await Bun.sleep(5);
+    }
+  };
+  await until("33 77");
+  container.init.resize(100, 40);
+  const { write } = await import("../linux/index.ts");
+  write(terminal!, Buffer.from("\n"));
+  await until("40 100");
+  expect(text).toContain("/dev/pts/0\r\n33 77");
+  expect(text).toContain("40 100");
+  expect((await container.init.exited).status).toBe(0);
+  await container.delete();
+});
+
+real("another process of ours adopts: created, running, ended, with its execs", async () => {
+  const started = await make(specOf(["sleep", "100"]));
+  await started.container.init.start();
+  const created = await make(specOf(["sh", "-c", "echo late; exit 3"]));
+  const ended = await make(specOf(["sh", "-c", "exit 4"]));
+  await ended.container.init.start();
+  await ended.container.init.exited;
+  const out = pipe();
+  const running = await started.container.exec({ execId: "side", process: { cwd: "/", args: ["/bin/sleep", "99"] }, io: ioOf(out.write) });
+  await running.start();
+
+  const first = await runtime.adopt(started.container.id, started.state);
+  expect(first?.container.init.pid).toBe(started.container.init.pid);
+  expect([...first!.execs.keys()]).toEqual(["side"]);
+  expect(await exec(first!.container, { args: ["hostname"] })).toMatchObject({ status: 0 });
+  first!.execs.get("side")!.signal(15);
+  expect(await first!.execs.get("side")!.exited).toMatchObject({ status: 143 });
+  const second = await runtime.adopt(created.container.id, created.state);
+  await second!.container.init.start();
+  expect(await second!.container.init.exited).toMatchObject({ status: 3 });
+  expect(created.output()).toBe("late\n");
+  const third = await runtime.adopt(ended.container.id, ended.state);
+  expect(await third!.container.init.exited).toMatchObject({ status: 4 });
+
+  await first!.container.delete(true);
+  await second!.container.delete();
+  await third!.container.delete();
+  for (const made of [started, created, ended]) await made.end();
+  close(out.read);
+  close(out.write);
+  expect(await runtime.adopt("gone", `${work}/gone`)).toBeUndefined();
+});
+
+real("a keeper's death ends its container, and a successor finds it so", async () => {
+  const { container, state, end } = await make(specOf(["sleep", "100"]));
+  await container.init.start();
+  process.kill(container.init.keeper, 9);
+  expect(await container.init.exited).toMatchObject({ status: 137 });
+  expect(await runtime.adopt(container.id, state)).toBeUndefined();
+  expect(existsSync(state)).toBe(false);
+  await end();
+});
