@@ -5,6 +5,7 @@ import { messageOf, unimplemented } from "../lib/errors.ts";
 import type { Engine, EngineConfig, Manager } from "./context.ts";
 import { pingRoutes } from "./ping.ts";
 import type { Route } from "./route.ts";
+import { singleRoutes } from "./single.ts";
 import { metaValue, openStore } from "./store.ts";
 import { traceRoutes } from "./trace.ts";
 
@@ -21,41 +22,26 @@ interface ResourceModule {
   /** Before the first request is served. */
   recover?(engine: Engine): Promise<void>;
   shutdown?(engine: Engine): Promise<void>;
-  [name: string]: unknown;
 }
 
-/** Folders, and under which name the engine has their face; "" for those that only have routes. */
-const RESOURCES: [folder: string, face: "events" | "io" | "images" | "networks" | "volumes" | "containers" | ""][] = [
-  ["events", "events"],
-  ["images", "images"],
-  ["volumes", "volumes"],
-  ["networks", "networks"],
-  ["io", "io"],
-  ["containers", "containers"],
-  ["exec", ""],
-  ["attach", ""],
-  ["logs", ""],
-  ["archive", ""],
-  ["stats", ""],
-  ["health", ""],
-  ["system", ""],
-];
-
-/** Stands where a resource is missing: each use says so. */
+/** Stands where a face is not made yet: a resource that reaches for another one while it is being made hears so. */
 function absent(name: string): never {
   const refuse = () => {
-    throw unimplemented(`Jubako has no ${name} in this build`);
+    throw unimplemented(`${name} is used before it was made`);
   };
   return new Proxy(refuse, {
     get: (_, property) => (property === "then" ? undefined : absent(`${name}.${String(property)}`)),
   }) as never;
 }
 
-async function importResource(folder: string): Promise<ResourceModule | undefined> {
+/** Resources of routes only. */
+const OTHERS = ["archive", "stats", "top", "system"];
+
+async function importResource(folder: string): Promise<ResourceModule[]> {
   try {
-    return (await import(`./${folder}/index.ts`)) as ResourceModule;
+    return [(await import(`./${folder}/index.ts`)) as ResourceModule];
   } catch (error) {
-    if (/Cannot find module/.test(String(error)) && String(error).includes(`${folder}/index.ts`)) return undefined;
+    if (/Cannot find module/.test(String(error)) && String(error).includes(`${folder}/index.ts`)) return [];
     throw error;
   }
 }
@@ -112,26 +98,39 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
     log: createLog(config.debug),
   };
   engine.manager = await openManager(config, engine.log);
-  const hooks: ResourceModule[] = [];
-  const routes: Route[] = [...pingRoutes(engine), ...traceRoutes(engine)];
-  for (const [folder, face] of RESOURCES) {
-    const module = await importResource(folder);
-    if (!module) continue;
-    const create = Object.entries(module).find(([name, value]) => /^create[A-Z]/.test(name) && typeof value === "function")?.[1] as
-      | ((engine: Engine) => unknown)
-      | undefined;
-    if (create && face) (engine as unknown as Record<string, unknown>)[face] = await create(engine);
-    hooks.push(module);
-    if (module.routes) routes.push(...module.routes(engine));
-  }
+  const [events, images, volumes, networks, io, containers, exec, attach, logs] = await Promise.all([
+    import("./events/index.ts"),
+    import("./images/index.ts"),
+    import("./volumes/index.ts"),
+    import("./networks/index.ts"),
+    import("./io/index.ts"),
+    import("./containers/index.ts"),
+    import("./exec/index.ts"),
+    import("./attach/index.ts"),
+    import("./logs/index.ts"),
+  ]);
+  engine.events = events.createEvents(engine);
+  engine.images = images.createImages(engine);
+  engine.volumes = volumes.createVolumes(engine);
+  engine.networks = networks.createNetworks(engine);
+  engine.io = io.createIo(engine);
+  engine.containers = containers.createContainers(engine);
+  const others = (await Promise.all(OTHERS.map(importResource))).flat();
+  const modules: ResourceModule[] = [events, images, volumes, networks, containers, exec, attach, logs, ...others];
+  const routes = [
+    ...pingRoutes(engine),
+    ...singleRoutes(),
+    ...traceRoutes(engine),
+    ...modules.flatMap((each) => each.routes?.(engine) ?? []),
+  ];
   return {
     engine,
     routes,
     async recover() {
-      for (const module of hooks) await module.recover?.(engine);
+      for (const module of modules) await module.recover?.(engine);
     },
     async shutdown() {
-      for (const module of hooks.reverse()) await module.shutdown?.(engine);
+      for (const module of modules.toReversed()) await module.shutdown?.(engine);
       ending.abort();
       await Promise.resolve()
         .then(() => engine.manager.close())

@@ -22,6 +22,7 @@ const MISSING: [methods: string, pattern: RegExp, feature: string][] = [
   ["GET|POST|PUT|DELETE", /^\/volumes(\/.*)?$/, "volumes"],
   ["GET|POST|DELETE", /^\/networks(\/.*)?$/, "networks"],
   ["GET|POST|DELETE", /^\/plugins(\/.*)?$/, "plugins"],
+  ["POST", /^\/swarm\/(init|join)$/, "swarm mode"],
   ["GET|POST|DELETE", /^\/(swarm|nodes|services|tasks|secrets|configs)(\/.*)?$/, "swarm mode"],
   ["GET", /^\/(info|events|system\/df)$/, "system information"],
 ];

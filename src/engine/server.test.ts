@@ -126,7 +126,7 @@ test("a failure becomes its status with a message", async () => {
   expect(text).toStartWith("HTTP/1.1 409 Conflict");
   expect(text).toEndWith('{"message":"name \\"/x\\" is taken"}\n');
   expect(await talk(["GET /build HTTP/1.1\r\n\r\n"])).toStartWith("HTTP/1.1 404");
-  expect(await talk(["GET /swarm HTTP/1.1\r\n\r\n"])).toStartWith("HTTP/1.1 501");
+  expect(await talk(["POST /swarm/init HTTP/1.1\r\n\r\n"])).toStartWith("HTTP/1.1 501");
 });
 
 test("JSON bodies: whole, chunked, malformed, of a wrong type, awaited with 100-continue", async () => {

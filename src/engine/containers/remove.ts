@@ -43,7 +43,7 @@ async function takeAway(core: Core, entry: Entry, volumes: boolean): Promise<voi
     book.remove(entry);
   });
   publish(core, record, "destroy");
-  for (const waiter of [...entry.waiters]) waiter.removed(record.state.ExitCode ?? 0, record.state.Error ?? "");
+  for (const waiter of [...entry.waiters]) waiter.removed(record.state.ExitCode ?? 0, "");
   void removeFiles(core, record.id, record.snapshotKey, record.dir);
 }
 

@@ -65,8 +65,9 @@ async function specOf(core: Core, record: ContainerRecord, rootfs: SnapshotMount
   if (security.apparmor && security.apparmor !== "unconfined" && !hasApparmor()) throw unknown("AppArmor is not enabled on this host");
   const pid = joined(core, hostConfig.PidMode);
   const ipc = joined(core, hostConfig.IpcMode);
-  if (ipc?.hostConfig.IpcMode === "private")
-    throw conflict(`cannot join the ipc namespace of container ${ipc.name}: it is private; use --ipc shareable there`);
+  if (ipc && ipc.hostConfig.IpcMode !== "shareable" && ipc.hostConfig.IpcMode !== "host") {
+    throw unknown(`can't join IPC of container ${ipc.id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)`);
+  }
   const wantsInit = hostConfig.Init ?? engine.config.init;
   const initPath = wantsInit ? findInit(engine.config.initBinary) : undefined;
   if (wantsInit && !initPath) {
@@ -90,7 +91,6 @@ async function specOf(core: Core, record: ContainerRecord, rootfs: SnapshotMount
       points,
       shmSize: hostConfig.ShmSize || engine.config.defaultShmSize,
       shmPath: ipc ? `/proc/${ipc.state.Pid}/root/dev/shm` : hostConfig.IpcMode === "host" ? "/dev/shm" : undefined,
-      mqueuePath: ipc ? `/proc/${ipc.state.Pid}/root/dev/mqueue` : hostConfig.IpcMode === "host" ? "/dev/mqueue" : undefined,
       initPath,
     },
     pidOf: { pid: pid?.state.Pid, ipc: ipc?.state.Pid },

@@ -19,16 +19,11 @@ const DEFAULT = "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SE
 
 let known: string[] | undefined;
 
-/** The capabilities that this kernel has. */
+/** The capabilities that this kernel has, and that this process may give: those of its own bounding set. */
 function ofKernel(): string[] {
   if (!known) {
-    let last = ALL.length - 1;
-    try {
-      last = Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8"));
-    } catch {
-      // without /proc: all that we know
-    }
-    known = ALL.slice(0, last + 1);
+    const bounding = BigInt(`0x${/^CapBnd:\s*([0-9a-f]+)$/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0"}`);
+    known = ALL.filter((_, number) => (bounding >> BigInt(number)) & 1n);
   }
   return known;
 }

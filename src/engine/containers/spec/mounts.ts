@@ -11,8 +11,6 @@ export interface MountInput {
   shmSize: number;
   /** Bound at /dev/shm instead of an own tmpfs: of another container or the host. */
   shmPath: string | undefined;
-  /** Bound at /dev/mqueue likewise. */
-  mqueuePath: string | undefined;
   writableCgroups: boolean;
   /** The host's init program, bound at /sbin/docker-init. */
   initPath: string | undefined;
@@ -36,9 +34,8 @@ function kernelMounts(input: MountInput): Mount[] {
       source: "cgroup",
       options: [...(privileged || input.writableCgroups ? [] : ["ro"]), "nosuid", "noexec", "nodev"],
     },
-    input.mqueuePath
-      ? { destination: "/dev/mqueue", type: "bind", source: input.mqueuePath, options: ["bind"] }
-      : { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
+    // Shows the queues of the IPC namespace that the container is in, also where that is the host's or another container's.
+    { destination: "/dev/mqueue", type: "mqueue", source: "mqueue", options: ["nosuid", "noexec", "nodev"] },
   ];
   if (input.host.IpcMode !== "none") {
     mounts.push(

@@ -87,7 +87,7 @@ function input(hostConfig: HostConfig, mounts: Partial<SpecInput["mounts"]> = {}
       resolvConfPath: "/d/resolv.conf",
       hostnamePath: "/d/hostname",
     },
-    mounts: { points: [], shmSize: 67108864, shmPath: undefined, mqueuePath: undefined, initPath: undefined, ...mounts },
+    mounts: { points: [], shmSize: 67108864, shmPath: undefined, initPath: undefined, ...mounts },
     pidOf: { pid: undefined, ipc: undefined },
     hostname: "c0ffee",
     cgroupsPath: "/jubako/c0ffee",
