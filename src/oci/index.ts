@@ -14,7 +14,11 @@
 export * from "./digest.ts";
 export * from "./image-config.ts";
 export { type ApplyOptions, applyLayer } from "./layer/apply.ts";
+export { type Compression, detectCompression } from "./layer/decode.ts";
 export { createProgress, type Progress } from "./layer/progress.ts";
+export { scanTar } from "./layer/scan.ts";
+export type { TarEntry } from "./layer/tar-reader.ts";
+export { TAR_END, type TarHeader, tarEntry, tarHeader, tarOf, tarPadding } from "./layer/tar-writer.ts";
 export type { Unpacked } from "./layer/unpack.ts";
 export * from "./manifest.ts";
 export * from "./platform.ts";

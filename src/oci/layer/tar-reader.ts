@@ -34,6 +34,8 @@ export interface TarReader {
   push(buffer: Uint8Array, offset: number, length: number): void;
   /** InvalidArgument where the archive ends inside an entry. */
   end(): void;
+  /** The two blocks of zeros that end an archive came. */
+  readonly ended: boolean;
 }
 
 const BLOCK = 512;
@@ -276,6 +278,9 @@ export function createTarReader(sink: TarSink): TarReader {
 
   return {
     push,
+    get ended() {
+      return zeroBlocks >= 2;
+    },
     end() {
       if (zeroBlocks < 2 && (data > 0 || carried > 0 || meta || inEntry || pax.size > 0 || longName !== undefined))
         throw invalidArgument("tar: unexpected EOF (the archive is truncated)");

@@ -1,0 +1,85 @@
+// The uploaded archive of `docker load`, taken apart: each file of the tar is found again by its name. The tar is kept as one spooled file (decompressed where
+// it came compressed); entries are ranges of it, so that nothing is copied twice.
+import { open } from "node:fs/promises";
+import { posix } from "node:path";
+import type { Readable } from "node:stream";
+import { createGunzip, createZstdDecompress } from "node:zlib";
+import { invalidArgument } from "../../lib/errors.ts";
+import { detectCompression, scanTar } from "../../oci/index.ts";
+import { filePieces, type Spool, spoolFile } from "./spool.ts";
+
+export interface ArchiveFile {
+  offset: number;
+  size: number;
+}
+
+export interface Archive {
+  has(name: string): boolean;
+  /** Where a file's bytes are; a link inside the archive is followed. InvalidArgument where it is not there. */
+  find(name: string): ArchiveFile;
+  /** A whole file of at most `limit` bytes. */
+  read(name: string, limit: number): Promise<Uint8Array>;
+  pieces(file: ArchiveFile, offset?: number): AsyncIterable<Uint8Array>;
+}
+
+const MAX_FILES = 50_000;
+
+function decompressed(stream: Readable, head: Uint8Array): AsyncIterable<Uint8Array> {
+  const compression = detectCompression(head);
+  if (compression === "none") return stream;
+  const decoder = compression === "gzip" ? createGunzip() : createZstdDecompress();
+  stream.on("error", (error) => decoder.destroy(error));
+  return stream.pipe(decoder);
+}
+
+/** Looks at the first bytes of a stream without losing them. */
+async function peek(stream: Readable): Promise<Uint8Array> {
+  for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
+    const bytes = chunk as Buffer;
+    stream.unshift(bytes);
+    return bytes.subarray(0, 8);
+  }
+  return new Uint8Array(8);
+}
+
+export async function openArchive(body: Readable, spool: Spool, signal: AbortSignal): Promise<Archive> {
+  const path = spool.path("archive.tar");
+  await spoolFile(path, decompressed(body, await peek(body)), signal);
+  const files = new Map<string, ArchiveFile>();
+  const links = new Map<string, string>();
+  const handle = await open(path, "r");
+  try {
+    await scanTar(handle, (entry, offset) => {
+      if (files.size + links.size >= MAX_FILES) throw invalidArgument(`archive has more than ${MAX_FILES} files`);
+      const name = posix.normalize(entry.name).replace(/^(\.?\/)+/, "");
+      if (entry.type === "file") files.set(name, { offset, size: entry.size });
+      else if (entry.type === "symlink") links.set(name, posix.normalize(posix.join(posix.dirname(name), entry.linkname)));
+      else if (entry.type === "link") links.set(name, posix.normalize(entry.linkname));
+    });
+  } finally {
+    await handle.close();
+  }
+  const find = (name: string): ArchiveFile => {
+    let at = posix.normalize(name);
+    for (let hops = 0; hops < 10; hops++) {
+      const file = files.get(at);
+      if (file) return file;
+      const next = links.get(at);
+      if (next === undefined) break;
+      at = next;
+    }
+    throw invalidArgument(`open ${name}: no such file or directory in the archive`);
+  };
+  return {
+    has: (name) => files.has(name) || links.has(name),
+    find,
+    async read(name, limit) {
+      const file = find(name);
+      if (file.size > limit) throw invalidArgument(`${name} is ${file.size} bytes long; the limit is ${limit}`);
+      const chunks: Uint8Array[] = [];
+      for await (const piece of filePieces(path, file.offset, file.size)) chunks.push(piece);
+      return Buffer.concat(chunks);
+    },
+    pieces: (file, offset = 0) => filePieces(path, file.offset + offset, file.size - offset),
+  };
+}

@@ -1,0 +1,191 @@
+// Content through the manager's service, as containerd's own client does it: blobs as a whole, blobs written from a stream (resumed where an earlier
+// attempt ended), labels that keep a tree of content together, leases that keep what nothing refers to yet.
+
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { WriteAction, type WriteContentRequestSchema } from "../../gen/containerd/services/content/v1_pb.ts";
+import { isKind, notFound, resourceExhausted } from "../../lib/errors.ts";
+import { type Descriptor, digestOf } from "../../oci/index.ts";
+import type { Manager } from "../context.ts";
+
+type Request = MessageInitShape<typeof WriteContentRequestSchema>;
+
+const PIECE = 512 << 10;
+
+/** Call options that put what is made under a lease. */
+export interface Lease {
+  id: string;
+  headers: Record<string, string>;
+}
+
+/** The kind of an error of the manager, in memory or over a socket. */
+export function isMissing(error: unknown): boolean {
+  return isKind(error, "NotFound") || (error instanceof ConnectError && error.code === Code.NotFound);
+}
+export function isThere(error: unknown): boolean {
+  return isKind(error, "AlreadyExists") || (error instanceof ConnectError && error.code === Code.AlreadyExists);
+}
+function isBusy(error: unknown): boolean {
+  return isKind(error, "Unavailable") || (error instanceof ConnectError && error.code === Code.Unavailable);
+}
+
+let leases = 0;
+
+/** Runs `work` with a lease: what it makes is kept until it ends, and at most a day should this process die. */
+export async function withLease<T>(manager: Manager, work: (lease: Lease) => Promise<T>): Promise<T> {
+  const id = `jubako-${process.pid}-${Date.now()}-${++leases}`;
+  const expire = new Date(Date.now() + 24 * 3600_000).toISOString().replace(/\.\d+Z$/, "Z");
+  await manager.leases.create({ id, labels: { "containerd.io/gc.expire": expire } });
+  try {
+    return await work({ id, headers: { "containerd-lease": id } });
+  } finally {
+    await manager.leases.delete({ id }).catch(() => {});
+  }
+}
+
+/** A whole blob; NotFound where it is not there, ResourceExhausted where it is longer than `limit`. */
+export async function readBlob(manager: Manager, digest: string, limit: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  try {
+    for await (const { data } of manager.content.read({ digest })) {
+      length += data.length;
+      if (length > limit) throw resourceExhausted(`content ${digest} is longer than ${limit} bytes`);
+      chunks.push(data);
+    }
+  } catch (error) {
+    throw isMissing(error) ? notFound(`content ${digest} is not there`, error) : error;
+  }
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
+}
+
+export async function* streamBlob(manager: Manager, digest: string): AsyncGenerator<Uint8Array, void> {
+  for await (const { data } of manager.content.read({ digest })) yield data;
+}
+
+export async function hasBlob(manager: Manager, digest: string): Promise<boolean> {
+  return manager.content.info({ digest }).then(
+    () => true,
+    (error: unknown) => {
+      if (isMissing(error)) return false;
+      throw error;
+    },
+  );
+}
+
+/** Sets labels of content, leaving others as they are. */
+export async function labelBlob(manager: Manager, digest: string, labels: Record<string, string>): Promise<void> {
+  const paths = Object.keys(labels).map((key) => `labels.${key}`);
+  if (paths.length) await manager.content.update({ info: { digest, labels }, updateMask: { paths } });
+}
+
+export interface WriteOptions {
+  descriptor: Pick<Descriptor, "digest" | "size">;
+  labels: Record<string, string>;
+  lease: Lease;
+  signal?: AbortSignal | undefined;
+  /** So many bytes of the blob are there. */
+  onProgress?: ((bytes: number) => void) | undefined;
+}
+
+/**
+ * Writes a blob from `open(offset)`, beginning where an earlier attempt under the same digest ended. The manager verifies size and digest.
+ */
+export async function writeBlob(
+  manager: Manager,
+  options: WriteOptions,
+  open: (offset: number) => AsyncIterable<Uint8Array>,
+): Promise<void> {
+  for (let tries = 0; ; tries++) {
+    try {
+      await writeOnce(manager, options, open);
+      return;
+    } catch (error) {
+      if (isThere(error)) {
+        await labelBlob(manager, options.descriptor.digest, options.labels);
+        return;
+      }
+      // someone else writes the same blob: wait for them
+      if (!isBusy(error) || tries >= 600 || !/locked/.test(String(error))) throw error;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      options.signal?.throwIfAborted();
+    }
+  }
+}
+
+async function writeOnce(manager: Manager, options: WriteOptions, open: (offset: number) => AsyncIterable<Uint8Array>): Promise<void> {
+  const { descriptor, labels, lease, signal, onProgress } = options;
+  const ref = `layer-${descriptor.digest}`;
+  const total = BigInt(descriptor.size);
+  let started: (offset: number) => void = () => {};
+  const offsetKnown = new Promise<number>((resolve) => {
+    started = resolve;
+  });
+  let failure: { error: unknown } | undefined;
+
+  async function* requests(): AsyncGenerator<Request> {
+    yield { action: WriteAction.STAT, ref, total, expected: descriptor.digest };
+    let offset = await offsetKnown;
+    // An older attempt of another kind may have left more than there is.
+    if (offset > descriptor.size) offset = 0;
+    try {
+      let kept: Uint8Array[] = [];
+      let length = 0;
+      const flush = (): Request => {
+        const data = kept.length === 1 ? kept[0]! : Buffer.concat(kept);
+        const request: Request = { action: WriteAction.WRITE, ref, total, expected: descriptor.digest, offset: BigInt(offset), data };
+        offset += length;
+        kept = [];
+        length = 0;
+        return request;
+      };
+      for await (const piece of open(offset)) {
+        kept.push(piece);
+        length += piece.length;
+        if (length >= PIECE) {
+          yield flush();
+          onProgress?.(offset);
+        }
+      }
+      if (length > 0) yield flush();
+      onProgress?.(offset);
+    } catch (error) {
+      failure = { error };
+      throw error;
+    }
+    yield { action: WriteAction.COMMIT, ref, total, expected: descriptor.digest, offset: BigInt(offset), labels };
+  }
+
+  try {
+    for await (const reply of manager.content.write(requests(), { headers: lease.headers, ...(signal ? { signal } : {}) })) {
+      if (reply.action === WriteAction.STAT) started(Number(reply.offset));
+    }
+  } catch (error) {
+    throw failure ? failure.error : error;
+  }
+}
+
+/** Writes bytes that are at hand; answers their descriptor. */
+export async function writeBytes(
+  manager: Manager,
+  bytes: Uint8Array,
+  mediaType: string,
+  labels: Record<string, string>,
+  lease: Lease,
+): Promise<Descriptor> {
+  const descriptor: Descriptor = { mediaType, digest: digestOf(bytes), size: bytes.length };
+  await writeBlob(manager, { descriptor, labels, lease }, async function* (offset) {
+    yield bytes.subarray(offset);
+  });
+  return descriptor;
+}
+
+/** The labels by which the manager's garbage collector follows an index or a manifest to what it needs. */
+export function childLabels(kind: "index" | "manifest", children: readonly Descriptor[]): Record<string, string> {
+  const labels: Record<string, string> = {};
+  children.forEach((child, i) => {
+    const key = kind === "index" ? `m.${i}` : i === 0 ? "config" : `l.${i - 1}`;
+    labels[`containerd.io/gc.ref.content.${key}`] = child.digest;
+  });
+  return labels;
+}

@@ -1,0 +1,73 @@
+// GET /images/{name}/json and /history
+
+import { timestampMs } from "@bufbuild/protobuf/wkt";
+import type { ImageConfig, ImageHistoryResponseItem, ImageInspect } from "../../api/types.ts";
+import type { Core } from "./core.ts";
+import { createdOf, shownReferences } from "./list.ts";
+import { imageSize, layerSizes } from "./sizes.ts";
+
+export async function inspect(core: Core, name: string, version: number): Promise<ImageInspect> {
+  const entry = await core.catalogue.find(name);
+  const { config, target } = entry.content;
+  const { tags, digests } = shownReferences(entry);
+  const size = await imageSize(core, config.diffIds);
+  let tagged = 0;
+  for (const image of entry.names) if (image.updatedAt) tagged = Math.max(tagged, timestampMs(image.updatedAt));
+  const out: ImageInspect & { Parent?: string; DockerVersion?: string; VirtualSize?: number; Container?: string } = {
+    Id: entry.id,
+    RepoTags: tags,
+    RepoDigests: digests,
+    Comment: config.comment ?? config.history.at(-1)?.comment ?? "",
+    Created: config.created ?? (version >= 44 ? "" : "0001-01-01T00:00:00Z"),
+    Author: config.author ?? "",
+    Config: config.config as ImageConfig,
+    Architecture: config.architecture,
+    Os: config.os,
+    Size: size,
+    GraphDriver: { Name: "overlayfs", Data: null as never },
+    RootFS: { Type: "layers", ...(config.diffIds.length ? { Layers: config.diffIds } : {}) },
+    Metadata: { LastTagTime: new Date(tagged).toISOString() },
+  };
+  if (config.variant) out.Variant = config.variant;
+  if (config["os.version"]) out.OsVersion = config["os.version"];
+  if (version < 50) {
+    out.Parent = "";
+    out.DockerVersion = typeof config.raw.docker_version === "string" ? config.raw.docker_version : "";
+  }
+  if (version < 44) out.VirtualSize = size;
+  if (version >= 48) out.Descriptor = { mediaType: target.mediaType, digest: target.digest, size: target.size };
+  return out;
+}
+
+export async function history(core: Core, name: string): Promise<ImageHistoryResponseItem[]> {
+  const entry = await core.catalogue.find(name);
+  const { config, chain } = entry.content;
+  await imageSize(core, config.diffIds);
+  const sizes = await layerSizes(core);
+  const { tags } = shownReferences(entry);
+  const out: ImageHistoryResponseItem[] = [];
+  let layer = 0;
+  for (const step of config.history) {
+    let size = 0;
+    if (!step.empty_layer && layer < chain.length) {
+      size = (sizes.get(chain[layer]!) ?? 0) - (layer > 0 ? (sizes.get(chain[layer - 1]!) ?? 0) : 0);
+      layer++;
+    }
+    const created = Date.parse(step.created ?? "");
+    out.unshift({
+      Id: "<missing>",
+      Created: Number.isNaN(created) ? 0 : Math.floor(created / 1000),
+      CreatedBy: step.created_by ?? "",
+      Tags: null as unknown as string[],
+      Size: size,
+      Comment: step.comment ?? "",
+    });
+  }
+  if (out.length === 0) {
+    const size = await imageSize(core, config.diffIds);
+    out.push({ Id: entry.id, Created: createdOf(entry), CreatedBy: "", Tags: tags, Size: size, Comment: config.comment ?? "" });
+  }
+  out[0]!.Id = entry.id;
+  out[0]!.Tags = tags.length ? tags : (null as unknown as string[]);
+  return out;
+}

@@ -1,0 +1,195 @@
+// The routes of /images and its neighbours. What each does is in the file of its name; it is loaded when first used.
+import type { Credentials } from "../../distribution/index.ts";
+import { invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { familiarReference, isDigest, parsePlatform, parseReference, parseTag, type Reference, withDefaultTag } from "../../oci/index.ts";
+import type { Engine } from "../context.ts";
+import { parseFilters } from "../events/filter.ts";
+import { type Call, flag, type Route } from "../route.ts";
+import { type Core, coreOf, publish, tagImage } from "./core.ts";
+import { LIST_FILTERS, summaries } from "./list.ts";
+import { streamed } from "./progress.ts";
+
+/** X-Registry-Auth: base64url of JSON. As Docker, what can't be read counts as none. */
+function credentialsOf(call: Call): Credentials | undefined {
+  const header = call.headers["x-registry-auth"];
+  if (!header) return undefined;
+  try {
+    const json = JSON.parse(Buffer.from(header, "base64url").toString("utf8")) as Record<string, unknown>;
+    const text = (key: string) => (typeof json[key] === "string" && json[key] !== "" ? (json[key] as string) : undefined);
+    const out: Credentials = {};
+    const username = text("username");
+    const password = text("password");
+    const identityToken = text("identitytoken");
+    const registryToken = text("registrytoken");
+    if (username !== undefined) out.username = username;
+    if (password !== undefined) out.password = password;
+    if (identityToken !== undefined) out.identityToken = identityToken;
+    if (registryToken !== undefined) out.registryToken = registryToken;
+    return Object.keys(out).length ? out : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** `fromImage` (or `repo`) with `tag`, which may be a digest. */
+function referenceOf(name: string, tag: string): Reference {
+  const reference = parseReference(name.replace(/[:@]+$/, ""));
+  if (tag !== "") {
+    if (isDigest(tag)) {
+      const { tag: _, ...rest } = reference;
+      return { ...rest, digest: tag };
+    }
+    const { digest: _, ...rest } = reference;
+    return { ...rest, tag: parseTag(tag) };
+  }
+  return withDefaultTag(reference);
+}
+
+const JSON_STREAM = "application/json";
+
+export function routes(engine: Engine): Route[] {
+  const core: Core = coreOf(engine);
+  return [
+    {
+      method: "POST",
+      path: "/images/create",
+      async handle(call) {
+        const { query } = call;
+        const fromImage = query.get("fromImage") ?? "";
+        const platformText = query.get("platform") ?? "";
+        const platform = platformText ? parsePlatform(platformText) : undefined;
+        if (fromImage !== "") {
+          const { pull } = await import("./pull.ts");
+          const reference = referenceOf(fromImage, query.get("tag") ?? "");
+          const credentials = credentialsOf(call);
+          const stream = await streamed((sink, signal) => pull(core, { reference, platform, credentials, signal }, sink), call.signal);
+          return { type: JSON_STREAM, stream };
+        }
+        const { importImage } = await import("./import.ts");
+        const stream = await streamed((sink, signal) => importImage(core, call, platform, sink, signal), call.signal);
+        return { type: JSON_STREAM, stream };
+      },
+    },
+    {
+      method: "GET",
+      path: "/images/json",
+      async handle({ query }) {
+        const filters = parseFilters(query.get("filters"), LIST_FILTERS);
+        const name = query.get("filter");
+        if (name) filters.set("reference", [name]);
+        return {
+          json: await summaries(core, {
+            filters,
+            all: flag(query, "all"),
+            digests: flag(query, "digests"),
+            sharedSize: flag(query, "shared-size"),
+          }),
+        };
+      },
+    },
+    {
+      method: "GET",
+      path: "/images/search",
+      handle() {
+        throw unimplemented("searching for images on Docker Hub is not supported by this engine (GET /images/search)");
+      },
+    },
+    {
+      method: "GET",
+      path: "/images/get",
+      async handle({ query, signal }) {
+        const { save } = await import("./save.ts");
+        const names = query
+          .getAll("names")
+          .flatMap((name) => name.split(","))
+          .filter(Boolean);
+        if (names.length === 0) throw invalidArgument("no images to save: the parameter names is missing");
+        return { type: "application/x-tar", stream: await save(core, names, query.get("platform") ?? "", signal) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/images/load",
+      async handle(call) {
+        const { load } = await import("./load.ts");
+        const quiet = flag(call.query, "quiet", true);
+        const stream = await streamed((sink, signal) => load(core, call.body, quiet, sink, signal), call.signal);
+        return { type: JSON_STREAM, stream };
+      },
+    },
+    {
+      method: "POST",
+      path: "/images/prune",
+      since: 25,
+      async handle({ query }) {
+        const { prune } = await import("./remove.ts");
+        return { json: await prune(core, parseFilters(query.get("filters"), ["dangling", "label", "label!", "until"])) };
+      },
+    },
+    {
+      method: "GET",
+      path: "/images/{name...}/json",
+      async handle({ params, version }) {
+        const { inspect } = await import("./inspect.ts");
+        return { json: await inspect(core, params.name!, version) };
+      },
+    },
+    {
+      method: "GET",
+      path: "/images/{name...}/history",
+      async handle({ params }) {
+        const { history } = await import("./inspect.ts");
+        return { json: await history(core, params.name!) };
+      },
+    },
+    {
+      method: "GET",
+      path: "/images/{name...}/get",
+      async handle({ params, query, signal }) {
+        const { save } = await import("./save.ts");
+        return { type: "application/x-tar", stream: await save(core, [params.name!], query.get("platform") ?? "", signal) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/images/{name...}/tag",
+      async handle({ params, query }) {
+        const repo = query.get("repo") ?? "";
+        const reference = referenceOf(repo, query.get("tag") ?? "");
+        if (reference.digest !== undefined) throw invalidArgument("refusing to create a tag with a digest reference");
+        const entry = await core.catalogue.find(params.name!);
+        await tagImage(core, reference, entry.content.target);
+        publish(core, "tag", entry.id, familiarReference(reference));
+        return { status: 201 };
+      },
+    },
+    {
+      method: "POST",
+      path: "/images/{name...}/push",
+      async handle(call) {
+        const { push } = await import("./push.ts");
+        const reference = referenceOf(call.params.name!, call.query.get("tag") ?? "");
+        const credentials = credentialsOf(call);
+        const stream = await streamed((sink, signal) => push(core, reference, credentials, sink, signal), call.signal);
+        return { type: JSON_STREAM, stream };
+      },
+    },
+    {
+      method: "DELETE",
+      path: "/images/{name...}",
+      async handle({ params, query }) {
+        const { remove } = await import("./remove.ts");
+        return { json: await remove(core, params.name!, flag(query, "force")) };
+      },
+    },
+    {
+      method: "GET",
+      path: "/distribution/{name...}/json",
+      since: 30,
+      async handle(call) {
+        const { distribution } = await import("./distribution.ts");
+        return { json: await distribution(core, call.params.name!, credentialsOf(call), call.signal) };
+      },
+    },
+  ];
+}
