@@ -34,6 +34,7 @@ const IFLA_LINK = 5;
 const IFLA_MASTER = 10;
 const IFLA_LINKINFO = 18;
 const IFLA_NET_NS_FD = 28;
+const IFLA_IFALIAS = 20;
 const IFLA_INFO_KIND = 1;
 const IFLA_INFO_DATA = 2;
 const IFLA_INFO_SLAVE_KIND = 4;
@@ -72,6 +73,14 @@ export function setLinkUp(m: Messages, link: { index?: number; name?: string }, 
   m.message(RTM_NEWLINK, NLM_F_ACK, `set link ${link.name ?? link.index} ${up ? "up" : "down"}`);
   ifinfo(m, link.index ?? 0, up ? IFF_UP : 0, IFF_UP);
   if (!link.index && link.name) m.attrString(IFLA_IFNAME, link.name);
+}
+
+/** A note on a link, for people and for knowing it again. */
+export function setLinkAlias(m: Messages, name: string, alias: string): void {
+  m.message(RTM_NEWLINK, NLM_F_ACK, `set alias of link ${name}`);
+  ifinfo(m, 0);
+  m.attrString(IFLA_IFNAME, name);
+  m.attrString(IFLA_IFALIAS, alias);
 }
 
 export interface VethOptions {
@@ -211,6 +220,7 @@ export interface Link {
   /** Index of the other end (a veth's, in the other end's namespace). */
   peer: number | undefined;
   address: Uint8Array | undefined;
+  alias: string | undefined;
 }
 
 function parseLink(body: Uint8Array): Link {
@@ -226,6 +236,7 @@ function parseLink(body: Uint8Array): Link {
     master: attributeU32(at.get(IFLA_MASTER)),
     peer: attributeU32(at.get(IFLA_LINK)),
     address: at.get(IFLA_ADDRESS),
+    alias: attributeString(at.get(IFLA_IFALIAS)),
   };
 }
 

@@ -205,6 +205,52 @@ function explanation(from: number, to: number): string {
   return "";
 }
 
+/** Reads what the kernel has answered; throws the first error in it. */
+function collect(fd: number, whats: string[]): Reply[] {
+  const replies: Reply[] = [];
+  let error: SystemError | undefined;
+  for (;;) {
+    const n = binding.syscall(SYS.recvfrom, fd, received, received.length, MSG_DONTWAIT | MSG_TRUNC, null, null);
+    if (n === -errno.EAGAIN) break;
+    if (n === -errno.EINTR) continue;
+    check(n, `netlink: answer to ${whats[0]}`);
+    if (n > received.length) throw new SystemError(`netlink: answer to ${whats[0]}`, errno.EMSGSIZE);
+    for (let at = 0; at + 16 <= n; ) {
+      const length = receivedView.getUint32(at, true);
+      if (length < 16 || at + length > n) break;
+      const type = receivedView.getUint16(at + 4, true);
+      if (type === NLMSG_ERROR || type === NLMSG_DONE) {
+        const code = length >= 20 ? receivedView.getInt32(at + 16, true) : 0;
+        if (code < 0 && !error) {
+          const flags = receivedView.getUint16(at + 6, true);
+          const what = whats[receivedView.getUint32(at + 8, true) - 1] ?? whats[0]!;
+          const why = type === NLMSG_ERROR && flags & NLM_F_ACK_TLVS ? explanation(at + 36, at + length) : "";
+          error = new SystemError(why ? `${what} (${why})` : what, -code);
+        }
+      } else replies.push({ type, body: received.slice(at + 16, at + length) });
+      at += align(length);
+    }
+  }
+  if (error) throw error;
+  return replies;
+}
+
+/**
+ * Sends the messages through a socket of their own from a worker thread, for what makes the kernel wait (deleting links). The socket is of the
+ * namespace the calling thread is in now. Rejects with the first error.
+ */
+export async function requestApart(protocol: number, messages: Messages): Promise<Reply[]> {
+  const socket = openNetlink(protocol);
+  try {
+    const { bytes, whats } = messages.finish();
+    if (whats.length === 0) return [];
+    check(await binding.syscallAsync(SYS.sendto, socket.fd, bytes, bytes.length, 0, null, 0), `netlink: ${whats[0]}`);
+    return collect(socket.fd, whats);
+  } finally {
+    socket.close();
+  }
+}
+
 /** A netlink socket in the network namespace the thread is in; it stays in that namespace wherever the thread goes. */
 export function openNetlink(protocol: number): NetlinkSocket {
   const fd = check(binding.syscall(SYS.socket, AF_NETLINK, SOCK_RAW_CLOEXEC, protocol), "netlink socket");
@@ -223,32 +269,7 @@ export function openNetlink(protocol: number): NetlinkSocket {
         roomy = true;
       }
       check(binding.syscall(SYS.sendto, fd, bytes, bytes.length, 0, null, 0), `netlink: ${whats[0]}`);
-      const replies: Reply[] = [];
-      let error: SystemError | undefined;
-      for (;;) {
-        const n = binding.syscall(SYS.recvfrom, fd, received, received.length, MSG_DONTWAIT | MSG_TRUNC, null, null);
-        if (n === -errno.EAGAIN) break;
-        if (n === -errno.EINTR) continue;
-        check(n, `netlink: answer to ${whats[0]}`);
-        if (n > received.length) throw new SystemError(`netlink: answer to ${whats[0]}`, errno.EMSGSIZE);
-        for (let at = 0; at + 16 <= n; ) {
-          const length = receivedView.getUint32(at, true);
-          if (length < 16 || at + length > n) break;
-          const type = receivedView.getUint16(at + 4, true);
-          if (type === NLMSG_ERROR || type === NLMSG_DONE) {
-            const code = length >= 20 ? receivedView.getInt32(at + 16, true) : 0;
-            if (code < 0 && !error) {
-              const flags = receivedView.getUint16(at + 6, true);
-              const what = whats[receivedView.getUint32(at + 8, true) - 1] ?? whats[0]!;
-              const why = type === NLMSG_ERROR && flags & NLM_F_ACK_TLVS ? explanation(at + 36, at + length) : "";
-              error = new SystemError(why ? `${what} (${why})` : what, -code);
-            }
-          } else replies.push({ type, body: received.slice(at + 16, at + length) });
-          at += align(length);
-        }
-      }
-      if (error) throw error;
-      return replies;
+      return collect(fd, whats);
     },
     close: () => close(fd),
   };

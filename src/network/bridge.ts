@@ -15,10 +15,13 @@ import {
   type Link,
   type LinkAddress,
   listAddresses,
+  NETLINK_ROUTE,
   type NetlinkSocket,
   netlinkMessages,
+  requestApart,
   SystemError,
   setBridgePort,
+  setLinkAlias,
   setLinkUp,
 } from "../linux/index.ts";
 import { type Cidr, sameAddress } from "./address.ts";
@@ -28,6 +31,8 @@ export interface BridgeOptions {
   name: string;
   mtu: number;
   address: Uint8Array;
+  /** Whose it is. */
+  alias: string;
   /** The host's addresses on it; the containers' gateways. */
   gateways: Cidr[];
 }
@@ -67,6 +72,7 @@ export function ensureBridge(route: NetlinkSocket, bridge: BridgeOptions): numbe
   if (!link) {
     const m = netlinkMessages();
     addBridge(m, bridge);
+    setLinkAlias(m, bridge.name, bridge.alias);
     route.request(m);
     link = getLink(route, { name: bridge.name });
     // as addresses made outside of the kernel's own ways: no router advertisement is obeyed on a bridge of ours
@@ -129,6 +135,13 @@ export function plug(route: NetlinkSocket, inside: Namespace, endpoint: Endpoint
   }
 }
 
+/** Lets a container reach itself by a port that is published on the host: the frame then leaves by the port of the bridge it came in by. */
+export function allowHairpin(route: NetlinkSocket, veth: string): void {
+  const m = netlinkMessages(128);
+  setBridgePort(m, veth, { hairpin: true });
+  route.request(m);
+}
+
 /** The container's default routes; replaces those that are there. */
 export function setDefaultRoutes(inside: Namespace, routes: { gateway: Uint8Array; index: number }[]): void {
   const m = netlinkMessages();
@@ -136,13 +149,24 @@ export function setDefaultRoutes(inside: Namespace, routes: { gateway: Uint8Arra
   inside.route.request(m);
 }
 
-/** Removes a pair by the host's end, now; harmless where it is gone. Tens of milliseconds. */
-export function unplug(route: NetlinkSocket, veth: string): void {
+/** Removes a link of the host by its name, off the event loop; harmless where it is gone. The kernel takes tens of milliseconds for it. */
+export async function removeLink(name: string): Promise<void> {
+  const m = netlinkMessages(64);
+  deleteLink(m, { name });
+  try {
+    await requestApart(NETLINK_ROUTE, m);
+  } catch (error) {
+    if (!isErrno(error, errno.ENODEV, errno.EINVAL)) throw error;
+  }
+}
+
+/** Removes a pair by the host's end, now: the event loop waits for it. For undoing what was just made. */
+function unplug(route: NetlinkSocket, veth: string): void {
   const m = netlinkMessages(64);
   deleteLink(m, { name: veth });
   try {
     route.request(m);
-  } catch (error) {
-    if (!isErrno(error, errno.ENODEV)) throw error;
+  } catch {
+    // it never came to be
   }
 }

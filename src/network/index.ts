@@ -18,6 +18,8 @@
 //   inside.close();        // now the namespace, and with it the veth, lives as long as the process
 export * from "./address.ts";
 export * from "./bridge.ts";
+export { createForwarder, type Forwarder, type UpstreamHealth } from "./dns/forward.ts";
+export { createResolver, type Names, type Resolver } from "./dns/resolver.ts";
 export * from "./files.ts";
 export * from "./firewall.ts";
 export * from "./namespace.ts";

@@ -4,6 +4,8 @@ import type { EndpointSettings, NetworkSettings } from "../../api/types.ts";
 import { conflict, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
 import {
   contains,
+  createResolver,
+  findLink,
   formatAddress,
   formatMac,
   hostResolvConf,
@@ -14,11 +16,12 @@ import {
   parseMac,
   plainResolvConf,
   plug,
+  removeLink,
   setDefaultRoutes,
   sharedResolvConf,
-  unplug,
 } from "../../network/index.ts";
 import type { ContainerRecord, NetworkAttachment } from "../context.ts";
+import { namesFor } from "./names.ts";
 import { exposedPorts, planPorts, publish, unpublish } from "./publish.ts";
 import { activate, allocate, errno, findNetwork, isErrno, newId, realize, type State } from "./registry.ts";
 import type { Endpoint, Network, Sandbox } from "./state.ts";
@@ -95,24 +98,40 @@ export function writeHosts(state: State, record: ContainerRecord, endpoints: End
   writeFileSync(paths(record).hostsPath, hostsFile(extraHosts(state, record), own), { mode: 0o644 });
 }
 
-function writeFiles(state: State, record: ContainerRecord, mode: Mode, endpoints: Endpoint[]): string[] {
-  const { resolvConfPath, hostnamePath } = paths(record);
+/** Whether names of containers are resolved for it: it is on a user-defined network. */
+const named = (sandbox: Sandbox) => sandbox.endpoints.some((e) => e.network.bridge && !e.network.predefined);
+
+/** /etc/resolv.conf; notes in the sandbox where its resolver asks. */
+function writeResolvConf(state: State, sandbox: Sandbox, record: ContainerRecord, mode: Mode): void {
   const host = hostResolvConf();
   const wanted = overrides(state, record);
-  let upstreams: string[] = [];
   let text: string;
   if (mode === "host") text = sharedResolvConf(host, wanted);
-  else if (endpoints.some((e) => e.network.bridge && !e.network.predefined)) ({ text, upstreams } = namedResolvConf(host, wanted));
-  else
-    text = plainResolvConf(
-      host,
-      wanted,
-      endpoints.some((e) => e.network.record.enableIPv6),
-    );
-  writeHosts(state, record, endpoints);
-  writeFileSync(resolvConfPath, text, { mode: 0o644 });
-  writeFileSync(hostnamePath, `${record.config.Hostname ?? record.id.slice(0, 12)}\n`, { mode: 0o644 });
-  return upstreams;
+  else if (named(sandbox)) {
+    const conf = namedResolvConf(host, wanted);
+    text = conf.text;
+    sandbox.upstreams = conf.upstreams;
+  } else {
+    const ipv6 = sandbox.endpoints.some((e) => e.network.record.enableIPv6);
+    text = plainResolvConf(host, wanted, ipv6);
+  }
+  writeFileSync(paths(record).resolvConfPath, text, { mode: 0o644 });
+}
+
+/** Starts or ends the resolver as the networks want it; the namespace must be open. */
+export function resolve(state: State, sandbox: Sandbox): void {
+  if (named(sandbox) && sandbox.namespace) sandbox.resolver ??= createResolver(sandbox.namespace.fd, namesFor(sandbox), state.forwarder);
+  else if (!named(sandbox)) {
+    sandbox.resolver?.close();
+    sandbox.resolver = undefined;
+  }
+}
+
+/** After networks of a running container changed. The files keep their inodes: they are bind mounts in the container. */
+export function refreshFiles(state: State, sandbox: Sandbox, record: ContainerRecord): void {
+  writeHosts(state, record, sandbox.endpoints);
+  writeResolvConf(state, sandbox, record, "bridge");
+  resolve(state, sandbox);
 }
 
 /** Whether a MAC in the settings is the user's wish, and not what was assigned with an address before. */
@@ -126,6 +145,16 @@ function wantedMac(settings: EndpointSettings): string | undefined {
 export function dnsNames(record: ContainerRecord, settings: EndpointSettings): string[] {
   const names = [record.name, ...(settings.Aliases ?? []), record.id.slice(0, 12), record.config.Hostname ?? ""];
   return [...new Set(names.filter((name) => name !== ""))];
+}
+
+/** `--link other:alias`, of the container and of its endpoints. */
+export function linksOf(record: ContainerRecord): Map<string, string> {
+  const links = new Map<string, string>();
+  for (const link of [...(record.hostConfig.Links ?? []), ...Object.values(record.networks).flatMap((s) => s.Links ?? [])]) {
+    const [other, alias] = link.split(":");
+    if (other) links.set((alias || other).replace(/^.*\//, "").toLowerCase(), other.replace(/^\//, ""));
+  }
+  return links;
 }
 
 /** Takes addresses for an endpoint; nothing is on the host yet. */
@@ -284,7 +313,7 @@ export function settle(record: ContainerRecord, sandbox: Sandbox | undefined): v
 }
 
 /** Where `inspect` says the namespace is; a link to the process' own once it runs. */
-const sandboxKey = (state: State, sandbox: Sandbox) => `${state.engine.config.execRoot}/netns/${sandbox.id.slice(0, 12)}`;
+export const sandboxKey = (state: State, sandbox: Sandbox) => `${state.engine.config.execRoot}/netns/${sandbox.id.slice(0, 12)}`;
 
 export function event(state: State, action: "connect" | "disconnect", network: Network, containerId: string): void {
   state.engine.events.publish("network", action, network.record.id, {
@@ -324,6 +353,8 @@ export function attach(state: State, record: ContainerRecord): NetworkAttachment
     endpoints: [],
     ports: { bound: [], published: [] },
     resolver: undefined,
+    upstreams: [],
+    links: linksOf(record),
     nextIndex: 2,
   };
   try {
@@ -338,7 +369,10 @@ export function attach(state: State, record: ContainerRecord): NetworkAttachment
     const ports = exposedPorts(record);
     const outward = gatewayEndpoint(sandbox);
     if (outward) sandbox.ports = publish(state, outward, planPorts(record), ports);
-    writeFiles(state, record, mode, sandbox.endpoints);
+    writeHosts(state, record, sandbox.endpoints);
+    writeResolvConf(state, sandbox, record, mode);
+    writeFileSync(paths(record).hostnamePath, `${record.config.Hostname ?? record.id.slice(0, 12)}\n`, { mode: 0o644 });
+    resolve(state, sandbox);
     state.sandboxes.set(record.id, sandbox);
     record.networkSettings.Ports = mode === "bridge" ? ports : {};
     record.networkSettings.SandboxKey = mode === "host" ? "/proc/1/ns/net" : sandboxKey(state, sandbox);
@@ -352,6 +386,16 @@ export function attach(state: State, record: ContainerRecord): NetworkAttachment
   for (const endpoint of sandbox.endpoints) event(state, "connect", endpoint.network, record.id);
   const { namespace } = sandbox;
   return { netns: namespace && `/proc/${process.pid}/fd/${namespace.fd}`, mode, ...paths(record) };
+}
+
+/** Takes one endpoint out of a sandbox; answers the host's end of its pair, which is still there. */
+export function leave(sandbox: Sandbox, network: Network): string | undefined {
+  const at = sandbox.endpoints.findIndex((e) => e.network === network);
+  const [endpoint] = at < 0 ? [] : sandbox.endpoints.splice(at, 1);
+  if (!endpoint) return undefined;
+  network.endpoints.delete(sandbox.containerId);
+  releaseAddresses(endpoint);
+  return endpoint.veth || undefined;
 }
 
 /** Takes everything of a sandbox away. The pairs go with the namespace; where others still live in it, or it is slow to go, by hand. */
@@ -374,11 +418,8 @@ const REAP_AFTER = 500;
 /** A pair that outlives its container (somebody else holds the namespace) is removed by hand. */
 function reap(state: State, veth: string): void {
   setTimeout(() => {
-    try {
-      unplug(state.route, veth);
-    } catch (error) {
-      state.engine.log("warn", `removing ${veth}: ${error}`);
-    }
+    if (!state.engine.signal.aborted && findLink(state.route, veth))
+      removeLink(veth).catch((error) => state.engine.log("warn", `removing ${veth}: ${error}`));
   }, REAP_AFTER).unref();
 }
 

@@ -2,7 +2,16 @@
 import type { PortMap } from "../../api/types.ts";
 import { invalidArgument, unknown } from "../../lib/errors.ts";
 import { errno } from "../../linux/index.ts";
-import { type BoundPort, bindPort, formatAddress, hostPort, type Protocol, type PublishedPort, parseAddress } from "../../network/index.ts";
+import {
+  allowHairpin,
+  type BoundPort,
+  bindPort,
+  formatAddress,
+  hostPort,
+  type Protocol,
+  type PublishedPort,
+  parseAddress,
+} from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
 import type { State } from "./registry.ts";
 import type { Endpoint, Sandbox } from "./state.ts";
@@ -129,7 +138,10 @@ export function publish(
         ports[plan.key]!.push({ HostIp: formatAddress(address), HostPort: String(result.port) });
       }
     }
-    if (published.length > 0) state.firewall.publish(published);
+    if (published.length > 0) {
+      allowHairpin(state.route, endpoint.veth);
+      state.firewall.publish(published);
+    }
     return { bound, published };
   } catch (error) {
     for (const b of bound) b.close();

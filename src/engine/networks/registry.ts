@@ -8,12 +8,14 @@ import {
   chooseSubnet,
   createAllocator,
   createFirewall,
+  createForwarder,
   createNamespacePool,
   DEFAULT_POOLS,
   enableForwarding,
   ensureBridge,
   type Firewall,
   type FirewallBridge,
+  type Forwarder,
   findLink,
   formatAddress,
   formatCidr,
@@ -50,6 +52,9 @@ export interface State {
   /** By container id. */
   sandboxes: Map<string, Sandbox>;
   active: boolean;
+  forwarder: Forwarder;
+  /** On links of ours: tells them from another engine's. */
+  alias: string;
 }
 
 /** A table of its own for each engine on this host. */
@@ -142,7 +147,7 @@ function defaultSubnet(state: State, before: NetworkRecord | undefined): { Subne
   });
   if (bip) {
     const address = parseCidr(bip);
-    if (!address || address.address.length !== 4) throw invalidArgument(`invalid CIDR address: ${bip}`);
+    if (address?.address.length !== 4) throw invalidArgument(`invalid CIDR address: ${bip}`);
     return of(address);
   }
   const kept = before?.ipam.config[0];
@@ -155,15 +160,18 @@ function defaultSubnet(state: State, before: NetworkRecord | undefined): { Subne
 }
 
 export function openState(engine: Engine): State {
+  const table = tableName(engine.config.dataRoot);
   const state: State = {
     engine,
     store: openStore(engine.db),
     route: openNetlink(NETLINK_ROUTE),
-    firewall: createFirewall(tableName(engine.config.dataRoot)),
+    firewall: createFirewall(table),
     pool: createNamespacePool(engine.config.warmNetworks),
     networks: new Map(),
     sandboxes: new Map(),
     active: false,
+    forwarder: createForwarder(),
+    alias: `jubako ${table}`,
   };
   const stored = new Map(state.store.all().map((record) => [record.id, record]));
   const byName = (name: string) => [...stored.values()].find((record) => record.name === name);
@@ -213,6 +221,7 @@ export function realize(state: State, network: Network): void {
     name: bridge.name,
     mtu: bridge.mtu,
     address: v4 ? macOf(v4.gateway) : Uint8Array.from([0x02, 0x42, ...Buffer.from(record.id.slice(0, 8), "hex")]),
+    alias: state.alias,
     gateways: bridge.subnets.map((s) => ({ address: s.gateway, prefix: s.cidr.prefix })),
   });
 }

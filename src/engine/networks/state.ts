@@ -2,7 +2,7 @@
 // on disk: a stopped container holds none, and those of running ones stand in their records and in their namespaces.
 import type { DatabaseSync } from "node:sqlite";
 import type { IPAMConfig } from "../../api/types.ts";
-import type { Allocator, BoundPort, Cidr, Namespace, PublishedPort } from "../../network/index.ts";
+import type { Allocator, BoundPort, Cidr, Namespace, PublishedPort, Resolver } from "../../network/index.ts";
 
 export type Driver = "bridge" | "host" | "null";
 
@@ -68,7 +68,11 @@ export interface Sandbox {
   pid: number;
   endpoints: Endpoint[];
   ports: { bound: BoundPort[]; published: PublishedPort[] };
-  resolver: { close(): void } | undefined;
+  resolver: Resolver | undefined;
+  /** Where the resolver passes on what it doesn't know. */
+  upstreams: string[];
+  /** Names that this container alone uses for others (`--link name:alias`): alias in lower case → name or id. */
+  links: Map<string, string>;
   nextIndex: number;
 }
 

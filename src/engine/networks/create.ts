@@ -1,0 +1,286 @@
+// Creating and removing networks: what the user asks for, checked, made a record, made real.
+import type { IPAMConfig } from "../../api/types.ts";
+import { alreadyExists, invalidArgument, messageOf, notFound, permissionDenied, unimplemented } from "../../lib/errors.ts";
+import {
+  type Cidr,
+  chooseSubnet,
+  contains,
+  DEFAULT_POOLS,
+  enableForwarding,
+  findLink,
+  formatAddress,
+  formatCidr,
+  networkOf,
+  overlap,
+  parseAddress,
+  parseCidr,
+  removeLink,
+  sameAddress,
+} from "../../network/index.ts";
+import {
+  activate,
+  bridgeName,
+  firewallBridge,
+  firstHost,
+  newId,
+  OPTION,
+  realize,
+  type State,
+  takenSubnets,
+  toNetwork,
+} from "./registry.ts";
+import type { Network, NetworkRecord } from "./state.ts";
+
+/** The body of POST /networks/create, as far as it was checked for its types. */
+export interface CreateRequest {
+  Name: string;
+  Driver: string;
+  Internal: boolean;
+  Attachable: boolean;
+  Ingress: boolean;
+  ConfigOnly: boolean;
+  EnableIPv4: boolean;
+  EnableIPv6: boolean;
+  IPAM: { Driver: string; Options: Record<string, string> | null; Config: IPAMConfig[] };
+  Options: Record<string, string>;
+  Labels: Record<string, string>;
+  Scope: string;
+}
+
+const object = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
+
+function strings(value: unknown, what: string): Record<string, string> {
+  if (value === undefined || value === null) return {};
+  if (!object(value)) throw invalidArgument(`${what}: an object is needed`);
+  for (const [key, v] of Object.entries(value))
+    if (typeof v !== "string") throw invalidArgument(`${what}: the value of ${key} is not a string`);
+  return value as Record<string, string>;
+}
+
+/** InvalidArgument where the body is not what the API describes. */
+export function parseCreate(body: unknown): CreateRequest {
+  if (!object(body)) throw invalidArgument("a JSON object is needed");
+  const text = (key: string) => {
+    const value = body[key] ?? "";
+    if (typeof value !== "string") throw invalidArgument(`${key} is not a string`);
+    return value;
+  };
+  const bool = (key: string, absent = false) => {
+    const value = body[key] ?? absent;
+    if (typeof value !== "boolean") throw invalidArgument(`${key} is not a boolean`);
+    return value;
+  };
+  const ipam = body.IPAM ?? {};
+  if (!object(ipam)) throw invalidArgument("IPAM is not an object");
+  const list = ipam.Config ?? [];
+  if (!Array.isArray(list) || list.length > 64) throw invalidArgument("IPAM.Config is not a list");
+  const config = list.map((entry): IPAMConfig => {
+    if (!object(entry)) throw invalidArgument("IPAM.Config: an object is needed");
+    const out: IPAMConfig = {};
+    for (const key of ["Subnet", "IPRange", "Gateway"] as const) {
+      const value = entry[key] ?? "";
+      if (typeof value !== "string") throw invalidArgument(`IPAM.Config: ${key} is not a string`);
+      if (value !== "") out[key] = value;
+    }
+    const auxiliary = strings(entry.AuxiliaryAddresses ?? entry.AuxAddress, "IPAM.Config.AuxiliaryAddresses");
+    if (Object.keys(auxiliary).length > 0) out.AuxiliaryAddresses = auxiliary;
+    return out;
+  });
+  if (object(body.ConfigFrom) && body.ConfigFrom.Network)
+    throw unimplemented("networks from a config-only network (ConfigFrom) are not supported");
+  return {
+    Name: text("Name"),
+    Driver: text("Driver"),
+    Internal: bool("Internal"),
+    Attachable: bool("Attachable"),
+    Ingress: bool("Ingress"),
+    ConfigOnly: bool("ConfigOnly"),
+    EnableIPv4: bool("EnableIPv4", true),
+    EnableIPv6: bool("EnableIPv6"),
+    IPAM: {
+      Driver: typeof ipam.Driver === "string" ? ipam.Driver : "",
+      Options: ipam.Options ? strings(ipam.Options, "IPAM.Options") : null,
+      Config: config,
+    },
+    Options: strings(body.Options, "Options"),
+    Labels: strings(body.Labels, "Labels"),
+    Scope: text("Scope"),
+  };
+}
+
+/** One subnet of the request, all its addresses checked. */
+function checkConfig(config: IPAMConfig): Cidr {
+  const cidr = parseCidr(config.Subnet ?? "");
+  if (!cidr) throw invalidArgument(`invalid network config:\ninvalid subnet ${config.Subnet}: invalid CIDR block notation`);
+  const net = { address: networkOf(cidr), prefix: cidr.prefix };
+  if (!sameAddress(net.address, cidr.address)) {
+    throw invalidArgument(`invalid network config:\ninvalid subnet ${config.Subnet}: it should be ${formatCidr(net)}`);
+  }
+  if (config.IPRange) {
+    const range = parseCidr(config.IPRange);
+    if (!range) throw invalidArgument(`invalid network config:\ninvalid ip-range ${config.IPRange}: invalid CIDR block notation`);
+    if (range.prefix < net.prefix)
+      throw invalidArgument(
+        `invalid network config:\ninvalid ip-range ${config.IPRange}: CIDR block is bigger than its parent subnet ${config.Subnet}`,
+      );
+    if (!contains(net, range.address))
+      throw invalidArgument(`invalid network config:\ninvalid ip-range ${config.IPRange}: parent subnet is ${config.Subnet}`);
+  }
+  const inside = (what: string, text: string) => {
+    const address = parseAddress(text);
+    if (!address) throw invalidArgument(`invalid network config:\ninvalid ${what} ${text}: invalid address`);
+    if (!contains(net, address))
+      throw invalidArgument(`invalid network config:\ninvalid ${what} ${text}: parent subnet is ${config.Subnet}`);
+  };
+  if (config.Gateway) inside("gateway", config.Gateway.split("/")[0]!);
+  for (const [name, text] of Object.entries(config.AuxiliaryAddresses ?? {})) inside(`auxiliary address ${name}`, text);
+  return net;
+}
+
+/** fdXX:XXXX:XXXX::/48 of this engine, cut into /64s, as RFC 4193 wants it. */
+function uniqueLocal(state: State): { base: Cidr; size: number } {
+  const address = new Uint8Array(16);
+  address.set([
+    0xfd,
+    ...Buffer.from(
+      state.engine.id
+        .replace(/[^0-9a-f]/g, "")
+        .padEnd(10, "0")
+        .slice(0, 10),
+      "hex",
+    ),
+  ]);
+  return { base: { address, prefix: 48 }, size: 64 };
+}
+
+const BOOLEANS = [OPTION.icc, OPTION.masquerade, OPTION.defaultBridge];
+
+function checkOptions(state: State, options: Record<string, string>): void {
+  for (const name of BOOLEANS) {
+    const value = options[name];
+    if (value !== undefined && !/^(1|t|T|TRUE|true|True|0|f|F|FALSE|false|False)$/.test(value))
+      throw invalidArgument(`failed to parse ${name} value: ${JSON.stringify(value)} is not a boolean`);
+  }
+  const mtu = options[OPTION.mtu];
+  if (mtu !== undefined && (!/^\d+$/.test(mtu) || Number(mtu) < 68 || Number(mtu) > 65535))
+    throw invalidArgument(`invalid MTU number: ${mtu}`);
+  const binding = options[OPTION.hostBinding];
+  if (binding !== undefined && !parseAddress(binding)) throw invalidArgument(`failed to parse ${OPTION.hostBinding} value: invalid ip`);
+  const name = options[OPTION.name];
+  if (name !== undefined && name !== "") {
+    if (!/^[^\s/:]{1,15}$/.test(name) || name === "." || name === "..") throw invalidArgument(`invalid bridge name: ${name}`);
+    for (const n of state.networks.values())
+      if (n.bridge?.name === name)
+        throw permissionDenied(
+          `cannot create network: conflicts with network ${n.record.id} (${n.record.name}): networks have same bridge name`,
+        );
+    const link = findLink(state.route, name);
+    if (link && link.kind !== "bridge") throw permissionDenied(`cannot create network: link ${name} exists and is not a bridge`);
+  }
+  const gatewayMode =
+    options["com.docker.network.bridge.gateway_mode_ipv4"] ?? options["com.docker.network.bridge.gateway_mode_ipv6"] ?? "nat";
+  if (gatewayMode !== "nat") throw unimplemented(`gateway mode ${gatewayMode} is not supported; networks are in mode nat`);
+}
+
+/** Makes a network; answers it. */
+export function createNetwork(state: State, request: CreateRequest): Network {
+  if (!state.active) activate(state);
+  const name = request.Name;
+  if (name.trim() === "") throw invalidArgument("invalid name: name is empty");
+  if (["bridge", "host", "none", "default"].includes(name))
+    throw permissionDenied(`operation is not permitted on predefined ${name} network`);
+  if (name.startsWith("container:") || name.length > 255) throw invalidArgument(`invalid network name: ${name}`);
+  for (const n of state.networks.values()) if (n.record.name === name) throw alreadyExists(`network with name ${name} already exists`);
+  const driver = request.Driver || "bridge";
+  if (driver === "host" || driver === "null") throw permissionDenied(`only one instance of "${driver}" network is allowed`);
+  if (["overlay", "macvlan", "ipvlan"].includes(driver)) throw unimplemented(`the network driver ${driver} is not supported`);
+  if (driver !== "bridge") throw notFound(`plugin "${driver}" not found`);
+  if (request.Ingress) throw unimplemented("ingress networks are not supported: they belong to swarm mode");
+  if (request.ConfigOnly) throw unimplemented("config-only networks are not supported");
+  if (request.Scope && request.Scope !== "local") throw unimplemented(`networks of scope ${request.Scope} are not supported`);
+  if (request.IPAM.Driver && request.IPAM.Driver !== "default") throw notFound(`plugin "${request.IPAM.Driver}" not found`);
+  checkOptions(state, request.Options);
+
+  const config: IPAMConfig[] = [];
+  const chosen: Cidr[] = [];
+  let v6 = false;
+  for (const entry of request.IPAM.Config) {
+    if (!entry.Subnet) {
+      if (entry.Gateway || entry.IPRange) throw invalidArgument("invalid network config:\nan IP range or gateway needs a subnet");
+      continue;
+    }
+    const net = checkConfig(entry);
+    const ipv6 = net.address.length === 16;
+    if (ipv6 && !request.EnableIPv6) continue;
+    if (!ipv6 && !request.EnableIPv4) continue;
+    v6 ||= ipv6;
+    if (
+      [...state.networks.values()].some((n) => n.bridge?.subnets.some((s) => overlap(s.cidr, net))) ||
+      chosen.some((c) => overlap(c, net))
+    )
+      throw permissionDenied("invalid pool request: Pool overlaps with other one on this address space");
+    chosen.push(net);
+    config.push({ ...entry, Subnet: formatCidr(net), Gateway: entry.Gateway?.split("/")[0] ?? formatAddress(firstHost(net)) });
+  }
+  if (!request.EnableIPv4 && !request.EnableIPv6) throw invalidArgument("IPv4 or IPv6 must be enabled");
+  if (request.EnableIPv4 && !chosen.some((c) => c.address.length === 4)) {
+    const net = chooseSubnet(DEFAULT_POOLS, takenSubnets(state));
+    config.unshift({ Subnet: formatCidr(net), Gateway: formatAddress(firstHost(net)) });
+  }
+  if (request.EnableIPv6 && !v6) {
+    const net = chooseSubnet([uniqueLocal(state)], takenSubnets(state));
+    config.push({ Subnet: formatCidr(net), Gateway: formatAddress(firstHost(net)) });
+  }
+
+  const record: NetworkRecord = {
+    id: newId(),
+    name,
+    driver: "bridge",
+    created: new Date().toISOString(),
+    enableIPv4: request.EnableIPv4,
+    enableIPv6: request.EnableIPv6,
+    ipam: { driver: "default", options: request.IPAM.Options, config },
+    internal: request.Internal,
+    attachable: request.Attachable,
+    options: request.Options,
+    labels: request.Labels,
+  };
+  const network = toNetwork(record, false);
+  // the record first: a link without one would be an orphan after a crash, a record without its link is made whole at the next start
+  state.store.put(record);
+  state.networks.set(record.id, network);
+  try {
+    if (record.enableIPv6) enableForwarding(true);
+    realize(state, network);
+    state.firewall.addBridge(firewallBridge(network));
+  } catch (error) {
+    state.networks.delete(record.id);
+    state.store.delete(record.id);
+    removeLink(bridgeName(record)).catch(() => {});
+    throw error;
+  }
+  state.engine.events.publish("network", "create", record.id, { name, type: record.driver });
+  return network;
+}
+
+/** Removes a network that nobody is on. */
+export async function removeNetwork(state: State, network: Network): Promise<void> {
+  const { record, bridge } = network;
+  if (network.predefined) throw permissionDenied(`${record.name} is a pre-defined network and cannot be removed`);
+  if (network.endpoints.size > 0) {
+    const who = [...network.endpoints.values()].map((e) => `name:"${e.containerName}" id:"${e.containerId.slice(0, 12)}"`).join(", ");
+    throw permissionDenied(`error while removing network: network ${record.name} has active endpoints (${who})`);
+  }
+  state.networks.delete(record.id);
+  state.store.delete(record.id);
+  if (bridge) {
+    try {
+      state.firewall.removeBridge(firewallBridge(network));
+    } catch (error) {
+      state.engine.log("warn", `network ${record.name}: ${messageOf(error)}`);
+    }
+    // a bridge the user made and named is theirs
+    if (findLink(state.route, bridge.name)?.alias === state.alias) await removeLink(bridge.name);
+  }
+  state.engine.events.publish("network", "destroy", record.id, { name: record.name, type: record.driver });
+}

@@ -1,0 +1,43 @@
+// Names of containers on user-defined networks: what the resolver of one container answers.
+import { formatAddress, type Names } from "../../network/index.ts";
+import type { Endpoint, Sandbox } from "./state.ts";
+
+const addresses = (endpoints: Iterable<Endpoint>) => [...endpoints].flatMap((e) => e.addresses.map((a) => a.cidr.address));
+
+/** Names as seen from one container: those on the networks it shares, plain or with the network's name behind, and its own links. */
+export function namesFor(sandbox: Sandbox): Names {
+  return {
+    forward(name) {
+      const found: Uint8Array[] = [];
+      for (const { network } of sandbox.endpoints) {
+        if (network.predefined || !network.bridge) continue;
+        const suffix = `.${network.record.name.toLowerCase()}`;
+        const plain = name.endsWith(suffix) ? name.slice(0, -suffix.length) : undefined;
+        const alias = sandbox.links.get(name);
+        for (const endpoint of network.endpoints.values()) {
+          if (
+            endpoint.names.some((n) => {
+              const lower = n.toLowerCase();
+              return lower === name || lower === plain;
+            }) ||
+            (alias !== undefined && (endpoint.containerName === alias || endpoint.containerId === alias))
+          )
+            found.push(...addresses([endpoint]));
+        }
+      }
+      return found.length > 0 ? found : undefined;
+    },
+    reverse(address) {
+      const text = formatAddress(address);
+      for (const { network } of sandbox.endpoints) {
+        if (network.predefined || !network.bridge) continue;
+        for (const endpoint of network.endpoints.values())
+          if (endpoint.addresses.some((a) => formatAddress(a.cidr.address) === text))
+            return `${endpoint.containerName}.${network.record.name}`;
+      }
+      return undefined;
+    },
+    // a container without a way outside asks nobody there
+    upstreams: () => (sandbox.endpoints.some((e) => e.network.bridge && !e.network.record.internal) ? sandbox.upstreams : []),
+  };
+}
