@@ -82,6 +82,7 @@ export async function createContainer(
     execIds: [],
   };
   let prepared = false;
+  let added: (() => void) | undefined;
   try {
     await span("checks", {}, async () => {
       await engine.networks.check(record, request.endpoints);
@@ -97,9 +98,12 @@ export async function createContainer(
     );
     prepared = true;
     mkdirSync(dir, { recursive: true, mode: 0o710 });
-    await engine.volumes.populate(record);
-    book.add(record);
+    const entry = book.add(record);
+    added = () => book.remove(entry);
+    // It opens the container's root by its id.
+    if (record.mounts.some((mount) => mount.Type === "volume")) await engine.volumes.populate(record);
   } catch (error) {
+    added?.();
     book.release(final, id);
     await engine.volumes.release(record, true).catch(() => {});
     if (prepared) await engine.manager.snapshots.remove({ snapshotter: engine.manager.snapshotter, key: id }).catch(() => {});
