@@ -64,10 +64,23 @@ function copyMeta(from: string, to: string, info: import("node:fs").BigIntStats)
   check(binding.syscall(SYS.utimensat, AT_FDCWD, to, times, AT_SYMLINK_NOFOLLOW), `utimens ${to}`);
 }
 
+/** A file system that can't copy to another one in the kernel says one of these, on the first call. */
+const NOT_IN_KERNEL = [-errno.EXDEV, -errno.EINVAL, -errno.ENOSYS, -errno.EOPNOTSUPP];
+
 async function copyContent(from: number, to: number): Promise<void> {
   for (;;) {
-    const n = check(await binding.syscallAsync(SYS.copy_file_range, from, null, to, null, 16 * 1024 * 1024, 0), "copy_file_range");
+    const n = await binding.syscallAsync(SYS.copy_file_range, from, null, to, null, 16 * 1024 * 1024, 0);
+    if (NOT_IN_KERNEL.includes(n)) return copyByHand(from, to);
+    if (check(n, "copy_file_range") === 0) return;
+  }
+}
+
+async function copyByHand(from: number, to: number): Promise<void> {
+  const buffer = Buffer.allocUnsafe(1024 * 1024);
+  for (;;) {
+    const n = check(await binding.syscallAsync(SYS.read, from, buffer, buffer.length), "read");
     if (n === 0) return;
+    for (let at = 0; at < n; ) at += check(await binding.syscallAsync(SYS.write, to, buffer.subarray(at, n), n - at), "write");
   }
 }
 
