@@ -35,6 +35,7 @@ import { memoryTransport } from "./memory.ts";
 
 export type { ContentStore } from "./content/store.ts";
 export { createManager, type Manager, type ManagerOptions } from "./manager.ts";
+export { type MountInstruction, openDetached } from "./snapshots/detached.ts";
 export type { Snapshotter } from "./snapshots/snapshotter.ts";
 
 /** The services' clients, every call in one namespace. */

@@ -8,6 +8,7 @@ import { containersService } from "./containers.ts";
 import { contentService } from "./content/service.ts";
 import { type ContentStore, createContentStore } from "./content/store.ts";
 import { type Database, openDatabase } from "./database.ts";
+import { diffService } from "./diff/service.ts";
 import { createExchange, type Exchange, eventsService } from "./events.ts";
 import { createImageStore, type ImageStore, imagesService } from "./images.ts";
 import { leasesService } from "./leases.ts";
@@ -79,6 +80,7 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
     leasesService(state),
     eventsService(state.events, closing.signal),
     tasksService(state, keeper),
+    diffService(content),
   ];
   await keeper.start();
   for (const namespace of options.warm ?? []) void keeper.shims.shared(namespace).catch(() => {});

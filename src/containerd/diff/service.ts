@@ -1,0 +1,112 @@
+// The diff service: Apply unpacks a layer into a snapshot, Diff makes a layer of what a snapshot changed. Unpacking happens in worker threads, in
+// one pass, straight into the snapshot's own directory: nothing is mounted.
+import { createHash } from "node:crypto";
+import { createGzip } from "node:zlib";
+import { Diff } from "../../gen/containerd/services/diff/v1_pb.ts";
+import { invalidArgument, isKind, unimplemented } from "../../lib/errors.ts";
+import { binding, close, O_DIRECTORY, O_RDONLY, open, SYS } from "../../linux/index.ts";
+import { applyLayer } from "../../oci/index.ts";
+import type { ContentStore } from "../content/store.ts";
+import { type Call, namespaceOf, required, type Service, service } from "../service.ts";
+import { layersOf } from "../snapshots/detached.ts";
+
+const TAR = "application/vnd.oci.image.layer.v1.tar";
+const plain = new Set([TAR, "application/vnd.docker.image.rootfs.diff.tar", "application/vnd.docker.image.rootfs.foreign.diff.tar"]);
+const gzip = new Set([`${TAR}+gzip`, "application/vnd.docker.image.rootfs.diff.tar.gzip"]);
+
+const isLayer = (mediaType: string): boolean =>
+  /^application\/vnd\.(oci\.image\.layer\.(nondistributable\.)?v1\.tar(\+(gzip|zstd))?|docker\.image\.rootfs\.(foreign\.)?diff\.tar(\.(gzip|zstd))?)$/.test(
+    mediaType,
+  );
+
+export function diffService(content: ContentStore): Service {
+  return service(Diff, {
+    async apply({ diff, mounts, syncFs }, call) {
+      const namespace = namespaceOf(call);
+      const descriptor = required(diff, "diff");
+      if (!isLayer(descriptor.mediaType)) throw unimplemented(`unsupported diff media type: ${descriptor.mediaType}`);
+      const file = content.path(namespace, descriptor.digest);
+      const { layers, upper } = layersOf(mounts);
+      if (upper === undefined) throw invalidArgument("a layer can be applied to an active snapshot only");
+      const { diffId, bytes } = await applyLayer({
+        file,
+        root: upper,
+        whiteouts: mounts[0]!.type === "overlay" ? "overlay" : "remove",
+        parents: layers.slice(1),
+        signal: call.signal,
+      });
+      if (syncFs) await syncFileSystem(upper);
+      return { applied: { mediaType: TAR, digest: diffId, size: BigInt(bytes) } };
+    },
+    diff: async ({ left, right, mediaType, ref, labels, sourceDateEpoch }, call) => {
+      const wanted = mediaType === "" ? `${TAR}+gzip` : mediaType;
+      if (!plain.has(wanted) && !gzip.has(wanted)) throw unimplemented(`unsupported diff media type: ${wanted}`);
+      const { layerTar } = await import("./layer-tar.ts");
+      const epoch = sourceDateEpoch ? Number(sourceDateEpoch.seconds) : undefined;
+      const tar = layerTar(layersOf(left).layers, layersOf(right).layers, { epoch, signal: call.signal });
+      return { diff: await store(content, tar, { mediaType: wanted, ref, labels }, call) };
+    },
+  });
+}
+
+async function syncFileSystem(path: string): Promise<void> {
+  const fd = open(path, O_RDONLY | O_DIRECTORY);
+  try {
+    await binding.syscallAsync(SYS.syncfs, fd);
+  } finally {
+    close(fd);
+  }
+}
+
+let references = 0;
+
+/** Writes a layer to the content store, compressed where its media type says so; the digest of the tar inside becomes a label. */
+async function store(
+  content: ContentStore,
+  tar: AsyncIterable<Uint8Array>,
+  { mediaType, ref, labels }: { mediaType: string; ref: string; labels: Record<string, string> },
+  call: Call,
+): Promise<{ mediaType: string; digest: string; size: bigint }> {
+  const namespace = namespaceOf(call);
+  const writer = await content.writer({
+    namespace,
+    ref: ref || `diff-${process.pid}-${Date.now()}-${references++}`,
+    expected: "",
+    total: 0,
+    lease: call.lease,
+  });
+  try {
+    if (writer.status().offset > 0) await writer.restart();
+    const inside = createHash("sha256");
+    if (gzip.has(mediaType)) {
+      const compressor = createGzip({ level: 6 });
+      const feeding = (async () => {
+        for await (const piece of tar) {
+          inside.update(piece);
+          if (!compressor.write(piece)) await new Promise((resolve) => compressor.once("drain", resolve));
+        }
+        compressor.end();
+      })();
+      feeding.catch((error) => compressor.destroy(error));
+      for await (const piece of compressor) await writer.write(piece as Uint8Array);
+      await feeding;
+    } else {
+      for await (const piece of tar) {
+        inside.update(piece);
+        await writer.write(piece);
+      }
+    }
+    const size = writer.status().offset;
+    const own = { ...labels, "containerd.io/uncompressed": `sha256:${inside.digest("hex")}` };
+    const digest = writer.digest();
+    try {
+      await writer.commit({ size, expected: "", labels: own });
+    } catch (error) {
+      if (!isKind(error, "AlreadyExists")) throw error;
+      content.setLabels(namespace, digest, (current) => ({ ...current, ...own }));
+    }
+    return { mediaType, digest, size: BigInt(size) };
+  } finally {
+    await writer.close();
+  }
+}
