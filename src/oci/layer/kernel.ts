@@ -93,6 +93,13 @@ export function setXattrAt(dirfd: number, file: string, name: string, value: str
   return binding.syscall(SYS.lsetxattr, cString(`/proc/self/fd/${dirfd}/${file}`), cString(name, true), bytes, bytes.length, 0);
 }
 
+/** Target of a symbolic link in a directory ("" for one that is open itself); "" where it is none. */
+export function readLink(dirfd: number, name: string): string {
+  const buffer = Buffer.alloc(4096);
+  const n = binding.syscall(SYS.readlinkat, dirfd, cString(name), buffer, buffer.length);
+  return n > 0 ? buffer.toString("latin1", 0, n) : "";
+}
+
 export interface DirEntry {
   name: string;
   /** DT_DIR 4, DT_REG 8, DT_LNK 10, DT_CHR 2, DT_BLK 6, DT_FIFO 1, DT_SOCK 12. */
