@@ -43,7 +43,7 @@ function textOf(root: number, path: string): string {
 }
 
 /** The user by the container's own accounts as they are now. */
-async function lookUp(engine: Engine, record: ContainerRecord, user: string): Promise<ResolvedUser> {
+export async function lookUpUser(engine: Engine, record: ContainerRecord, user: string): Promise<ResolvedUser> {
   const root = await engine.containers.openRoot(record.id);
   try {
     return resolveUser(user, record.hostConfig.GroupAdd ?? [], {
@@ -63,7 +63,7 @@ export async function execProcess(engine: Engine, record: ContainerRecord, spec:
   delete process.consoleSize;
   let env = own.env ?? [];
   if (request.user !== "" && request.user !== (record.config.User ?? "")) {
-    const user = await lookUp(engine, record, request.user);
+    const user = await lookUpUser(engine, record, request.user);
     process.user = { uid: user.uid, gid: user.gid, ...(user.additionalGids.length > 0 ? { additionalGids: user.additionalGids } : {}) };
     const said = (record.config.Env ?? []).some((each) => each.startsWith("HOME="));
     if (!said) env = mergeEnv(env, [`HOME=${user.home}`]);
