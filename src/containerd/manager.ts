@@ -4,6 +4,7 @@ import { closeSync, openSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { failedPrecondition } from "../lib/errors.ts";
 import { binding, errno, SYS } from "../linux/index.ts";
+import { createCollector } from "./collector.ts";
 import { containersService } from "./containers.ts";
 import { contentService } from "./content/service.ts";
 import { type ContentStore, createContentStore } from "./content/store.ts";
@@ -66,6 +67,8 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
   const content = createContentStore(state);
   const images = createImageStore(state);
   const overlay = createOverlay(state);
+  const collector = createCollector(state, content, overlay);
+  state.collect = collector.collect;
   const snapshotters = new Map<string, Snapshotter>([[overlay.name, overlay]]);
   const address = options.address ?? join(stateDirectory, "manager.sock");
   const keeper = createKeeper(state, { shimBinary: options.shimBinary ?? shimProgram(), address });
@@ -94,6 +97,7 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
     events: state.events,
     async close() {
       closing.abort();
+      collector.close();
       await keeper.close();
       await overlay.cleanup();
       db.close();

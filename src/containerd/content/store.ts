@@ -2,7 +2,7 @@
 // blob, and its labels, is in the database. A blob is written as an *ingest* (ROOT/content/ingest/N), known by its caller's ref, resumable until
 // it is committed or aborted, hashed while it is written. A blob that is there has been verified, and is on disk (fsync) before it has its name.
 import { createHash, type Hash } from "node:crypto";
-import { mkdirSync, readdirSync, rmSync, statSync, unlinkSync } from "node:fs";
+import { mkdirSync, readdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { type FileHandle, open, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { ContentCreateSchema, ContentDeleteSchema } from "../../gen/containerd/events_pb.ts";
@@ -144,6 +144,14 @@ export function createContentStore(state: State): ContentStore {
     const row = db.get<ContentRow>(`${SELECT} where c.namespace = ? and c.digest = ?`, namespace, digest);
     if (!row) throw notFound(`content digest ${digest}`);
     return infoOf(row);
+  };
+
+  let discarded = 0;
+  /** Out of the way at once; freeing a large file takes its time. */
+  const discard = (digest: string): void => {
+    const trash = join(ingests, `deleted-${process.pid}-${discarded++}`);
+    renameSync(blobPath(digest), trash);
+    void rm(trash, { force: true }).catch((error) => state.log("warn", `${trash} is not deleted yet`, { error: String(error) }));
   };
 
   /** The namespace sees a blob whose file is in place. AlreadyExists where it did before. */
@@ -357,7 +365,7 @@ export function createContentStore(state: State): ContentStore {
         db.run("delete from blobs where digest = ?", digest);
         return true;
       });
-      if (last) unlinkSync(blobPath(digest));
+      if (last) discard(digest);
       events.publish(namespace, "/content/delete", ContentDeleteSchema, { digest });
     },
     writer,
