@@ -124,6 +124,10 @@ async function removeOrphans(core: Core): Promise<void> {
   for (const name of entriesOf(`${config.dataRoot}/containers`)) {
     if (!book.byId(name)) await rm(`${config.dataRoot}/containers/${name}`, { recursive: true, force: true });
   }
+  // FIFOs of starts that were cut short (engine/io keeps them by container id).
+  for (const name of entriesOf(`${config.execRoot}/io`)) {
+    if (!live.has(name)) await rm(`${config.execRoot}/io/${name}`, { recursive: true, force: true });
+  }
   await rm(`${config.dataRoot}/trash`, { recursive: true, force: true });
 }
 
