@@ -2,6 +2,7 @@
 // 53 stays free for the container's own programs; two stateless rules there exchange the ports. Without connection tracking: it costs the
 // container's other packets nothing.
 import {
+  binding,
   close,
   compare,
   EPOLLIN,
@@ -14,6 +15,7 @@ import {
   openNetlink,
   payload,
   portField,
+  SYS,
   setPayload,
   type Watch,
   watch,
@@ -78,7 +80,8 @@ function redirect(udp: number, tcp: number): void {
     }
     t.commit();
   } finally {
-    nft.close();
+    // closing waits for the kernel to have thrown away what a transaction replaced: milliseconds, so it happens on a worker thread
+    void binding.syscallAsync(SYS.close, nft.fd);
   }
 }
 
