@@ -107,4 +107,4 @@ export async function main(argv: string[]): Promise<number> {
   }
 }
 
-if (import.meta.main) process.exit(await main(process.argv.slice(2)));
+if (import.meta.main) main(process.argv.slice(2)).then((status) => process.exit(status));
