@@ -129,7 +129,7 @@ export function createForwarder(port = 53): Forwarder {
       const probe = healthy.length > 0 ? sick.find((s) => now - s.lastFailure > RETRY) : undefined;
       const order = [...healthy, ...sick.filter((s) => s !== probe)];
       return new Promise((resolve) => {
-        const attempts: { end(failed: boolean): void }[] = [];
+        const attempts: { end(failed: boolean): void; late: boolean }[] = [];
         let pending = 0;
         let next = 0;
         let bad: Uint8Array | undefined;
@@ -141,14 +141,17 @@ export function createForwarder(port = 53): Forwarder {
           inFlight--;
           clearTimeout(turn);
           clearTimeout(deadline);
-          for (const a of attempts) a.end(reply === undefined);
+          for (const a of attempts) a.end(a.late || reply === undefined);
           resolve(reply);
         };
         const deadline = setTimeout(() => settle(bad), DEADLINE);
         deadline.unref?.();
         const ask = (server: UpstreamHealth) => {
           pending++;
-          attempts.push(
+          const one = { late: false, end: (_failed: boolean) => {} };
+          attempts.push(one);
+          Object.assign(
+            one,
             attempt(query, end, kind, server, (reply) => {
               pending--;
               const useful = reply && ![RCODE.serverFailure, RCODE.refused, RCODE.notImplemented].includes(rcodeOf(reply) as 2);
@@ -168,11 +171,19 @@ export function createForwarder(port = 53): Forwarder {
           if (!server || settled) return;
           ask(server);
           if (next < order.length) {
-            turn = setTimeout(advance, Math.min(SLOWEST_TURN, Math.max(FASTEST_TURN, server.rtt * 4)));
+            const asked = attempts.at(-1)!;
+            const overtake = () => {
+              asked.late = true;
+              advance();
+            };
+            turn = setTimeout(overtake, Math.min(SLOWEST_TURN, Math.max(FASTEST_TURN, server.rtt * 4)));
             turn.unref?.();
           }
         };
-        if (probe) ask(probe);
+        if (probe) {
+          probe.lastFailure = now;
+          ask(probe);
+        }
         advance();
       });
     },
