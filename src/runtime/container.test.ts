@@ -131,7 +131,7 @@ const fdCount = () => readdirSync("/proc/self/fd").length;
 
 real("a program runs in its own namespaces with what the specification promises, and nothing stays behind", async () => {
   await run(specOf(["true"]));
-  await Bun.sleep(20);
+  await Bun.sleep(50);
   const before = fdCount();
   const { status, output } = await run(
     specOf(["sh", "-c", "echo pid $$; hostname; ls /dev; echo $HOME; id; cat /proc/self/cgroup; ls /proc/self/fd; exit 7"], (spec) => {
@@ -148,6 +148,7 @@ real("a program runs in its own namespaces with what the specification promises,
   expect(lines).toContain("/home/ann");
   expect(lines).toContain("uid=1000(ann) gid=1000 groups=7");
   expect(lines.filter((line) => /^\d+$/.test(line))).toEqual(["0", "1", "2", "3"]);
+  await Bun.sleep(50);
   expect(fdCount()).toBe(before);
   for (const mount of hierarchies().mounts.values())
     expect(readdirSync(mount).filter((name) => name.includes(`jubako-test-${process.pid}`))).toEqual([]);
@@ -155,7 +156,7 @@ real("a program runs in its own namespaces with what the specification promises,
 
 real("programs that are not there or cannot be run fail at creation, in runc's words, and leave nothing", async () => {
   await run(specOf(["true"]));
-  await Bun.sleep(20);
+  await Bun.sleep(50);
   const before = fdCount();
   await expect(make(specOf(["nope"]))).rejects.toThrow('exec: "nope": executable file not found in $PATH');
   await expect(make(specOf(["/nope"]))).rejects.toThrow('exec: "/nope": stat /nope: no such file or directory');
@@ -164,7 +165,7 @@ real("programs that are not there or cannot be run fail at creation, in runc's w
     spec.mounts = [...spec.mounts!, { destination: "/mnt", type: "nosuchfs", source: "x" }];
   });
   await expect(make(bad)).rejects.toThrow("mount nosuchfs on /mnt: ENODEV");
-  await Bun.sleep(20);
+  await Bun.sleep(50);
   expect(fdCount()).toBe(before);
   expect(readdirSync(work).flatMap((name) => (existsSync(`${work}/${name}/state`) ? [name] : []))).toEqual([]);
 });

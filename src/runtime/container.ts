@@ -6,7 +6,7 @@
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { Failure, failedPrecondition } from "../lib/errors.ts";
 import { binding, check, close, kill, O_CREAT, O_NONBLOCK, O_RDWR, O_TRUNC, open, pidfdGetfd, pidfdSignal, SYS } from "../linux/index.ts";
-import type { Process, Spec } from "../oci/runtime-spec.ts";
+import type { Hooks, Process, Spec, State } from "../oci/runtime-spec.ts";
 import { active } from "../trace/index.ts";
 import { type Cgroup, type CgroupLocation, locateCgroup, openCgroup } from "./cgroups/index.ts";
 import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from "./face.ts";
@@ -25,10 +25,23 @@ export interface ContainerState {
   id: string;
   bundle: string;
   cgroup: CgroupLocation;
+  /** There are hooks for the end. */
+  hooks: boolean;
+}
+
+function pausesForHooks(hooks: Hooks | undefined): boolean {
+  return Boolean(hooks?.prestart?.length || hooks?.createRuntime?.length || hooks?.createContainer?.length);
 }
 
 /** Starts the player on a plan with a keeper, and waits until the process stands at its gate. On failure nothing is left. */
-async function launch(name: string, plan: Plan, process: Process, io: ProcessIo, directory: string, target: number): Promise<Kept> {
+async function launch(
+  plan: Plan,
+  process: Process,
+  io: ProcessIo,
+  directory: string,
+  target: number,
+  atHooks?: (pid: number, pidfd: number) => Promise<void>,
+): Promise<Kept> {
   if (io.hold.length > MAX_HOLD) throw new Failure("InvalidArgument", `a keeper holds at most ${MAX_HOLD} descriptors`);
   const record = `${directory}/record`;
   const failure = (index: number, number: number) => stepFailure(plan, process, index, number);
@@ -43,21 +56,30 @@ async function launch(name: string, plan: Plan, process: Process, io: ProcessIo,
   try {
     const stdio: [number, number, number] = io.terminal ? [-1, -1, -1] : [io.stdin, io.stdout, io.stderr];
     keeper = startPlayer(
-      name,
+      "jubako-keeper",
       plan.tape.encode(trace !== undefined),
       { stdio, preserved: [], hold: io.hold, holdStdin: io.holdStdin, record: recordFd, notify, control, target },
       trace ? plan.tape.steps.length : 0,
     );
     let failed: Failure | undefined;
     let ready = false;
-    await hearReports(keeper.report, (report) => {
-      if (report.tag === "pid") {
-        pid = report.pid;
-        pidfd = binding.syscall(SYS.pidfd_open, pid, 0);
-      } else if (report.tag === "failed") failed = failure(report.index, report.errno);
-      else if (report.tag === "ready") ready = true;
-      return report.tag !== "pid";
-    });
+    let hooks = false;
+    do {
+      hooks = false;
+      await hearReports(keeper.report, (report) => {
+        if (report.tag === "pid") {
+          pid = report.pid;
+          pidfd = binding.syscall(SYS.pidfd_open, pid, 0);
+        } else if (report.tag === "failed") failed = failure(report.index, report.errno);
+        else if (report.tag === "ready") ready = true;
+        else if (report.tag === "hooks") hooks = true;
+        return report.tag !== "pid";
+      });
+      if (hooks && !failed) {
+        await atHooks?.(pid, pidfd);
+        check(binding.syscall(SYS.write, keeper.gate, new Uint8Array(1), 1), "write gate");
+      }
+    } while (hooks && !failed);
     if (failed) throw failed;
     if (!ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
     const terminal = io.terminal ? pidfdGetfd(pidfd, FD.terminal) : undefined;
@@ -116,7 +138,7 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
     throw new Failure("Unknown", `make state directory ${state}: ${(error as Error).message}`, { cause: error });
   }
   const cgroup = locateCgroup(spec, id);
-  const saved: ContainerState = { id, bundle, cgroup };
+  const saved: ContainerState = { id, bundle, cgroup, hooks: Boolean(spec.hooks?.poststop?.length) };
   writeFileSync(`${state}/state.json`, JSON.stringify(saved));
   let done = false;
   try {
@@ -135,10 +157,34 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
         preserved: 0,
         noPivot: false,
         keyring: true,
+        pauseForHooks: pausesForHooks(spec.hooks),
       },
       facts(),
     );
-    const init = await launch("jubako-keeper", plan, process, io, state, -1);
+    const { hooks } = spec;
+    const stateOf = (status: State["status"], pid: number): State => ({
+      ociVersion: spec.ociVersion,
+      id,
+      status,
+      pid,
+      bundle,
+      ...(spec.annotations ? { annotations: spec.annotations } : {}),
+    });
+    const init = await launch(plan, process, io, state, -1, async (pid, pidfd) => {
+      const { runHooks } = await import("./hooks.ts");
+      await runHooks("prestart", hooks, stateOf("creating", pid));
+      await runHooks("createRuntime", hooks, stateOf("creating", pid));
+      await runHooks("createContainer", hooks, stateOf("creating", pid), pidfd);
+    });
+    if (hooks) {
+      init.beforeStart = async () =>
+        (await import("./hooks.ts")).runHooks("startContainer", hooks, stateOf("created", init.pid), init.pidfd);
+      const traced = init.onStarted;
+      init.onStarted = async () => {
+        await traced?.();
+        await (await import("./hooks.ts")).runHooksAnyway("poststart", hooks, stateOf("running", init.pid), () => {});
+      };
+    }
     done = true;
     return runtimeContainer(saved, state, () => spec, init, []);
   } finally {
@@ -160,6 +206,14 @@ export function runtimeContainer(
   const cgroup: Cgroup = openCgroup(saved.cgroup);
   const init = runningProcess(initKept, () => {});
   const execs = new Set<RunningProcess>(running);
+  const specForHooks = () => {
+    if (!saved.hooks) return undefined;
+    try {
+      return specOf();
+    } catch {
+      return undefined;
+    }
+  };
   return {
     id: saved.id,
     init,
@@ -185,7 +239,7 @@ export function runtimeContainer(
           },
           facts(),
         );
-        const kept = await launch("jubako-keeper", plan, process, io, directory, initKept.pidfd);
+        const kept = await launch(plan, process, io, directory, initKept.pidfd);
         const running = runningProcess(kept, () => {
           execs.delete(running);
           rmSync(directory, { recursive: true, force: true });
@@ -214,7 +268,12 @@ export function runtimeContainer(
       for (const exec of execs) exec.release();
       init.release();
       await cgroup.remove(true);
+      const { hooks, ociVersion } = specForHooks() ?? {};
       rmSync(state, { recursive: true, force: true });
+      if (hooks?.poststop?.length) {
+        const stopped: State = { ociVersion: ociVersion ?? "1.0.2", id: saved.id, status: "stopped", pid: 0, bundle: saved.bundle };
+        await (await import("./hooks.ts")).runHooksAnyway("poststop", hooks, stopped, () => {});
+      }
     },
   };
 }

@@ -42,7 +42,8 @@ export interface Kept {
   /** The keeper is this process' child, and reaped by it. */
   child: boolean;
   /** Called once the program runs. */
-  onStarted?: (() => void) | undefined;
+  onStarted?: (() => void | Promise<void>) | undefined;
+  beforeStart?: () => Promise<void>;
 }
 
 /** How the process ended, if it did; undefined while there is no record. */
@@ -151,8 +152,9 @@ export function runningProcess(kept: Kept, onReleased: () => void): RunningProce
       const { gate } = kept;
       if (!gate) throw new Failure("FailedPrecondition", "the process was already started");
       kept.gate = undefined;
+      await kept.beforeStart?.();
       await openGate(kept.pid, gate, kept.failure);
-      kept.onStarted?.();
+      await kept.onStarted?.();
     },
     signal(signal) {
       return !exit && !released && pidfdSignal(kept.pidfd, signal);

@@ -139,7 +139,12 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
   }
 }
 
-export type Report = { tag: "failed"; index: number; errno: number } | { tag: "pid"; pid: number } | { tag: "ready" } | { tag: "end" };
+export type Report =
+  | { tag: "failed"; index: number; errno: number }
+  | { tag: "pid"; pid: number }
+  | { tag: "ready" }
+  | { tag: "hooks" }
+  | { tag: "end" };
 
 function parseReports(bytes: Uint8Array): Report[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
@@ -150,6 +155,7 @@ function parseReports(bytes: Uint8Array): Report[] {
     if (tag === REPORT.failed) reports.push({ tag: "failed", index: view.getUint32(at + 4, true), errno: value });
     else if (tag === REPORT.pid) reports.push({ tag: "pid", pid: value });
     else if (tag === REPORT.ready) reports.push({ tag: "ready" });
+    else if (tag === REPORT.hooks) reports.push({ tag: "hooks" });
   }
   return reports;
 }
@@ -189,10 +195,22 @@ export function hearReports(fd: number, done: (report: Report) => boolean): Prom
   });
 }
 
-/** Waits, blocking, until the pipe can be read; for a command line that has nothing else to do. */
-export function waitReadable(fd: number): void {
+/** The same, blocking; for a command line that has nothing else to do meanwhile. */
+export function hearNow(fd: number, done: (report: Report) => boolean): void {
+  const buffer = new Uint8Array(REPORT.size * 8);
   const polled = new Int32Array([fd, 1]);
   for (;;) {
-    if (binding.syscall(SYS.poll, polled, 1, -1) !== -4) return;
+    const n = read(fd, buffer);
+    if (n === undefined) {
+      binding.syscall(SYS.poll, polled, 1, -1);
+      continue;
+    }
+    if (n === 0) {
+      done({ tag: "end" });
+      return;
+    }
+    let over = false;
+    for (const report of parseReports(buffer.subarray(0, n))) over = done(report) || over;
+    if (over) return;
   }
 }

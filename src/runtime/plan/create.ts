@@ -54,6 +54,8 @@ export interface CreateInput {
   preserved: number;
   noPivot: boolean;
   keyring: boolean;
+  /** Report and wait before pivot_root, so that the caller can run hooks meanwhile. */
+  pauseForHooks: boolean;
 }
 
 export interface Plan {
@@ -96,7 +98,8 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (input.cgroup) planCgroup(p, input.cgroup);
   const root = tape.word("root");
   const rootPath = spec.root?.path ?? "rootfs";
-  planRoot(p, rootPath.startsWith("/") ? rootPath : `${input.bundle}/${rootPath}`, input.rootfs, root);
+  const rootPlace = rootPath.startsWith("/") ? rootPath : `${input.bundle}/${rootPath}`;
+  planRoot(p, rootPlace, input.rootfs, root);
   const cgroupMounts = (spec.mounts ?? []).filter((m) => m.type === "cgroup" || m.type === "cgroup2");
   const sources = planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle);
   const cgroupSources = cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup) : [];
@@ -174,6 +177,12 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const label = openLabel(p, spec, facts);
   if (spec.root?.readonly) planReadonlyMount(p, root, "make the root file system read-only");
 
+  if (input.pauseForHooks) {
+    if (!ownUser) waitPlaced();
+    const tag = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.hooks, 0, 0, 0).buffer), "{hooks}");
+    tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, tag, REPORT.size], { why: "wait for hooks" });
+    tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, scratch, 1], { retry: errno.EINTR });
+  }
   tape.step(SYS.fchdir, [root], { why: "make it the root" });
   if (input.noPivot) tape.step(SYS.chroot, ["."]);
   else {
@@ -187,7 +196,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     tape.step(SYS.mount, [0, "/", 0, named(MS, value), 0], { why: `make the root ${spec.linux!.rootfsPropagation}` });
   }
   if (waitTerminal) tape.step(SYS.write, [terminalReady, one, 8], { why: "hand the terminal to the keeper" });
-  if (!ownUser) waitPlaced();
+  if (!ownUser && !input.pauseForHooks) waitPlaced();
   if (isNew("cgroup")) tape.step(SYS.unshare, [flags(CLONE, "CLONE_NEWCGROUP")], { why: "make a cgroup namespace" });
   planPersonality(p, spec);
 

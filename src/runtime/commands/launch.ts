@@ -1,0 +1,162 @@
+// Starting a process for a command line: no keeper stays, the process is the caller's child, and its orphan once the caller leaves.
+import { renameSync, writeFileSync } from "node:fs";
+import { basename, dirname } from "node:path";
+import { Failure, invalidArgument } from "../../lib/errors.ts";
+import { binding, check, close, pidfdGetfd, pidfdSignal, SYS } from "../../linux/index.ts";
+import type { Process } from "../../oci/runtime-spec.ts";
+import { stepFailure } from "../failures.ts";
+import { homeOf } from "../keeper.ts";
+import type { Plan } from "../plan/create.ts";
+import { FD, MAX_PRESERVED } from "../plan/layout.ts";
+import { hearNow, startPlayer } from "../player.ts";
+
+/** A process at its gate. */
+export interface Launched {
+  pid: number;
+  pidfd: number;
+  terminal: number | undefined;
+  gate: number;
+  report: number;
+  failure(index: number, errno: number): Failure;
+  abandon(): void;
+}
+
+/** What --preserve-fds and systemd's $LISTEN_FDS let through: descriptors 3 and up. */
+export function preservedFds(count: number): { fds: number[]; env: string[] } {
+  const listening = Number(process.env.LISTEN_FDS ?? 0) || 0;
+  const all = listening + count;
+  if (all > MAX_PRESERVED) throw invalidArgument(`at most ${MAX_PRESERVED} descriptors can be preserved`);
+  return { fds: Array.from({ length: all }, (_, i) => 3 + i), env: listening ? [`LISTEN_FDS=${listening}`, "LISTEN_PID=1"] : [] };
+}
+
+/** `atHooks` is called while the process waits for the hooks that come before pivot_root. */
+export async function launch(
+  plan: Plan,
+  spec: Process,
+  preserved: number[],
+  target: number,
+  atHooks?: (pid: number) => Promise<void>,
+): Promise<Launched> {
+  const failure = (index: number, number: number) => stepFailure(plan, spec, index, number);
+  const stdio: [number, number, number] = spec.terminal ? [-1, -1, -1] : [0, 1, 2];
+  const fds = { stdio, preserved, hold: [], holdStdin: -1, record: -1, notify: -1, control: -1, target };
+  const player = startPlayer("jubako-runtime", plan.tape.encode(), fds, 0);
+  let pid = 0;
+  let pidfd = -1;
+  let done = false;
+  try {
+    let failed: Failure | undefined;
+    let ready = false;
+    let hooks = false;
+    do {
+      hooks = false;
+      hearNow(player.report, (report) => {
+        if (report.tag === "pid") {
+          pid = report.pid;
+          pidfd = check(binding.syscall(SYS.pidfd_open, pid, 0), "pidfd_open");
+        } else if (report.tag === "failed") failed = failure(report.index, report.errno);
+        else if (report.tag === "ready") ready = true;
+        else if (report.tag === "hooks") hooks = true;
+        return report.tag !== "pid";
+      });
+      if (hooks && atHooks) {
+        await atHooks(pid);
+        check(binding.syscall(SYS.write, player.gate, new Uint8Array(1), 1), "write gate");
+      }
+    } while (hooks && !failed);
+    if (failed) throw failed;
+    if (!ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
+    reapNow(player.pidfd);
+    const terminal = spec.terminal ? pidfdGetfd(pidfd, FD.terminal) : undefined;
+    done = true;
+    close(player.pidfd);
+    return {
+      pid,
+      pidfd,
+      terminal,
+      gate: player.gate,
+      report: player.report,
+      failure,
+      abandon() {
+        pidfdSignal(pidfd, 9);
+        reapNow(pidfd);
+        close(pidfd);
+        close(player.gate);
+        close(player.report);
+        if (terminal !== undefined) close(terminal);
+      },
+    };
+  } finally {
+    if (!done) {
+      for (const fd of [pidfd, player.pidfd]) {
+        if (fd < 0) continue;
+        pidfdSignal(fd, 9);
+        reapNow(fd);
+      }
+      close(pidfd);
+      player.close();
+    }
+  }
+}
+
+/** Waits for a child's end, blocking; its status as a shell gives it. */
+export function reapNow(pidfd: number): number {
+  const info = new Int32Array(32);
+  while (binding.syscall(SYS.waitid, 3, pidfd, info, 4, null) === -4);
+  return info[2] === 1 ? info[6]! : 128 + info[6]!;
+}
+
+/** Opens the gate, blocking until the program runs. */
+export function openGateNow(
+  pid: number,
+  gate: number,
+  report: number,
+  env: string[] | undefined,
+  uid: number,
+  failure: Launched["failure"],
+): void {
+  const home = env?.some((e) => e.startsWith("HOME=")) ? "x" : `HOME=${homeOf(pid, uid)}`;
+  const message = Buffer.from(`${home}\0`);
+  check(binding.syscall(SYS.write, gate, message, message.length), "write gate");
+  let failed: Failure | undefined;
+  hearNow(report, (heard) => {
+    if (heard.tag === "failed") failed = failure(heard.index, heard.errno);
+    return heard.tag === "failed" || heard.tag === "end";
+  });
+  if (failed) throw failed;
+}
+
+/** Sends the terminal's master to whoever listens at --console-socket, as runc does: one message, the name of the terminal, SCM_RIGHTS. */
+export function sendTerminal(path: string, terminal: number): void {
+  const AF_UNIX = 1;
+  const socket = check(binding.syscall(SYS.socket, AF_UNIX, 1 | 0o2000000, 0), "socket");
+  try {
+    const name = Buffer.from(path);
+    if (name.length > 107) throw invalidArgument(`the console socket's path ${path} is too long`);
+    const address = new Uint8Array(2 + name.length + 1);
+    address[0] = AF_UNIX;
+    address.set(name, 2);
+    check(binding.syscall(SYS.connect, socket, address, address.length), `connect to console socket ${path}`);
+    const text = Buffer.from("/dev/pts/ptmx");
+    const iov = new BigUint64Array([BigInt(binding.address(text)), BigInt(text.length)]);
+    const control = new Uint8Array(24);
+    const view = new DataView(control.buffer);
+    view.setBigUint64(0, 20n, true);
+    view.setInt32(8, 1, true);
+    view.setInt32(12, 1, true);
+    view.setInt32(16, terminal, true);
+    // struct msghdr: name, namelen, iov, iovlen, control, controllen, flags
+    const header = new BigUint64Array([0n, 0n, BigInt(binding.address(iov)), 1n, BigInt(binding.address(control)), 24n, 0n]);
+    check(binding.syscall(SYS.sendmsg, socket, header, 0), "send the terminal");
+    void [text, iov, control];
+  } finally {
+    close(socket);
+  }
+}
+
+export function writePidFile(path: string | undefined, pid: number): void {
+  if (!path) return;
+  const temporary = `${dirname(path)}/.${basename(path)}`;
+  writeFileSync(temporary, String(pid), { mode: 0o644 });
+  renameSync(temporary, path);
+}

@@ -1,0 +1,134 @@
+// Hooks of config.json: programs that get the container's state on stdin (runtime-spec config.md, "POSIX-platform Hooks"). prestart,
+// createRuntime, poststart and poststop run here; createContainer and startContainer run inside the container's namespaces, by a tape.
+import { spawn } from "node:child_process";
+import { failedPrecondition } from "../lib/errors.ts";
+import { binding, check, close, EPOLLIN, errnoText, O_CLOEXEC, pidfdSignal, reap, SYS, watch, write } from "../linux/index.ts";
+import type { Hook, Hooks, State } from "../oci/runtime-spec.ts";
+import { CLONE, flags } from "./plan/constants.ts";
+import { cloneProcess, reportPid } from "./plan/create.ts";
+import { FD } from "./plan/layout.ts";
+import { createPlanner } from "./plan/planner.ts";
+import { hearReports, startPlayer } from "./player.ts";
+import type { Tape } from "./tape.ts";
+
+type HookName = keyof Hooks;
+
+/** Runs the hooks of one kind, one after the other; throws at the first that fails. `target`: pidfd of the container's init for those inside. */
+export async function runHooks(name: HookName, hooks: Hooks | undefined, state: State, target?: number): Promise<void> {
+  const list = hooks?.[name] ?? [];
+  for (const [i, hook] of list.entries()) {
+    const text = JSON.stringify(state);
+    const problem = target === undefined ? await runHere(hook, text) : await runInside(hook, text, target);
+    if (problem) throw failedPrecondition(`error running ${name} hook #${i}: ${problem}`);
+  }
+}
+
+/** poststart and poststop: a hook that fails is told of, and the others run. */
+export async function runHooksAnyway(
+  name: HookName,
+  hooks: Hooks | undefined,
+  state: State,
+  warn: (message: string) => void,
+): Promise<void> {
+  for (const [i, hook] of (hooks?.[name] ?? []).entries()) {
+    const problem = await runHere(hook, JSON.stringify(state));
+    if (problem) warn(`error running ${name} hook #${i}: ${problem}`);
+  }
+}
+
+const MAX_OUTPUT = 4096;
+
+function runHere(hook: Hook, state: string): Promise<string | undefined> {
+  return new Promise((resolve) => {
+    const env = Object.fromEntries((hook.env ?? []).map((e) => [e.split("=", 1)[0]!, e.slice(e.indexOf("=") + 1)]));
+    const child = spawn(hook.path, (hook.args ?? [hook.path]).slice(1), { argv0: hook.args?.[0] ?? hook.path, env, stdio: "pipe" });
+    let stdout = "";
+    let stderr = "";
+    let late = false;
+    const timer = hook.timeout
+      ? setTimeout(() => {
+          late = true;
+          child.kill("SIGKILL");
+        }, hook.timeout * 1000)
+      : undefined;
+    child.stdout.on("data", (data) => {
+      stdout = (stdout + data).slice(0, MAX_OUTPUT);
+    });
+    child.stderr.on("data", (data) => {
+      stderr = (stderr + data).slice(0, MAX_OUTPUT);
+    });
+    child.on("error", (error) => resolve(error.message));
+    child.on("close", (code, signal) => {
+      clearTimeout(timer);
+      if (late) resolve(`hook ran past specified timeout of ${hook.timeout}s`);
+      else if (code === 0) resolve(undefined);
+      else resolve(`${signal ? `signal: ${signal}` : `exit status ${code}`}, stdout: ${stdout}, stderr: ${stderr}`);
+    });
+    // A hook need not read what it gets.
+    child.stdin.on("error", () => {});
+    child.stdin.end(state);
+  });
+}
+
+/** The tape that runs a hook in the namespaces of the process behind FD.target. */
+function planHook(hook: Hook): Tape {
+  const p = createPlanner();
+  const { tape } = p;
+  const target = { value: FD.target, name: "init" };
+  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID")], { why: "let the hook join the pid namespace" });
+  const cloned = cloneProcess(p, [], false, undefined, "start the hook");
+  const child = tape.label();
+  tape.when(cloned.pid, "EQ", 0, child);
+  reportPid(p, cloned);
+  tape.step(SYS.exit_group, [0]);
+  tape.place(child);
+  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWNS", "CLONE_NEWNET", "CLONE_NEWUTS", "CLONE_NEWIPC")], {
+    why: "join the container's namespaces",
+  });
+  tape.step(SYS.close_range, [3, 0xffffffff, { value: 4, name: "CLOSE_RANGE_CLOEXEC" }], { why: "let no descriptor through" });
+  tape.step(SYS.execve, [hook.path, tape.vector(hook.args ?? [hook.path], "args"), tape.vector(hook.env ?? [], "env")], {
+    why: `run hook ${hook.path}`,
+  });
+  return tape;
+}
+
+async function runInside(hook: Hook, state: string, target: number): Promise<string | undefined> {
+  const input = check(binding.syscall(SYS.memfd_create, "state", O_CLOEXEC ? 1 : 0), "memfd_create");
+  let pidfd = -1;
+  let problem: string | undefined;
+  try {
+    write(input, Buffer.from(state));
+    check(binding.syscall(SYS.lseek, input, 0, 0), "lseek");
+    const none = { preserved: [], hold: [], holdStdin: -1, record: -1, notify: -1, control: -1 };
+    const player = startPlayer("jubako-hook", planHook(hook).encode(), { stdio: [input, -1, 2], ...none, target }, 0);
+    try {
+      await hearReports(player.report, (report) => {
+        if (report.tag === "pid") pidfd = check(binding.syscall(SYS.pidfd_open, report.pid, 0), "pidfd_open");
+        else if (report.tag === "failed") problem = `${hook.path}: ${errnoText(report.errno)}`;
+        return report.tag !== "pid";
+      });
+      await ended(player.pidfd);
+    } finally {
+      player.close();
+    }
+    if (pidfd < 0) return problem ?? "the hook could not be started";
+    const fd = pidfd;
+    const timer = hook.timeout ? setTimeout(() => pidfdSignal(fd, 9), hook.timeout * 1000) : undefined;
+    const status = await ended(fd);
+    clearTimeout(timer);
+    return problem ?? (status === 0 ? undefined : `exit status ${status}`);
+  } finally {
+    close(input);
+    close(pidfd);
+  }
+}
+
+/** The exit status of a child. */
+function ended(pidfd: number): Promise<number> {
+  return new Promise((resolve) => {
+    const watching = watch(pidfd, EPOLLIN, () => {
+      watching.close();
+      resolve(reap(pidfd)?.status ?? 0);
+    });
+  });
+}
