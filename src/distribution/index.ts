@@ -10,4 +10,5 @@ export type { Challenge, Credentials } from "./auth.ts";
 export { parseChallenges } from "./auth.ts";
 export { pullFailure, RegistryError } from "./errors.ts";
 export { isInsecure, type RegistryConfig } from "./hosts.ts";
+export { checkLogin } from "./login.ts";
 export { type BlobOptions, noMatchingPlatform, openRepository, type PushOptions, type Repository } from "./repository.ts";
