@@ -14,6 +14,7 @@ import type {
   MountPoint,
   NetworkSettings,
 } from "../api/types.ts";
+import type { LayerReceiver } from "../containerd/index.ts";
 import type { Containers } from "../gen/containerd/services/containers/v1_pb.ts";
 import type { Content } from "../gen/containerd/services/content/v1_pb.ts";
 import type { Diff } from "../gen/containerd/services/diff/v1_pb.ts";
@@ -43,6 +44,8 @@ export interface Manager {
   introspection: Client<typeof Introspection>;
   /** Name of the snapshotter to use: "overlayfs". */
   snapshotter: string;
+  /** Fetches and unpacks layers in one pass; only where the manager is in this process. */
+  layers?: LayerReceiver;
   close(): Promise<void>;
 }
 
@@ -254,6 +257,8 @@ export interface EventsFace {
   containerAttributes(record: ContainerRecord): Record<string, string>;
   /** Calls back with each event from now on, until the answer is called. */
   listen(listener: (event: StoredEvent) => void): () => void;
+  /** How many listen now. */
+  listeners(): number;
   /** What the journal still has, oldest first. */
   journal(): readonly StoredEvent[];
 }

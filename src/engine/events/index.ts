@@ -99,6 +99,7 @@ export function createEvents(engine: Pick<Engine, "config" | "log">): EventsFace
       listeners.add(listener);
       return () => listeners.delete(listener);
     },
+    listeners: () => listeners.size,
     journal: () => journal,
   };
 }
