@@ -35,7 +35,7 @@ export async function launch(
   spec: Process,
   preserved: number[],
   target: number,
-  atHooks?: (pid: number) => Promise<void>,
+  atHooks?: (pid: number, pidfd: number) => Promise<void>,
 ): Promise<Launched> {
   const failure = (index: number, number: number) => stepFailure(plan, spec, index, number);
   const stdio: [number, number, number] = spec.terminal ? [-1, -1, -1] : [0, 1, 2];
@@ -60,7 +60,7 @@ export async function launch(
         return report.tag !== "pid";
       });
       if (hooks && atHooks) {
-        await atHooks(pid);
+        await atHooks(pid, pidfd);
         check(binding.syscall(SYS.write, player.gate, new Uint8Array(1), 1), "write gate");
       }
     } while (hooks && !failed);

@@ -1,0 +1,117 @@
+// jubako-runtime: the OCI runtime's command line, with the commands and flags of runc, and `explain`.
+//
+// Its protocol is the bundle on one side and runc's conventions on the other (exit codes, --log, --console-socket, --pid-file), so that
+// containerd, dockerd and podman take it for runc. Each command is loaded only when it is asked for.
+import { appendFileSync } from "node:fs";
+import { Failure, messageOf } from "../lib/errors.ts";
+import type { Context } from "./commands/context.ts";
+import { parseFlags } from "./commands/flags.ts";
+import { openStore } from "./commands/store.ts";
+
+type Command = (context: Context, argv: string[]) => Promise<number>;
+
+const commands: Record<string, () => Promise<Command>> = {
+  create: async () => (await import("./commands/create.ts")).create,
+  run: async () => (await import("./commands/create.ts")).run,
+  start: async () => (await import("./commands/start.ts")).start,
+  exec: async () => (await import("./commands/exec.ts")).exec,
+  kill: async () => (await import("./commands/manage.ts")).kill,
+  delete: async () => (await import("./commands/manage.ts")).remove,
+  state: async () => (await import("./commands/manage.ts")).state,
+  list: async () => (await import("./commands/manage.ts")).list,
+  ps: async () => (await import("./commands/manage.ts")).ps,
+  pause: async () => (await import("./commands/manage.ts")).pause,
+  resume: async () => (await import("./commands/manage.ts")).resume,
+  update: async () => (await import("./commands/manage.ts")).update,
+  events: async () => (await import("./commands/inform.ts")).events,
+  features: async () => (await import("./commands/inform.ts")).features,
+  spec: async () => (await import("./commands/inform.ts")).spec,
+  explain: async () => (await import("./commands/inform.ts")).explain,
+};
+
+const usage = `Usage: jubako-runtime [global options] command [options] [arguments]
+
+Commands:
+  create run start exec kill delete state list ps pause resume update events features spec
+  explain [--json] BUNDLE    print every step that would create the container, and do nothing
+
+Global options:
+  --root DIR           where containers are kept (default "/run/jubako/runtime")
+  --log FILE           where to write the log (default: stderr)
+  --log-format FORMAT  text (default) or json
+  --debug              log more
+  --version, --help
+`;
+
+const globals = {
+  root: "value",
+  log: "value",
+  "log-format": "value",
+  debug: "boolean",
+  criu: "value",
+  "systemd-cgroup": "boolean",
+  rootless: "value",
+  version: "boolean",
+  v: { short: "version" },
+  help: "boolean",
+  h: { short: "help" },
+} as const;
+
+type Log = (level: "error" | "warning", message: string) => void;
+
+function openLog(file: string | undefined, format: string): Log {
+  return (level, message) => {
+    const time = `${new Date().toISOString().slice(0, 19)}Z`;
+    const line =
+      format === "json" ? JSON.stringify({ level, msg: message, time }) : `time="${time}" level=${level} msg=${JSON.stringify(message)}`;
+    if (!file) {
+      process.stderr.write(`${line}\n`);
+      return;
+    }
+    try {
+      appendFileSync(file, `${line}\n`);
+    } catch (error) {
+      process.stderr.write(`open ${file}: ${messageOf(error)}\n`);
+    }
+    // With a log of its own the sentence goes to stderr as well, for people.
+    if (level === "error") process.stderr.write(`${message}\n`);
+  };
+}
+
+function version(): string {
+  return "jubako-runtime version 0.1.0\nspec: 1.2.0\n";
+}
+
+export async function main(argv: string[]): Promise<number> {
+  let log = openLog(undefined, "text");
+  try {
+    const flags = parseFlags(argv, globals);
+    log = openLog(flags.value("log"), flags.value("log-format") ?? "text");
+    const [name, ...rest] = flags.rest;
+    if (flags.on("version")) {
+      process.stdout.write(version());
+      return 0;
+    }
+    if (!name || name === "help" || flags.on("help")) {
+      process.stdout.write(usage);
+      return 0;
+    }
+    const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
+    if (!load) throw new Failure("InvalidArgument", `No help topic for '${name}'`);
+    if (rest[0] === "--help" || rest[0] === "-h") {
+      process.stdout.write(usage);
+      return 0;
+    }
+    if (flags.on("systemd-cgroup")) throw new Failure("Unimplemented", "systemd cgroups are not supported: use cgroupfs paths");
+    const command = await load();
+    return await command(
+      { store: openStore(flags.value("root") ?? "/run/jubako/runtime"), warn: (message) => log("warning", message) },
+      rest,
+    );
+  } catch (error) {
+    log("error", messageOf(error));
+    return (error as { exitCode?: number }).exitCode ?? 1;
+  }
+}
+
+if (import.meta.main) process.exit(await main(process.argv.slice(2)));

@@ -1,0 +1,194 @@
+// create and run: bundle → container. `create` leaves its init at the gate, `run` opens it and, unless detached, stays until the end.
+import { userInfo } from "node:os";
+import { Failure, invalidArgument } from "../../lib/errors.ts";
+import { close } from "../../linux/index.ts";
+import type { Process, Spec } from "../../oci/runtime-spec.ts";
+import { identityOf } from "../adopt.ts";
+import { locateCgroup, openCgroup } from "../cgroups/index.ts";
+import { facts } from "../facts.ts";
+import { type Plan, planCreate } from "../plan/create.ts";
+import { compileSeccomp } from "../seccomp.ts";
+import { bundleOf, readBundle } from "./bundle.ts";
+import type { Context } from "./context.ts";
+import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
+import { attend } from "./foreground.ts";
+import { type Launched, launch, openGateNow, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { type Stored, stateOf } from "./store.ts";
+
+const shared: FlagTable = {
+  bundle: "value",
+  b: { short: "bundle" },
+  "console-socket": "value",
+  "pid-file": "value",
+  "no-pivot": "boolean",
+  "no-new-keyring": "boolean",
+  "preserve-fds": "value",
+};
+
+export const createFlags = shared;
+export const runFlags: FlagTable = { ...shared, detach: "boolean", d: { short: "detach" }, keep: "boolean", "no-subreaper": "boolean" };
+
+/** The plan of a bundle, as create, run and explain make it. */
+export function planBundle(
+  id: string,
+  bundle: string,
+  spec: Spec,
+  flags: Flags,
+  preserved: number,
+): { plan: Plan; location: Stored["cgroup"] } {
+  const location = locateCgroup(spec, id);
+  const { hooks } = spec;
+  const plan = planCreate(
+    {
+      id,
+      bundle,
+      spec,
+      rootfs: [],
+      cgroup: openCgroup(location).plan(spec.linux?.resources ?? {}),
+      seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
+      keeper: false,
+      holds: 0,
+      holdStdin: false,
+      ownStdio: spec.process?.user?.uid ? [true, true, true] : [false, false, false],
+      preserved,
+      noPivot: flags.on("no-pivot"),
+      keyring: !flags.on("no-new-keyring"),
+      pauseForHooks: Boolean(hooks?.prestart?.length || hooks?.createRuntime?.length || hooks?.createContainer?.length),
+    },
+    facts(),
+  );
+  return { plan, location };
+}
+
+export interface Created {
+  stored: Stored;
+  spec: Spec;
+  launched: Launched;
+}
+
+export async function createFromBundle(context: Context, id: string, flags: Flags, detached: boolean): Promise<Created> {
+  const bundle = bundleOf(flags.value("bundle"));
+  const spec = readBundle(bundle);
+  const { process } = spec;
+  if (!process) throw invalidArgument("config.json has no process");
+  checkConsole(process, flags.value("console-socket"), detached);
+  const preserved = preservedFds(flags.number("preserve-fds") ?? 0);
+  if (preserved.env.length) process.env = [...(process.env ?? []), ...preserved.env];
+  const { store } = context;
+  store.reserve(id);
+  let launched: Launched | undefined;
+  let location: Stored["cgroup"] | undefined;
+  let done = false;
+  try {
+    const planned = planBundle(id, bundle, spec, flags, preserved.fds.length);
+    location = planned.location;
+    const stored: Stored = {
+      ociVersion: spec.ociVersion,
+      id,
+      bundle,
+      rootfs: spec.root ? (spec.root.path.startsWith("/") ? spec.root.path : `${bundle}/${spec.root.path}`) : "",
+      created: new Date().toISOString(),
+      init: { pid: 0, start: "" },
+      cgroup: location,
+      owner: userInfo().username,
+      ...(spec.annotations ? { annotations: spec.annotations } : {}),
+    };
+    const creating = (pid: number) => stateOf({ ...stored, init: { pid, start: "" } }, "creating");
+    launched = await launch(planned.plan, process, preserved.fds, -1, async (pid, pidfd) => {
+      const { runHooks } = await import("../hooks.ts");
+      await runHooks("prestart", spec.hooks, creating(pid));
+      await runHooks("createRuntime", spec.hooks, creating(pid));
+      await runHooks("createContainer", spec.hooks, creating(pid), pidfd);
+    });
+    stored.init = identityOf(launched.pid) ?? stored.init;
+    store.save(stored, spec);
+    const socket = flags.value("console-socket");
+    if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
+    writePidFile(flags.value("pid-file"), launched.pid);
+    done = true;
+    return { stored, spec, launched };
+  } finally {
+    if (!done) {
+      launched?.abandon();
+      if (location) await openCgroup(location).remove(true);
+      store.remove(id);
+    }
+  }
+}
+
+/** In runc's words. */
+export function checkConsole(process: Process, socket: string | undefined, detached: boolean): void {
+  if (detached && process.terminal && !socket)
+    throw invalidArgument("cannot allocate tty if runc will detach without setting console socket");
+  if ((!detached || !process.terminal) && socket)
+    throw invalidArgument("cannot use console socket if runc will not detach or allocate tty");
+}
+
+export async function create(context: Context, argv: string[]): Promise<number> {
+  const flags = parseFlags(argv, createFlags);
+  const { launched } = await wrap("create", () => createFromBundle(context, idOf("create", flags), flags, true));
+  if (launched.terminal !== undefined) close(launched.terminal);
+  return 0;
+}
+
+/** Opens the gate, with the hooks around it. */
+export async function startCreated(context: Context, stored: Stored, spec: Spec, target: number, gate: () => void): Promise<void> {
+  if (spec.hooks) {
+    const { runHooks } = await import("../hooks.ts");
+    await runHooks("startContainer", spec.hooks, stateOf(stored, "created"), target);
+  }
+  gate();
+  if (spec.hooks) {
+    const { runHooksAnyway } = await import("../hooks.ts");
+    await runHooksAnyway("poststart", spec.hooks, stateOf(stored, "running"), context.warn);
+  }
+}
+
+/** Ends and forgets a container. */
+export async function removeContainer(context: Context, stored: Stored, spec: Spec | undefined): Promise<void> {
+  await openCgroup(stored.cgroup).remove(true);
+  context.store.remove(stored.id);
+  if (spec?.hooks?.poststop?.length) {
+    const { runHooksAnyway } = await import("../hooks.ts");
+    await runHooksAnyway("poststop", spec.hooks, stateOf(stored, "stopped"), context.warn);
+  }
+}
+
+export async function run(context: Context, argv: string[]): Promise<number> {
+  const flags = parseFlags(argv, runFlags);
+  const id = idOf("run", flags);
+  const detached = flags.on("detach");
+  return wrap("run", async () => {
+    const { stored, spec, launched } = await createFromBundle(context, id, flags, detached);
+    const process = spec.process!;
+    try {
+      await startCreated(context, stored, spec, launched.pidfd, () => {
+        openGateNow(launched.pid, launched.gate, launched.report, process.env, process.user?.uid ?? 0, launched.failure);
+      });
+    } catch (error) {
+      launched.abandon();
+      await removeContainer(context, stored, spec);
+      throw error;
+    }
+    if (detached) {
+      if (launched.terminal !== undefined) close(launched.terminal);
+      return 0;
+    }
+    const status = await attend(launched.pidfd, launched.terminal);
+    if (!flags.on("keep")) await removeContainer(context, stored, spec);
+    return status;
+  });
+}
+
+/** "runc create failed: unable to start container process: …": what Docker and containerd look for. */
+async function wrap<T>(command: string, fn: () => Promise<T>): Promise<T> {
+  try {
+    return await fn();
+  } catch (error) {
+    if (error instanceof Failure && /^(exec|chdir)[ :]/.test(error.message)) {
+      throw new Failure(error.kind, `runc ${command} failed: unable to start container process: ${error.message}`, { cause: error });
+    }
+    const message = error instanceof Error ? error.message : String(error);
+    throw new Failure(error instanceof Failure ? error.kind : "Unknown", `runc ${command} failed: ${message}`, { cause: error });
+  }
+}

@@ -1,0 +1,146 @@
+// exec: a further process in a running container.
+import { readFileSync } from "node:fs";
+import { Failure, invalidArgument, messageOf } from "../../lib/errors.ts";
+import { close } from "../../linux/index.ts";
+import type { Process, Spec } from "../../oci/runtime-spec.ts";
+import { openIdentity } from "../adopt.ts";
+import { facts } from "../facts.ts";
+import { planExec } from "../plan/exec.ts";
+import { compileSeccomp } from "../seccomp.ts";
+import { checkProcess, parseJson } from "./bundle.ts";
+import type { Context } from "./context.ts";
+import { checkConsole } from "./create.ts";
+import { type Flags, type FlagTable, parseFlags, usageError } from "./flags.ts";
+import { attend } from "./foreground.ts";
+import { launch, openGateNow, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { cgroupOf, statusOf } from "./store.ts";
+
+const table: FlagTable = {
+  "console-socket": "value",
+  cwd: "value",
+  env: "values",
+  e: { short: "env" },
+  tty: "boolean",
+  t: { short: "tty" },
+  user: "value",
+  u: { short: "user" },
+  "additional-gids": "values",
+  g: { short: "additional-gids" },
+  process: "value",
+  p: { short: "process" },
+  detach: "boolean",
+  d: { short: "detach" },
+  "pid-file": "value",
+  "process-label": "value",
+  apparmor: "value",
+  "no-new-privs": "boolean",
+  cap: "values",
+  c: { short: "cap" },
+  "preserve-fds": "value",
+  cgroup: "values",
+  "ignore-paused": "boolean",
+};
+
+/** The container's own process with what the flags change. */
+export function processOf(flags: Flags, spec: Spec): Process {
+  const file = flags.value("process");
+  if (file) return checkProcess(parseJson(readFileSync(file, "utf8"), file));
+  const own = spec.process;
+  if (!own) throw invalidArgument("the container has no process");
+  const args = flags.rest.slice(1);
+  if (args.length === 0) throw usageError("process args cannot be empty");
+  const process: Process = { ...own, args, terminal: flags.on("tty") };
+  const cwd = flags.value("cwd");
+  if (cwd) process.cwd = cwd;
+  process.env = [...(own.env ?? []), ...flags.values("env")];
+  const [uid, gid] = (flags.value("user") ?? "").split(":");
+  if (uid || gid) {
+    for (const id of [uid, gid])
+      if (id && !/^\d+$/.test(id)) throw invalidArgument(`parsing ${JSON.stringify(id)} as int for uid failed: invalid syntax`);
+    process.user = { ...own.user, ...(uid ? { uid: Number(uid) } : {}), ...(gid ? { gid: Number(gid) } : {}) };
+  }
+  const groups = flags.values("additional-gids").map(Number);
+  if (groups.length) process.user = { ...process.user, additionalGids: [...(process.user?.additionalGids ?? []), ...groups] };
+  const caps = flags.values("cap");
+  if (caps.length) {
+    const add = (list: string[] | undefined) => [...new Set([...(list ?? []), ...caps])];
+    const { bounding, effective, permitted, inheritable, ambient } = own.capabilities ?? {};
+    process.capabilities = {
+      bounding: add(bounding),
+      effective: add(effective),
+      permitted: add(permitted),
+      ...(inheritable ? { inheritable: add(inheritable) } : {}),
+      ...(ambient ? { ambient: add(ambient) } : {}),
+    };
+  }
+  const apparmor = flags.value("apparmor");
+  if (apparmor) process.apparmorProfile = apparmor;
+  const label = flags.value("process-label");
+  if (label) process.selinuxLabel = label;
+  if (flags.value("no-new-privs") !== undefined) process.noNewPrivileges = flags.on("no-new-privs");
+  return process;
+}
+
+export async function exec(context: Context, argv: string[]): Promise<number> {
+  const flags = parseFlags(argv, table);
+  const id = flags.rest[0];
+  if (!id) throw usageError('jubako-runtime: "exec" requires a minimum of 1 argument(s)');
+  try {
+    return await execIn(context, id, flags);
+  } catch (error) {
+    const message = messageOf(error);
+    const words = /^(exec|chdir)[ :]/.test(message) ? `unable to start container process: ${message}` : message;
+    throw Object.assign(new Failure(error instanceof Failure ? error.kind : "Unknown", `exec failed: ${words}`, { cause: error }), {
+      exitCode: 255,
+    });
+  }
+}
+
+async function execIn(context: Context, id: string, flags: Flags): Promise<number> {
+  const { store } = context;
+  const stored = store.load(id);
+  const status = statusOf(stored);
+  if (status === "stopped") throw new Failure("FailedPrecondition", "cannot exec in a stopped container");
+  if (status === "paused" && !flags.on("ignore-paused"))
+    throw new Failure("FailedPrecondition", "cannot exec in a paused container (use --ignore-paused to override)");
+  if (flags.values("cgroup").length) throw new Failure("Unimplemented", "exec --cgroup is not supported");
+  const spec = store.spec(id);
+  const process = processOf(flags, spec);
+  const detached = flags.on("detach");
+  checkConsole(process, flags.value("console-socket"), detached);
+  const preserved = preservedFds(flags.number("preserve-fds") ?? 0);
+  const target = openIdentity(stored.init);
+  if (target === undefined) throw new Failure("FailedPrecondition", "cannot exec in a stopped container");
+  try {
+    const plan = planExec(
+      {
+        id,
+        spec,
+        process,
+        cgroup: cgroupOf(stored).plan({}),
+        seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
+        keeper: false,
+        holds: 0,
+        holdStdin: false,
+        ownStdio: process.user?.uid ? [true, true, true] : [false, false, false],
+        preserved: preserved.fds.length,
+      },
+      facts(),
+    );
+    const launched = await launch(plan, process, preserved.fds, target);
+    try {
+      const socket = flags.value("console-socket");
+      if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
+      writePidFile(flags.value("pid-file"), launched.pid);
+      openGateNow(launched.pid, launched.gate, launched.report, process.env, process.user?.uid ?? 0, launched.failure);
+    } catch (error) {
+      launched.abandon();
+      throw error;
+    }
+    if (!detached) return await attend(launched.pidfd, launched.terminal);
+    if (launched.terminal !== undefined) close(launched.terminal);
+    return 0;
+  } finally {
+    close(target);
+  }
+}

@@ -1,0 +1,112 @@
+// Staying with a process until it ends: signals go to it, its terminal is ours.
+import {
+  binding,
+  close,
+  EPOLLHUP,
+  EPOLLIN,
+  pidfdSignal,
+  read,
+  reap,
+  SYS,
+  SystemError,
+  type Watch,
+  watch,
+  write,
+} from "../../linux/index.ts";
+
+const FORWARDED = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGCONT", "SIGWINCH"] as const;
+const numbers: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGUSR1: 10, SIGUSR2: 12, SIGTERM: 15, SIGCONT: 18 };
+const TCGETS = 0x5401;
+const TCSETS = 0x5402;
+const TIOCGWINSZ = 0x5413;
+const TIOCSWINSZ = 0x5414;
+
+/** Resolves to the exit status, as a shell gives it. Closes the descriptors. */
+export async function attend(pidfd: number, terminal: number | undefined): Promise<number> {
+  const session = terminal === undefined ? undefined : serveTerminal(terminal);
+  const handlers = FORWARDED.map((name) => {
+    const handler = () => {
+      if (name === "SIGWINCH") session?.resize();
+      else pidfdSignal(pidfd, numbers[name]!);
+    };
+    process.on(name, handler);
+    return () => process.off(name, handler);
+  });
+  const status = await new Promise<number>((resolve) => {
+    const watching = watch(pidfd, EPOLLIN, () => {
+      watching.close();
+      resolve(reap(pidfd)?.status ?? 0);
+    });
+  });
+  for (const off of handlers) off();
+  await session?.end();
+  close(pidfd);
+  return status;
+}
+
+function serveTerminal(terminal: number): { resize(): void; end(): Promise<void> } {
+  const saved = new Uint8Array(64);
+  const isTerminal = binding.syscall(SYS.ioctl, 0, TCGETS, saved) >= 0;
+  if (isTerminal) binding.syscall(SYS.ioctl, 0, TCSETS, raw(saved));
+  const size = new Uint8Array(8);
+  const resize = () => {
+    if (binding.syscall(SYS.ioctl, 0, TIOCGWINSZ, size) >= 0) binding.syscall(SYS.ioctl, terminal, TIOCSWINSZ, size);
+  };
+  resize();
+  const buffer = new Uint8Array(32768);
+  let outputEnded: () => void = () => {};
+  const ended = new Promise<void>((resolve) => {
+    outputEnded = resolve;
+  });
+  const copy = (from: number, to: number): boolean => {
+    try {
+      const n = read(from, buffer);
+      if (!n) return n === undefined;
+      for (let done = 0; done < n; ) done += write(to, buffer.subarray(done, n)) ?? 0;
+      return true;
+    } catch (error) {
+      if (error instanceof SystemError) return false; // EIO: the last process with the terminal is gone
+      throw error;
+    }
+  };
+  let input: Watch | undefined;
+  try {
+    input = watch(0, EPOLLIN, () => {
+      if (!copy(0, terminal)) input?.close();
+    });
+  } catch {
+    // A file as stdin cannot be waited for: it is read at once.
+    while (copy(0, terminal) && read(0, new Uint8Array(0)) === undefined);
+  }
+  const output = watch(terminal, EPOLLIN | EPOLLHUP, () => {
+    if (copy(terminal, 1)) return;
+    output.close();
+    outputEnded();
+  });
+  return {
+    resize,
+    async end() {
+      // What was written before the end is still in the terminal.
+      await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 1000))]);
+      input?.close();
+      output.close();
+      if (isTerminal) binding.syscall(SYS.ioctl, 0, TCSETS, saved);
+      close(terminal);
+    },
+  };
+}
+
+/** cfmakeraw(3) on the kernel's struct termios: iflag, oflag, cflag, lflag, line, cc[19]. */
+function raw(saved: Uint8Array): Uint8Array {
+  const termios = saved.slice();
+  const view = new DataView(termios.buffer);
+  const clear = (at: number, bits: number) => view.setUint32(at, view.getUint32(at, true) & ~bits, true);
+  clear(0, 0o1 | 0o2 | 0o10 | 0o40 | 0o100 | 0o200 | 0o400 | 0o2000);
+  clear(4, 0o1);
+  clear(8, 0o60 | 0o400);
+  clear(12, 0o1 | 0o2 | 0o10 | 0o100 | 0o100000);
+  view.setUint32(8, view.getUint32(8, true) | 0o60, true);
+  termios[17 + 6] = 1; // VMIN
+  termios[17 + 5] = 0; // VTIME
+  return termios;
+}

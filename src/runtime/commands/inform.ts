@@ -1,0 +1,129 @@
+// Commands that tell: events, features, spec, explain.
+import { existsSync, writeFileSync } from "node:fs";
+import { Failure } from "../../lib/errors.ts";
+import type { CgroupStats } from "../face.ts";
+import { CAPABILITIES } from "../plan/constants.ts";
+import { knownOptions } from "../plan/mount-options.ts";
+import { seccompActions, seccompArchitectures, seccompFlags, seccompOperators } from "../seccomp.ts";
+import { exampleSpec } from "../spec.ts";
+import { stepText } from "../tape.ts";
+import { bundleOf, readBundle } from "./bundle.ts";
+import type { Context } from "./context.ts";
+import { planBundle } from "./create.ts";
+import { idOf, parseFlags } from "./flags.ts";
+import { cgroupOf, statusOf } from "./store.ts";
+
+const out = (text: string) => void process.stdout.write(text);
+
+/** The numbers in the form that `runc events` prints. */
+function statsOf(stats: CgroupStats): object {
+  const { memory, cpu, pids, blkio } = stats;
+  const io = (kind: string) =>
+    (blkio ?? []).filter((e) => e.kind === kind).map(({ major, minor, op, value }) => ({ major, minor, op, value }));
+  const entry = memory && { limit: memory.limit, usage: memory.usage, max: memory.maxUsage, failcnt: memory.failcnt };
+  return {
+    cpu: cpu && {
+      usage: { total: cpu.usage, percpu: cpu.perCpu, kernel: cpu.system, user: cpu.user },
+      throttling: { periods: cpu.periods, throttledPeriods: cpu.throttledPeriods, throttledTime: cpu.throttledTime },
+    },
+    memory: memory && { cache: memory.stat.cache ?? memory.stat.file, usage: entry, raw: memory.stat },
+    pids: pids && { current: pids.current, limit: pids.limit },
+    blkio: { ioServiceBytesRecursive: io("serviceBytes"), ioServicedRecursive: io("serviced") },
+    hugetlb: {},
+    intel_rdt: {},
+    network_interfaces: null,
+  };
+}
+
+export async function events(context: Context, argv: string[]): Promise<number> {
+  const flags = parseFlags(argv, { stats: "boolean", interval: "value" });
+  const id = idOf("events", flags);
+  const stored = context.store.load(id);
+  if (statusOf(stored) === "stopped") throw new Failure("FailedPrecondition", `container with id ${id} is not running`);
+  const print = () => out(`${JSON.stringify({ type: "stats", id, data: statsOf(cgroupOf(stored).stats()) })}\n`);
+  if (flags.on("stats")) {
+    print();
+    return 0;
+  }
+  const match = /^(\d+(?:\.\d+)?)(ms|s|m)?$/.exec(flags.value("interval") ?? "5s");
+  if (!match) throw new Failure("InvalidArgument", "duration interval must be greater than 0");
+  const interval = Number(match[1]) * { ms: 1, s: 1000, m: 60000 }[(match[2] ?? "s") as "ms" | "s" | "m"];
+  const stop = cgroupOf(stored).onOom(() => out(`${JSON.stringify({ type: "oom", id })}\n`));
+  try {
+    while (statusOf(stored) !== "stopped") {
+      print();
+      await new Promise((resolve) => setTimeout(resolve, interval));
+    }
+  } finally {
+    stop();
+  }
+  return 0;
+}
+
+export async function features(): Promise<number> {
+  const described = {
+    ociVersionMin: "1.0.0",
+    ociVersionMax: "1.2.0",
+    hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+    mountOptions: knownOptions,
+    linux: {
+      namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
+      capabilities: CAPABILITIES,
+      cgroup: { v1: true, v2: true, systemd: false, systemdUser: false, rdma: true },
+      seccomp: {
+        enabled: true,
+        actions: seccompActions.sort(),
+        operators: seccompOperators.sort(),
+        archs: seccompArchitectures.sort(),
+        knownFlags: seccompFlags.sort(),
+        supportedFlags: seccompFlags.sort(),
+      },
+      apparmor: { enabled: existsSync("/sys/kernel/security/apparmor") },
+      selinux: { enabled: existsSync("/sys/fs/selinux/enforce") },
+      intelRdt: { enabled: false },
+      mountExtensions: { idmap: { enabled: false } },
+    },
+    annotations: { "org.jubako.runtime": "tape" },
+  };
+  out(`${JSON.stringify(described, null, 4)}\n`);
+  return 0;
+}
+
+export async function spec(_context: Context, argv: string[]): Promise<number> {
+  const flags = parseFlags(argv, { bundle: "value", b: { short: "bundle" }, rootless: "boolean" });
+  if (flags.on("rootless")) throw new Failure("Unimplemented", "spec --rootless is not supported");
+  const file = `${bundleOf(flags.value("bundle"))}/config.json`;
+  if (existsSync(file)) throw new Failure("AlreadyExists", "File config.json exists. Remove it first");
+  writeFileSync(file, `${JSON.stringify(exampleSpec(), null, 4)}\n`);
+  return 0;
+}
+
+/** Prints what `create` would do, step by step, and does nothing. */
+export async function explain(_context: Context, argv: string[]): Promise<number> {
+  const flags = parseFlags(argv, { json: "boolean", "no-pivot": "boolean", "no-new-keyring": "boolean", id: "value" });
+  const words = flags.rest.filter((word) => word !== "--json");
+  const json = flags.on("json") || words.length !== flags.rest.length;
+  const bundle = bundleOf(words[0]);
+  const { plan } = planBundle(flags.value("id") ?? "ID", bundle, readBundle(bundle), flags, 0);
+  const { steps } = plan.tape;
+  if (json) {
+    out(
+      `${JSON.stringify(
+        steps.map((step, index) => ({ index, op: step.op, text: stepText(step), why: step.why })),
+        null,
+        2,
+      )}\n`,
+    );
+    return 0;
+  }
+  const width = String(steps.length - 1).length;
+  let why: string | undefined;
+  const lines: string[] = [];
+  steps.forEach((step, i) => {
+    if (step.why !== why) lines.push(`${" ".repeat(width)}  # ${step.why}`);
+    why = step.why;
+    lines.push(`${String(i).padStart(width)}  ${stepText(step)}`);
+  });
+  out(`${lines.join("\n")}\n`);
+  return 0;
+}

@@ -1,0 +1,233 @@
+// Commands on containers that exist: kill, delete, state, list, ps, pause, resume, update.
+import { execFileSync } from "node:child_process";
+import { readFileSync } from "node:fs";
+import { constants } from "node:os";
+import { Failure, failedPrecondition, invalidArgument, isKind } from "../../lib/errors.ts";
+import { close, kill as killPid, pidfdSignal } from "../../linux/index.ts";
+import type { Resources } from "../../oci/runtime-spec.ts";
+import { openIdentity } from "../adopt.ts";
+import { parseJson } from "./bundle.ts";
+import type { Context } from "./context.ts";
+import { removeContainer } from "./create.ts";
+import { idOf, parseFlags, usageError } from "./flags.ts";
+import { cgroupOf, checkId, type Stored, statusOf } from "./store.ts";
+
+const out = (text: string) => void process.stdout.write(text);
+
+export function signalNumber(text: string): number {
+  if (/^\d+$/.test(text)) return Number(text);
+  const name = text.toUpperCase().replace(/^(SIG)?/, "SIG") as NodeJS.Signals;
+  const number = constants.signals[name];
+  if (number === undefined) throw invalidArgument(`unknown signal ${JSON.stringify(text)}`);
+  return number;
+}
+
+export async function kill(context: Context, argv: string[]): Promise<number> {
+  // containerd puts --all after the id, too.
+  const { on, rest } = parseFlags(argv, { all: "boolean", a: { short: "all" } });
+  const words = rest.filter((word) => word !== "--all" && word !== "-a");
+  const all = on("all") || words.length !== rest.length;
+  const [id, name = "SIGTERM"] = words;
+  if (!id || words.length > 2) throw usageError('jubako-runtime: "kill" requires a minimum of 1 argument(s)');
+  const stored = context.store.load(id);
+  const signal = signalNumber(name);
+  if (all) {
+    const pids = cgroupOf(stored).pids();
+    for (const pid of pids) killPid(pid, signal);
+    return 0;
+  }
+  if (statusOf(stored) === "stopped") throw failedPrecondition("container not running");
+  const pidfd = openIdentity(stored.init);
+  if (pidfd === undefined) throw failedPrecondition("container not running");
+  try {
+    pidfdSignal(pidfd, signal);
+    // A frozen process takes even SIGKILL only once it thaws.
+    if (signal === 9 && cgroupOf(stored).frozen()) await cgroupOf(stored).freeze(false);
+  } finally {
+    close(pidfd);
+  }
+  return 0;
+}
+
+export async function remove(context: Context, argv: string[]): Promise<number> {
+  const flags = parseFlags(argv, { force: "boolean", f: { short: "force" } });
+  const words = flags.rest.filter((word) => word !== "--force" && word !== "-f");
+  const force = flags.on("force") || words.length !== flags.rest.length;
+  const [id] = words;
+  if (!id || words.length !== 1) throw usageError('jubako-runtime: "delete" requires exactly 1 argument(s)');
+  const { store } = context;
+  checkId(id);
+  let stored: Stored;
+  try {
+    stored = store.load(id);
+  } catch (error) {
+    if (!isKind(error, "NotFound")) throw error;
+    // What a creation left that was killed in mid-work.
+    if (force) {
+      store.remove(id);
+      return 0;
+    }
+    throw error;
+  }
+  const status = statusOf(stored);
+  if (status !== "stopped") {
+    if (!force && status !== "created") throw failedPrecondition(`cannot delete container ${id} that is not stopped: ${status}`);
+    const pidfd = openIdentity(stored.init);
+    if (pidfd !== undefined) {
+      pidfdSignal(pidfd, 9);
+      close(pidfd);
+    }
+  }
+  await removeContainer(context, stored, stored && safeSpec(context, id));
+  return 0;
+}
+
+function safeSpec(context: Context, id: string) {
+  try {
+    return context.store.spec(id);
+  } catch {
+    return undefined;
+  }
+}
+
+function describe(stored: Stored, withOwner: boolean) {
+  const status = statusOf(stored);
+  return {
+    ociVersion: stored.ociVersion,
+    id: stored.id,
+    pid: status === "stopped" ? 0 : stored.init.pid,
+    status,
+    bundle: stored.bundle,
+    rootfs: stored.rootfs,
+    created: stored.created,
+    ...(stored.annotations ? { annotations: stored.annotations } : {}),
+    owner: withOwner ? stored.owner : "",
+  };
+}
+
+export async function state(context: Context, argv: string[]): Promise<number> {
+  const id = idOf("state", parseFlags(argv, {}));
+  out(JSON.stringify(describe(context.store.load(id), false), null, 2));
+  return 0;
+}
+
+export async function list(context: Context, argv: string[]): Promise<number> {
+  const flags = parseFlags(argv, { format: "value", f: { short: "format" }, quiet: "boolean", q: { short: "quiet" } });
+  const all = context.store.list();
+  if (flags.on("quiet")) {
+    for (const { id } of all) out(`${id}\n`);
+    return 0;
+  }
+  const format = flags.value("format") ?? "table";
+  const described = all.map((stored) => describe(stored, true));
+  if (format === "json") out(`${JSON.stringify(described.length ? described : null)}\n`);
+  else if (format === "table") {
+    const rows = [
+      ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"],
+      ...described.map((d) => [d.id, String(d.pid), d.status, d.bundle, d.created, d.owner]),
+    ];
+    out(table(rows));
+  } else throw invalidArgument("invalid format option");
+  return 0;
+}
+
+function table(rows: string[][]): string {
+  const widths = rows[0]!.map((_, i) => Math.max(12, ...rows.map((row) => row[i]!.length + 3)));
+  return rows.map((row) => `${row.map((cell, i) => (i === row.length - 1 ? cell : cell.padEnd(widths[i]!))).join("")}\n`).join("");
+}
+
+export async function ps(context: Context, argv: string[]): Promise<number> {
+  const flags = parseFlags(argv, { format: "value", f: { short: "format" } });
+  const [id, ...options] = flags.rest;
+  if (!id) throw usageError('jubako-runtime: "ps" requires a minimum of 1 argument(s)');
+  const pids = cgroupOf(context.store.load(id)).pids();
+  const format = flags.value("format") ?? "table";
+  if (format === "json") {
+    out(`${JSON.stringify(pids)}\n`);
+    return 0;
+  }
+  if (format !== "table") throw invalidArgument("invalid format option");
+  const lines = execFileSync("ps", options.length ? options : ["-ef"], { encoding: "utf8" }).split("\n");
+  const column = lines[0]!.trim().split(/\s+/).indexOf("PID");
+  if (column < 0) throw invalidArgument("couldn't find PID field in ps output");
+  out(`${[lines[0], ...lines.slice(1).filter((line) => pids.includes(Number(line.trim().split(/\s+/)[column])))].join("\n")}\n`);
+  return 0;
+}
+
+export async function pause(context: Context, argv: string[]): Promise<number> {
+  const stored = context.store.load(idOf("pause", parseFlags(argv, {})));
+  const status = statusOf(stored);
+  if (status !== "running" && status !== "created") throw failedPrecondition("container not running");
+  await cgroupOf(stored).freeze(true);
+  return 0;
+}
+
+export async function resume(context: Context, argv: string[]): Promise<number> {
+  const stored = context.store.load(idOf("resume", parseFlags(argv, {})));
+  if (statusOf(stored) !== "paused") throw failedPrecondition("container not paused");
+  await cgroupOf(stored).freeze(false);
+  return 0;
+}
+
+export async function update(context: Context, argv: string[]): Promise<number> {
+  const names = [
+    "blkio-weight",
+    "cpu-period",
+    "cpu-quota",
+    "cpu-burst",
+    "cpu-share",
+    "cpu-rt-period",
+    "cpu-rt-runtime",
+    "cpu-idle",
+    "memory",
+  ];
+  const more = ["memory-reservation", "memory-swap", "pids-limit"];
+  const values = [...names, ...more, "cpuset-cpus", "cpuset-mems", "resources", "l3-cache-schema", "mem-bw-schema"];
+  const valueTable = Object.fromEntries(values.map((name) => [name, "value" as const]));
+  // Here options may follow the id.
+  const first = parseFlags(argv, { ...valueTable, r: { short: "resources" } });
+  const id = first.rest[0];
+  if (!id) throw usageError('jubako-runtime: "update" requires exactly 1 argument(s)');
+  const second = parseFlags(first.rest.slice(1), { ...valueTable, r: { short: "resources" } });
+  const value = (name: string) => second.value(name) ?? first.value(name);
+  const number = (name: string) => second.number(name) ?? first.number(name);
+  if (value("l3-cache-schema") || value("mem-bw-schema")) throw new Failure("Unimplemented", "Intel RDT is not supported");
+  const stored = context.store.load(id);
+  if (statusOf(stored) === "stopped") throw failedPrecondition("container not running");
+  const file = value("resources");
+  if (file) {
+    const resources = parseJson(readFileSync(file === "-" ? 0 : file, "utf8"), file) as Resources;
+    delete resources.devices;
+    cgroupOf(stored).apply(resources);
+    return 0;
+  }
+  const pick = <T extends object>(from: Record<string, number | string | undefined>): T | undefined => {
+    const set = Object.fromEntries(Object.entries(from).filter(([, v]) => v !== undefined));
+    return Object.keys(set).length ? (set as T) : undefined;
+  };
+  const memory = pick<NonNullable<Resources["memory"]>>({
+    limit: number("memory"),
+    reservation: number("memory-reservation"),
+    swap: number("memory-swap"),
+  });
+  const cpu = pick<NonNullable<Resources["cpu"]>>({
+    period: number("cpu-period"),
+    quota: number("cpu-quota"),
+    burst: number("cpu-burst"),
+    shares: number("cpu-share"),
+    realtimePeriod: number("cpu-rt-period"),
+    realtimeRuntime: number("cpu-rt-runtime"),
+    idle: number("cpu-idle"),
+    cpus: value("cpuset-cpus"),
+    mems: value("cpuset-mems"),
+  });
+  const weight = number("blkio-weight");
+  const limit = number("pids-limit");
+  cgroupOf(stored).apply({
+    ...(memory ? { memory } : {}),
+    ...(cpu ? { cpu } : {}),
+    ...(limit !== undefined ? { pids: { limit } } : {}),
+    ...(weight ? { blockIO: { weight } } : {}),
+  });
+  return 0;
+}
