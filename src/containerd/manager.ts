@@ -3,6 +3,7 @@ import { randomUUID } from "node:crypto";
 import { closeSync, openSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
 import { failedPrecondition } from "../lib/errors.ts";
+import { programCommand } from "../lib/program.ts";
 import { binding, errno, SYS } from "../linux/index.ts";
 import { createCollector } from "./collector.ts";
 import { containersService } from "./containers.ts";
@@ -71,7 +72,7 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
   state.collect = collector.collect;
   const snapshotters = new Map<string, Snapshotter>([[overlay.name, overlay]]);
   const address = options.address ?? join(stateDirectory, "manager.sock");
-  const keeper = createKeeper(state, { shimBinary: options.shimBinary ?? shimProgram(), address });
+  const keeper = createKeeper(state, { shimBinary: options.shimBinary ?? programCommand("jubako-shim"), address });
   const services = [
     versionService(),
     introspectionService(root, serverId(db), pidNamespace()),
@@ -104,14 +105,6 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
       unlock();
     },
   };
-}
-
-/** The built-in shim is this very executable; run from source, it is Bun with the program's main file. */
-function shimProgram(): string[] {
-  const script = process.argv[1];
-  return import.meta.path.startsWith("/$bunfs/") || script === undefined
-    ? [process.execPath, "jubako-shim"]
-    : [process.execPath, join(import.meta.dirname, "../main.ts"), "jubako-shim"];
 }
 
 /** Two managers on one root would destroy each other's state. */

@@ -2,8 +2,10 @@
 // nothing.
 import { availableParallelism } from "node:os";
 import { type ErrorKind, Failure, invalidArgument } from "../../lib/errors.ts";
+import { compiled } from "../../lib/program.ts";
 import { algorithmOf, type Digest } from "../digest.ts";
 import type { Reply } from "./apply.worker.ts";
+import type { Whiteouts } from "./extract.ts";
 import { createProgress, type Progress } from "./progress.ts";
 import type { Unpacked, UnpackJob } from "./unpack.ts";
 
@@ -12,8 +14,8 @@ export interface ApplyOptions {
   file: string;
   /** Directory to extract into: an overlay snapshot's own directory (upper), or any. It must be there. What a failure leaves in it is the caller's to remove. */
   root: string;
-  /** "overlay" (default): deletions become 0:0 devices and opaque xattrs; "remove": they are carried out in `root`. */
-  whiteouts?: "overlay" | "remove";
+  /** "overlay" (default): deletions become 0:0 devices and opaque xattrs; "remove": they are carried out in `root`; "ignore": the lowest layer has nothing to delete. */
+  whiteouts?: Whiteouts;
   /** Directories of the layers below, topmost first: parents missing in the archive get their mode and owner from there. */
   parents?: readonly string[];
   /** InvalidArgument where the blob has another digest. */
@@ -51,8 +53,7 @@ const queue: Waiting[] = [];
 
 /** The worker's file: beside this one in a checkout; an entry point of its own in the compiled executable (scripts/build.ts). */
 function startWorker(): Worker {
-  const compiled = import.meta.url.includes("/$bunfs/") || !import.meta.url.endsWith("/apply.ts");
-  return new Worker(compiled ? "./src/oci/layer/apply.worker.ts" : new URL("./apply.worker.ts", import.meta.url).href);
+  return new Worker(compiled() ? "./src/oci/layer/apply.worker.ts" : new URL("./apply.worker.ts", import.meta.url).href);
 }
 
 function startThread(): Thread {
