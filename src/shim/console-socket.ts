@@ -1,50 +1,12 @@
 // The console socket of OCI runtimes: a unix socket on which the runtime sends the master side of the terminal it made (SCM_RIGHTS).
 import { unlinkSync } from "node:fs";
 import { binding, check, close, EPOLLIN, errno, O_CLOEXEC, O_NONBLOCK, SYS, watch } from "../linux/index.ts";
+import { listenUnix } from "./unix.ts";
 
-const AF_UNIX = 1;
-const SOCK_STREAM = 1;
 const MSG_CMSG_CLOEXEC = 0x40000000;
 const MSG_DONTWAIT = 0x40;
 const SOL_SOCKET = 1;
 const SCM_RIGHTS = 1;
-
-/** struct sockaddr_un for a path of at most 107 bytes. */
-export function unixAddress(path: string): Uint8Array {
-  const bytes = Buffer.from(path);
-  if (bytes.length > 107) throw new Error(`the socket's path is longer than 107 bytes: ${path}`);
-  const out = new Uint8Array(2 + bytes.length + 1);
-  out[0] = AF_UNIX;
-  out.set(bytes, 2);
-  return out;
-}
-
-/** A listening unix socket, close-on-exec; whatever stood at the path is replaced. */
-export function listenUnix(path: string, flags = 0): number {
-  const fd = check(binding.syscall(SYS.socket, AF_UNIX, SOCK_STREAM | O_CLOEXEC | flags, 0), "socket");
-  try {
-    binding.syscall(SYS.unlink, path);
-    const address = unixAddress(path);
-    check(binding.syscall(SYS.bind, fd, address, address.length), `bind ${path}`);
-    check(binding.syscall(SYS.listen, fd, 4096), `listen ${path}`);
-  } catch (error) {
-    close(fd);
-    throw error;
-  }
-  return fd;
-}
-
-/** A connection to a unix socket, or undefined where no one listens there. */
-export function connectUnix(path: string): number | undefined {
-  const fd = check(binding.syscall(SYS.socket, AF_UNIX, SOCK_STREAM | O_CLOEXEC, 0), "socket");
-  const address = unixAddress(path);
-  const result = binding.syscall(SYS.connect, fd, address, address.length);
-  if (result === 0) return fd;
-  close(fd);
-  if (result === -errno.ENOENT || result === -errno.ECONNREFUSED) return undefined;
-  check(result, `connect ${path}`);
-  return undefined;
-}
 
 export interface ConsoleSocket {
   path: string;

@@ -12,6 +12,8 @@ export interface ServeOptions {
   listen: string | number;
   /** ttrpc address of the manager's Events service; without one no events are sent. */
   events?: string | undefined;
+  /** Called for each task made. */
+  onCreate?: ((id: string) => void) | undefined;
   /** Called when the last task is gone and a Shutdown asks for the end. Without it, the shim stays. */
   onShutdown?: (() => void) | undefined;
 }
@@ -28,7 +30,7 @@ export async function serveShim(options: ServeOptions): Promise<Shim> {
   const events = publisher(options.events, options.namespace);
   const tasks = createTasks({ namespace: options.namespace, state: options.state, events });
   await tasks.adopt();
-  const services = taskServices(tasks, () => {
+  const services = taskServices(tasks, options.onCreate, () => {
     if (tasks.size() === 0 && options.onShutdown) setImmediate(options.onShutdown);
   });
   const sockets = new Set<Socket>();

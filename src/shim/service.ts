@@ -21,7 +21,7 @@ function statusOf(task: Task, process: TaskProcess): Status {
   return task.paused && process === task.init ? Status.PAUSED : Status.RUNNING;
 }
 
-function implementation(tasks: Tasks, shutdown: (now: boolean) => void) {
+function implementation(tasks: Tasks, created: ((id: string) => void) | undefined, shutdown: (now: boolean) => void) {
   return {
     state({ id, execId }: Plain<v2.StateRequest>) {
       const task = tasks.get(id);
@@ -41,6 +41,7 @@ function implementation(tasks: Tasks, shutdown: (now: boolean) => void) {
       const { id, bundle, stdin, stdout, stderr, terminal, options } = request;
       const rootfs = request.rootfs.map(({ type, source, target, options }) => ({ type, source, options, ...(target ? { target } : {}) }));
       const task = await tasks.create({ id, bundle, rootfs, stdio: { stdin, stdout, stderr, terminal }, options });
+      created?.(id);
       return { pid: pidOf(task.init) };
     },
     async start({ id, execId }: Plain<v2.StartRequest>) {
@@ -112,8 +113,8 @@ function implementation(tasks: Tasks, shutdown: (now: boolean) => void) {
 }
 
 /** Both versions of the service, each call a span of the caller's trace. */
-export function taskServices(tasks: Tasks, shutdown: (now: boolean) => void): Services {
-  const both = implementation(tasks, shutdown);
+export function taskServices(tasks: Tasks, created: ((id: string) => void) | undefined, shutdown: (now: boolean) => void): Services {
+  const both = implementation(tasks, created, shutdown);
   const services = ttrpcServices((name, call, run) => {
     const context = fromHeaders((header) => call.metadata(header), "shim");
     return context ? entering(context, () => span(name.slice(name.lastIndexOf("/") + 1), {}, run)) : run();

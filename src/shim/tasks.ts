@@ -18,7 +18,7 @@ import type { CgroupStats, ExitRecord, RootMount, RuntimeContainer } from "../ru
 import { chooseDriver, type Driver, runtimeOf } from "./drivers.ts";
 import { type Publisher, timestamp } from "./events.ts";
 import { attach, pidOf, release, signalProcess, type TaskProcess, taskProcess } from "./process.ts";
-import { type ProcessRecord, type Records, records } from "./record.ts";
+import { type ProcessRecord, type Records, records, type TaskRecord } from "./record.ts";
 import { openStdio, type Stdio } from "./stdio.ts";
 
 export interface Task {
@@ -64,8 +64,8 @@ export interface Tasks {
   update(id: string, resources: Any | undefined): void;
   stats(id: string): CgroupStats;
   size(): number;
-  /** Takes over what an earlier shim of this group left. */
-  adopt(): Promise<void>;
+  /** Takes over what an earlier shim of this group left: all, or one task. */
+  adopt(only?: string): Promise<void>;
 }
 
 const ID = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,200}$/;
@@ -295,8 +295,7 @@ export function createTasks(options: { namespace: string; state: string; events:
     return task.container;
   };
 
-  const adoptOne = async (id: string): Promise<void> => {
-    const record = store.all().find((entry) => entry.id === id)?.record;
+  const adoptOne = async (id: string, record: TaskRecord | undefined): Promise<void> => {
     const runtime = await runtimeOf(record?.driver);
     const found = await runtime.adopt(id, store.runtimeDir(id));
     if (!record || record.deleting) {
@@ -416,10 +415,11 @@ export function createTasks(options: { namespace: string; state: string; events:
       return container.stats();
     },
     size: () => tasks.size + making.size,
-    async adopt() {
-      for (const { id } of store.all()) {
+    async adopt(only) {
+      for (const { id, record } of store.all()) {
+        if (only !== undefined && id !== only) continue;
         try {
-          await adoptOne(id);
+          await adoptOne(id, record);
         } catch (error) {
           process.stderr.write(`adopt ${id}: ${messageOf(error)}\n`);
         }

@@ -1,0 +1,182 @@
+// A group of containers and the one shim process that holds them: where its state is, whether it lives, how it is started exactly once.
+//
+//   /run/jubako/shim/GROUP/lock       held (flock) while the group's shim is looked for, started or ended
+//                         /sock       where it answers
+//                         /pending/ID a `start` for ID was answered and its Create has not come yet: the shim must not end now
+//                         /c/ID       its tasks (record.ts)
+//                         /log        what the process says on standard error: defects only
+import { createHash } from "node:crypto";
+import { fstatSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { unavailable } from "../lib/errors.ts";
+import { programCommand } from "../lib/program.ts";
+import { binding, check, close, errno, O_APPEND, O_CREAT, O_PATH, O_RDWR, O_WRONLY, open, reap, SYS, spawn } from "../linux/index.ts";
+import { connectUnix, listenUnix } from "./unix.ts";
+
+export interface Group {
+  /** Its state directory. */
+  dir: string;
+  socket: string;
+  /** unix://… */
+  address: string;
+}
+
+export interface GroupName {
+  namespace: string;
+  /** The manager's gRPC address: two managers never share a shim. */
+  address: string;
+  /** Only with JUBAKO_SHIM_GROUPING=none, where each container gets a shim of its own. */
+  id?: string | undefined;
+  /** Instead of /run/jubako/shim or what JUBAKO_SHIM_STATE says. */
+  root?: string | undefined;
+}
+
+const LOCK_EX = 2;
+const LOCK_NB = 4;
+const LOCK_MS = 10_000;
+/** A Create that has not come by then will not come. */
+const PENDING_MS = 30_000;
+
+export function groupOf(name: GroupName): Group {
+  const root = name.root ?? process.env.JUBAKO_SHIM_STATE ?? "/run/jubako/shim";
+  const own = process.env.JUBAKO_SHIM_GROUPING === "none" && name.id ? `\0${name.id}` : "";
+  const hash = createHash("sha256").update(`${name.address}\0${name.namespace}${own}`).digest("hex").slice(0, 24);
+  const dir = `${root}/${hash}`;
+  return { dir, socket: `${dir}/sock`, address: `unix://${dir}/sock` };
+}
+
+/** The group's lock, or undefined where someone holds it. close() lets go. */
+export function tryLock(group: Group): number | undefined {
+  mkdirSync(`${group.dir}/pending`, { recursive: true, mode: 0o700 });
+  const fd = open(`${group.dir}/lock`, O_RDWR | O_CREAT, 0o600);
+  const result = binding.syscall(SYS.flock, fd, LOCK_EX | LOCK_NB);
+  // A shim that ends removes its directory: the lock must be on the file that stands there now.
+  if (result === 0 && fstatSync(fd).ino === statSync(`${group.dir}/lock`, { throwIfNoEntry: false })?.ino) return fd;
+  close(fd);
+  if (result < 0 && result !== -errno.EAGAIN) check(result, `flock ${group.dir}/lock`);
+  return undefined;
+}
+
+export async function lock(group: Group): Promise<number> {
+  const limit = Date.now() + LOCK_MS;
+  for (let pause = 1; ; pause = Math.min(pause * 2, 20)) {
+    const fd = tryLock(group);
+    if (fd !== undefined) return fd;
+    if (Date.now() > limit) throw unavailable(`the shim's lock ${group.dir}/lock is held for more than ${LOCK_MS / 1000} s`);
+    await new Promise((resolve) => setTimeout(resolve, pause));
+  }
+}
+
+/** Whether a shim answers (or is about to: the socket listens before its process is ready). */
+export function alive(group: Group): boolean {
+  const fd = connectUnix(group.socket);
+  if (fd === undefined) return false;
+  close(fd);
+  return true;
+}
+
+export function setPending(group: Group, id: string): void {
+  writeFileSync(`${group.dir}/pending/${id}`, "");
+}
+
+export function clearPending(group: Group, id: string): void {
+  rmSync(`${group.dir}/pending/${id}`, { force: true });
+}
+
+/** Whether any start still waits for its Create. Old marks are removed. */
+export function anyPending(group: Group, ids: Iterable<string>): boolean {
+  let any = false;
+  for (const id of ids) {
+    const file = `${group.dir}/pending/${id}`;
+    const age = Date.now() - (statSync(file, { throwIfNoEntry: false })?.mtimeMs ?? 0);
+    if (age < PENDING_MS) any = true;
+    else rmSync(file, { force: true });
+  }
+  return any;
+}
+
+export interface DaemonOptions {
+  namespace: string;
+  address: string;
+  /** ttrpc address of the manager's Events service. */
+  ttrpc?: string | undefined;
+  debug?: boolean | undefined;
+  /** Stays when empty, whatever Shutdown says. */
+  keep?: boolean | undefined;
+}
+
+/** The arguments that start this program again, as the shim. */
+function self(): { exe: string; argv: string[] } {
+  return { exe: process.execPath, argv: programCommand("jubako-shim") };
+}
+
+/** Starts the group's shim. The caller holds the lock, and no shim is alive. Its socket listens when this returns. */
+export function startDaemon(group: Group, options: DaemonOptions): void {
+  const listener = listenUnix(group.socket);
+  const { exe, argv } = self();
+  let executable = -1;
+  let nothing = -1;
+  let log = -1;
+  try {
+    executable = open(exe, O_PATH);
+    nothing = open("/dev/null", O_RDWR);
+    log = open(`${group.dir}/log`, O_WRONLY | O_CREAT | O_APPEND, 0o600);
+    const flags = ["-namespace", options.namespace, "-address", options.address, "-state", group.dir];
+    if (options.debug) flags.push("-debug");
+    if (options.keep) flags.push("-keep");
+    const env = Object.entries({ ...process.env, TTRPC_ADDRESS: options.ttrpc ?? `${options.address}.ttrpc` }).map(([k, v]) => `${k}=${v}`);
+    // The intermediate process of a double fork is not needed: a shim whose parent lives on is reaped by it (below).
+    const { pidfd } = spawn({
+      exe: executable,
+      argv: [...argv, ...flags, "serve"],
+      env,
+      fds: [nothing, nothing, log, listener],
+      setsid: true,
+    });
+    reapLater(pidfd);
+  } finally {
+    for (const fd of [listener, executable, nothing, log]) close(fd);
+  }
+}
+
+/** A long-lived parent (the engine) must not keep a dead shim as a zombie. */
+function reapLater(pidfd: number): void {
+  void import("../linux/index.ts").then(({ EPOLLIN, watch }) => {
+    const watching = watch(
+      pidfd,
+      EPOLLIN,
+      () => {
+        watching.close();
+        try {
+          reap(pidfd);
+        } catch {
+          // reaped by someone else
+        }
+        close(pidfd);
+      },
+      { ref: false },
+    );
+  });
+}
+
+/** The address of the group's shim, started where it is not there. `id` is the task that the caller is about to create. */
+export async function ensureShim(name: GroupName, options: DaemonOptions): Promise<string> {
+  const group = groupOf(name);
+  const held = await lock(group);
+  try {
+    if (name.id !== undefined) setPending(group, name.id);
+    if (!alive(group)) startDaemon(group, options);
+    return group.address;
+  } finally {
+    close(held);
+  }
+}
+
+/** Adopts the score that containerd's shims have: one more than their manager's, so that the kernel prefers the shim's victims over the manager. */
+export function adjustOomScore(): void {
+  try {
+    const parents = Number(readFileSync(`/proc/${process.ppid}/oom_score_adj`, "utf8"));
+    writeFileSync("/proc/self/oom_score_adj", String(Math.min(parents + 1, 1000)));
+  } catch {
+    // without the privilege the score stays
+  }
+}
