@@ -1,7 +1,8 @@
 // /containers/{id}/archive and /export: files into and out of a container, whether it runs or not.
 import { posix } from "node:path";
 import { invalidArgument, permissionDenied } from "../../lib/errors.ts";
-import { close, O_DIRECTORY, O_RDONLY } from "../../linux/index.ts";
+import { close, O_DIRECTORY, O_PATH, O_RDONLY } from "../../linux/index.ts";
+import { files } from "../../oci/index.ts";
 import { span } from "../../trace/index.ts";
 import type { ContainerRecord, Engine } from "../context.ts";
 import { lookUpUser } from "../exec/process.ts";
@@ -12,6 +13,8 @@ import { mountOf, openForCopy } from "./root.ts";
 import { unpackInto } from "./unpack.ts";
 
 const TAR = "application/x-tar";
+/** Below the root, in the archive of the root. */
+const APART = ["./proc", "./sys", "./dev"];
 
 function statHeader(stat: PathStat): Record<string, string> {
   return { "X-Docker-Container-Path-Stat": Buffer.from(JSON.stringify(stat)).toString("base64") };
@@ -86,7 +89,7 @@ export function routes(engine: Engine): Route[] {
       const directory = isDirectory(stat);
       parent = openInside(root.fd, directory ? clean : posix.dirname(clean), O_RDONLY | O_DIRECTORY, record.name);
       const name = directory ? "." : latin1(posix.basename(clean));
-      const stream = packPath(parent, name, base === "/" ? "." : latin1(base), { oneFileSystem: false });
+      const stream = packPath(parent, name, base === "/" ? "." : latin1(base), { oneFileSystem: false, apart: APART });
       publish(record, "archive-path");
       const free = parent;
       return { type: TAR, stream: thenClose(stream, () => close(free), root.close), headers: statHeader({ ...answer, name: base }) };
@@ -108,8 +111,10 @@ export function routes(engine: Engine): Route[] {
     const root = await openForCopy(engine, record, path);
     let target = -1;
     try {
-      const { stat } = statPath(root.fd, `${cleanPath(root.path).replace(/\/\.?$/, "")}/.`.replace(/^\/\.$/, "/"), record.name);
-      if (!isDirectory(stat)) throw invalidArgument("extraction point is not a directory");
+      const place = openInside(root.fd, root.path, O_PATH, record.name);
+      const directory = isDirectory(files.statOf(place));
+      close(place);
+      if (!directory) throw invalidArgument("extraction point is not a directory");
       target = openInside(root.fd, root.path, O_RDONLY | O_DIRECTORY, record.name);
       await span("unpack archive", { container: record.id, path }, () =>
         unpackInto(target, call.body, {

@@ -23,6 +23,8 @@ const TYPES: Record<number, TarType> = {
 export interface PackOptions {
   /** Stays on the root's own file system: what is mounted into it is shown empty. For export. */
   oneFileSystem: boolean;
+  /** The same for these names in the archive only: /proc and its like are the kernel's, not the container's files. */
+  apart?: string[];
 }
 
 interface Walk {
@@ -58,8 +60,9 @@ function capability(fd: number): [string, string][] | undefined {
   return n > 0 ? [["security.capability", buffer.toString("latin1", 0, n)]] : undefined;
 }
 
-function openBelow(walk: Walk, parent: number, name: string, flags: number): number {
-  const resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | (walk.options.oneFileSystem ? RESOLVE_NO_XDEV : 0);
+function openBelow(walk: Walk, parent: number, name: string, as: string, flags: number): number {
+  const { oneFileSystem, apart } = walk.options;
+  const resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | (oneFileSystem || apart?.includes(as) ? RESOLVE_NO_XDEV : 0);
   return files.openIn(parent, name, flags | O_NOFOLLOW | O_NONBLOCK, resolve);
 }
 
@@ -79,7 +82,7 @@ async function* fileData(fd: number, size: number): AsyncGenerator<Buffer> {
 }
 
 async function* packFile(walk: Walk, parent: number, name: string, stat: FileStat, as: string): AsyncGenerator<Buffer> {
-  const fd = openBelow(walk, parent, name, O_RDONLY);
+  const fd = openBelow(walk, parent, name, as, O_RDONLY);
   if (fd === -errno.ENOENT) return;
   // A file that is mounted over this one (resolv.conf): the one below is empty.
   if (fd === -errno.EXDEV) {
@@ -127,7 +130,7 @@ async function* packEntry(walk: Walk, parent: number, name: string, as: string):
 }
 
 async function* packDirectory(walk: Walk, parent: number, name: string, as: string): AsyncGenerator<Buffer> {
-  const fd = openBelow(walk, parent, name, O_RDONLY | O_DIRECTORY);
+  const fd = openBelow(walk, parent, name, as, O_RDONLY | O_DIRECTORY);
   if (fd === -errno.EXDEV || fd === -errno.ENOENT) return;
   if (fd < 0) throw unknown(`open ${files.shown(as)}: ${errnoText(-fd)}`);
   try {

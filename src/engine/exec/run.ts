@@ -35,9 +35,10 @@ export async function containerSpec(engine: Engine, id: string): Promise<Spec> {
 /** The sentence of a process that could not be started, and the exit code that a shell would give. */
 export function execFailure(error: unknown): { failure: Failure; exitCode: number } {
   const text = messageOf(error).replace(/^\[[a-z_]+\] /, "");
-  const message = text.startsWith("OCI runtime exec failed")
-    ? text
-    : `OCI runtime exec failed: exec failed: unable to start container process: ${text}: unknown`;
+  const why = text
+    .replace(/^OCI runtime exec failed: (exec failed: )?(unable to start container process: )?/, "")
+    .replace(/: unknown$/, "");
+  const message = `OCI runtime exec failed: exec failed: unable to start container process: ${why}: unknown`;
   const missing = /executable file not found|no such file or directory/i.test(text);
   const refused = missing || /permission denied|not a directory|is a directory|exec format error/i.test(text);
   return { failure: new Failure(refused ? "InvalidArgument" : "Unknown", message, { cause: error }), exitCode: missing ? 127 : 126 };
