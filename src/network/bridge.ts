@@ -95,6 +95,18 @@ export function ensureBridge(route: NetlinkSocket, bridge: BridgeOptions): numbe
   return index;
 }
 
+/**
+ * Whether bridged packets pass the packet filter. Where they do, the filter keeps containers apart that must not meet; where they don't, ports of
+ * the bridge are isolated instead. Never both: with br_netfilter, a published port is reached by a bridged frame, which isolation would stop.
+ */
+export function bridgedPacketsAreFiltered(): boolean {
+  try {
+    return readFileSync("/proc/sys/net/bridge/bridge-nf-call-iptables", "latin1").trim() === "1";
+  } catch {
+    return false;
+  }
+}
+
 export interface EndpointLink {
   /** The host's end. */
   veth: string;

@@ -8,7 +8,7 @@
 //   publish      dnat by protocol and port, first where published on that very address, then where published on all
 //   postrouting  masquerade: a bridge's container reaching its own bridge by a published port; localhost; then what leaves for elsewhere.
 //                What goes to a bridge keeps its source.
-//   forward      within a bridge: accept; into a bridge: replies and published ports; all else into a bridge: drop; internal ones: closed
+//   forward      within a bridge: accept (bridged packets pass here only with br_netfilter); into a bridge: replies and published ports; all else into a bridge: drop; internal ones: closed
 import {
   CT_ESTABLISHED_RELATED,
   CT_STATUS_DNAT,
@@ -46,6 +46,8 @@ export interface FirewallBridge {
   masquerade: boolean;
   /** Closed to and from everything but the host. */
   internal: boolean;
+  /** Its containers reach each other without a published port. Counts where the kernel shows bridged packets to the filter (br_netfilter). */
+  icc: boolean;
 }
 
 export interface PublishedPort {
@@ -162,10 +164,8 @@ function interval(cidr: Cidr): Element[] {
 }
 
 function bridgeElements(bridge: FirewallBridge): [set: string, elements: Element[]][] {
-  const out: [string, Element[]][] = [
-    ["bridges", [{ key: fields(bridge.name) }]],
-    ["same", [{ key: fields(bridge.name, bridge.name) }]],
-  ];
+  const out: [string, Element[]][] = [["bridges", [{ key: fields(bridge.name) }]]];
+  if (bridge.icc) out.push(["same", [{ key: fields(bridge.name, bridge.name) }]]);
   if (bridge.internal) out.push(["internal", [{ key: fields(bridge.name) }]]);
   for (const cidr of bridge.subnets) {
     const v = cidr.address.length === 4 ? 4 : 6;

@@ -3,6 +3,7 @@ import { mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import type { EndpointSettings, NetworkSettings } from "../../api/types.ts";
 import { conflict, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
 import {
+  bridgedPacketsAreFiltered,
   contains,
   createResolver,
   findLink,
@@ -222,7 +223,7 @@ export function join(state: State, sandbox: Sandbox, network: Network, record: C
           index: endpoint.index,
           mac: endpoint.mac!,
           addresses: endpoint.addresses.map((a) => a.cidr),
-          isolated: !bridge.icc,
+          isolated: !bridge.icc && !bridgedPacketsAreFiltered(),
         });
       try {
         link();

@@ -209,6 +209,7 @@ export function firewallBridge(network: Network): FirewallBridge {
     subnets: bridge.subnets.map((s) => s.cidr),
     masquerade: bridge.masquerade,
     internal: network.record.internal,
+    icc: bridge.icc,
   };
 }
 
