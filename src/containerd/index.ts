@@ -30,10 +30,12 @@ import { Namespaces } from "../gen/containerd/services/namespaces/v1_pb.ts";
 import { Snapshots } from "../gen/containerd/services/snapshots/v1_pb.ts";
 import { Tasks } from "../gen/containerd/services/tasks/v1_pb.ts";
 import { Version } from "../gen/containerd/services/version/v1_pb.ts";
+import { createLayerReceiver, type LayerReceiver } from "./layers.ts";
 import type { Manager } from "./manager.ts";
 import { memoryTransport } from "./memory.ts";
 
 export type { ContentStore } from "./content/store.ts";
+export type { LayerReceiver, ReceivedLayer, ReceiveOptions } from "./layers.ts";
 export { createManager, type Manager, type ManagerOptions } from "./manager.ts";
 export { type MountInstruction, openDetached } from "./snapshots/detached.ts";
 export type { Snapshotter } from "./snapshots/snapshotter.ts";
@@ -53,6 +55,8 @@ export interface ManagerClients {
   introspection: Client<typeof Introspection>;
   /** Name of the snapshotter to use. */
   snapshotter: string;
+  /** Layers in one pass; only where the manager is in this process. */
+  layers?: LayerReceiver;
   close(): Promise<void>;
 }
 
@@ -81,7 +85,7 @@ export function inMemoryTransport(manager: Manager, namespace: string): Transpor
 
 /** Clients of a manager in this process. Closing them closes nothing: the manager is closed by whoever created it. */
 export function inMemoryClients(manager: Manager, namespace: string): ManagerClients {
-  return clients(inMemoryTransport(manager, namespace), async () => {});
+  return { ...clients(inMemoryTransport(manager, namespace), async () => {}), layers: createLayerReceiver(manager, namespace) };
 }
 
 /** Clients of a containerd on a unix socket: ours, or the real one. Unavailable where nobody answers. */

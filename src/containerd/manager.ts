@@ -2,6 +2,8 @@
 import { randomUUID } from "node:crypto";
 import { closeSync, openSync, readlinkSync } from "node:fs";
 import { join } from "node:path";
+import { Mounts } from "../gen/containerd/services/mounts/v1_pb.ts";
+import { Controller, Store } from "../gen/containerd/services/sandbox/v1_pb.ts";
 import { failedPrecondition } from "../lib/errors.ts";
 import { programCommand } from "../lib/program.ts";
 import { binding, errno, SYS } from "../linux/index.ts";
@@ -15,13 +17,15 @@ import { createExchange, type Exchange, eventsService } from "./events.ts";
 import { createImageStore, type ImageStore, imagesService } from "./images.ts";
 import { leasesService } from "./leases.ts";
 import { namespacesService } from "./namespaces.ts";
-import type { Service } from "./service.ts";
+import { absent, type Service } from "./service.ts";
 import { createOverlay } from "./snapshots/overlay.ts";
 import { snapshotsService } from "./snapshots/service.ts";
 import type { Snapshotter } from "./snapshots/snapshotter.ts";
 import { type Log, makeDirectory, type State } from "./state.ts";
 import { createKeeper } from "./tasks/keeper.ts";
 import { tasksService } from "./tasks/service.ts";
+import { transferService } from "./transfer/service.ts";
+import { createStreams } from "./transfer/streams.ts";
 import { introspectionService, versionService } from "./version.ts";
 
 export interface ManagerOptions {
@@ -73,6 +77,7 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
   const snapshotters = new Map<string, Snapshotter>([[overlay.name, overlay]]);
   const address = options.address ?? join(stateDirectory, "manager.sock");
   const keeper = createKeeper(state, { shimBinary: options.shimBinary ?? programCommand("jubako-shim"), address });
+  const streaming = createStreams();
   const services = [
     versionService(),
     introspectionService(root, serverId(db), pidNamespace()),
@@ -85,6 +90,11 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
     eventsService(state.events, closing.signal),
     tasksService(state, keeper),
     diffService(content),
+    streaming.service,
+    transferService(state, { content, images, snapshotters, streams: streaming.streams }),
+    absent(Mounts),
+    absent(Store),
+    absent(Controller),
   ];
   await keeper.start();
   for (const namespace of options.warm ?? []) void keeper.shims.shared(namespace).catch(() => {});

@@ -204,17 +204,25 @@ export function createOverlay(state: State): Snapshotter & { directory(namespace
     },
     prepare: (...args) => make(ACTIVE, ...args),
     view: (...args) => make(VIEW, ...args),
-    commit(namespace, name, key, labels, lease) {
+    commit(namespace, name, key, labels, lease, parent = "") {
       if (name === "") throw invalidArgument("snapshot name must not be empty");
       checkLabels(labels);
       const id = db.transaction(() => {
         if (db.get("select 1 from snapshots where namespace = ? and key = ?", namespace, name)) throw alreadyExists(`snapshot ${name}`);
         const row = find(namespace, key);
         if (row.kind !== ACTIVE) throw failedPrecondition(`snapshot ${key} is not active`);
+        let parentId = row.parent;
+        if (parent !== "" && parent !== row.parent_key) {
+          if (parentId !== null) throw failedPrecondition(`snapshot ${key} already has the parent ${row.parent_key}`);
+          const below = find(namespace, parent);
+          if (below.kind !== COMMITTED) throw invalidArgument(`parent "${parent}" is not committed snapshot`);
+          parentId = below.id;
+        }
         const now = microseconds();
         db.run(
-          "update snapshots set key = ?, kind = ?, labels = ?, created = ?, updated = ? where id = ?",
+          "update snapshots set key = ?, parent = ?, kind = ?, labels = ?, created = ?, updated = ? where id = ?",
           name,
+          parentId,
           COMMITTED,
           JSON.stringify(labels),
           now,

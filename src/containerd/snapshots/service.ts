@@ -44,9 +44,9 @@ export function snapshotsService(state: State, snapshotters: Map<string, Snapsho
       return { mounts };
     },
     mounts: ({ snapshotter, key }, call) => ({ mounts: of(snapshotter).mounts(namespaceOf(call), key) }),
-    commit({ snapshotter, name, key, labels }, call) {
+    commit({ snapshotter, name, key, labels, parent }, call) {
       const namespace = namespaceOf(call);
-      of(snapshotter).commit(namespace, name, key, labels, call.lease);
+      of(snapshotter).commit(namespace, name, key, labels, call.lease, parent);
       state.events.publish(namespace, "/snapshot/commit", SnapshotCommitSchema, { key, name, snapshotter });
       return {};
     },

@@ -57,8 +57,11 @@ export interface Snapshotter {
   prepare(namespace: string, key: string, parent: string, labels: Record<string, string>, lease: string): Mount[];
   /** Makes a view; as prepare(). */
   view(namespace: string, key: string, parent: string, labels: Record<string, string>, lease: string): Mount[];
-  /** Turns the active snapshot `key` into the committed snapshot `name`. AlreadyExists where the name is taken: the active one then stays. */
-  commit(namespace: string, name: string, key: string, labels: Record<string, string>, lease: string): void;
+  /**
+   * Turns the active snapshot `key` into the committed snapshot `name`. AlreadyExists where the name is taken: the active one then stays. One that was
+   * prepared without a parent may be put upon `parent` now: so layers unpack side by side.
+   */
+  commit(namespace: string, name: string, key: string, labels: Record<string, string>, lease: string, parent?: string): void;
   /** Forgets the snapshot at once and deletes its files later. FailedPrecondition where another one stands on it, NotFound the second time. */
   remove(namespace: string, key: string): void;
   /** All of a namespace, by name. */

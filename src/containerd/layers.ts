@@ -1,0 +1,188 @@
+// A layer in one pass, for an engine in the same process: its bytes go into a file of the content store while a worker hashes, decompresses and extracts the
+// same file as it grows. Layers unpack side by side, each into a snapshot without a parent; they are put upon each other as they are committed. The same
+// could be done by the services one after the other (Content.Write, Snapshots.Prepare, Diff.Apply, Snapshots.Commit), with each byte read twice.
+import { randomBytes } from "node:crypto";
+import { mkdirSync } from "node:fs";
+import { type FileHandle, open, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { SnapshotCommitSchema, SnapshotPrepareSchema } from "../gen/containerd/events_pb.ts";
+import { failedPrecondition, isKind } from "../lib/errors.ts";
+import { adoptParents, applyLayer, createProgress, type Descriptor, type Unpacked } from "../oci/index.ts";
+import type { Manager } from "./manager.ts";
+import { layersOf } from "./snapshots/detached.ts";
+
+export interface ReceiveOptions {
+  descriptor: Descriptor;
+  diffId: string;
+  /** No layer lies below: a deletion in it means nothing. */
+  lowest: boolean;
+  /** Labels of the content. */
+  labels: Record<string, string>;
+  lease: string;
+  /** The layer's bytes; not verified yet. */
+  open(): AsyncIterable<Uint8Array>;
+  /** Bytes that are here. */
+  onReceived?: (bytes: number) => void;
+  /** All bytes are here. */
+  onComplete?: () => void;
+  /** Bytes of the layer that are unpacked; about ten times a second. */
+  onUnpacked?: (bytes: number) => void;
+  signal: AbortSignal;
+}
+
+/** A layer that is unpacked and in the content store, but no snapshot with a name yet. */
+export interface ReceivedLayer {
+  /** Names it, upon the committed snapshot `parent` ("": none). Harmless where somebody else made the same one meanwhile. */
+  commit(name: string, parent: string): void;
+  /** Takes the unpacked files away; harmless after commit. */
+  discard(): void;
+}
+
+export interface LayerReceiver {
+  /**
+   * InvalidArgument or FailedPrecondition where size, digest or diff id are wrong; ResourceExhausted where the disk is full; whatever `open` throws. Nothing is
+   * left behind then.
+   */
+  receive(options: ReceiveOptions): Promise<ReceivedLayer>;
+}
+
+const SNAPSHOTTER = "overlayfs";
+const PIECE = 256 << 10;
+let count = 0;
+
+export function createLayerReceiver(manager: Manager, namespace: string): LayerReceiver {
+  const snapshotter = manager.snapshotters.get(SNAPSHOTTER)!;
+  // The store empties this directory of what it does not know when it starts: nothing survives a kill.
+  const incoming = join(manager.root, "content/ingest");
+
+  return {
+    async receive(options) {
+      const { descriptor, diffId, lease, labels, signal } = options;
+      mkdirSync(incoming, { recursive: true });
+      const key = `extract-${Date.now()}-${randomBytes(3).toString("hex")} ${diffId}`;
+      const file = join(incoming, `layer-${process.pid}-${++count}`);
+      const mounts = snapshotter.prepare(namespace, key, "", {}, lease);
+      manager.events.publish(namespace, "/snapshot/prepare", SnapshotPrepareSchema, { key, parent: "", snapshotter: SNAPSHOTTER });
+      const root = layersOf(mounts).upper!;
+      let open = true;
+      const discard = () => {
+        if (!open) return;
+        open = false;
+        try {
+          snapshotter.remove(namespace, key);
+        } catch (error) {
+          if (!isKind(error, "NotFound")) throw error;
+        }
+      };
+      let unpacked: Unpacked;
+      try {
+        unpacked = await receiveInto(file, root, options);
+        await manager.content.adopt(namespace, file, {
+          digest: descriptor.digest,
+          size: descriptor.size,
+          labels: { ...labels, "containerd.io/uncompressed": diffId },
+          lease,
+        });
+        signal.throwIfAborted();
+      } catch (error) {
+        await rm(file, { force: true });
+        discard();
+        throw error;
+      }
+      return {
+        discard,
+        commit(name, parent) {
+          if (!open) throw failedPrecondition(`layer ${diffId} was discarded`);
+          if (parent !== "" && unpacked.implied.length > 0) {
+            const view = `view-${key}`;
+            const below = layersOf(snapshotter.view(namespace, view, parent, {}, lease)).layers;
+            try {
+              adoptParents(root, below, unpacked.implied);
+            } finally {
+              snapshotter.remove(namespace, view);
+            }
+          }
+          try {
+            snapshotter.commit(namespace, name, key, { "containerd.io/snapshot.ref": name }, lease, parent);
+          } catch (error) {
+            if (!isKind(error, "AlreadyExists")) throw error;
+            discard();
+            return;
+          }
+          open = false;
+          manager.events.publish(namespace, "/snapshot/commit", SnapshotCommitSchema, { key, name, snapshotter: SNAPSHOTTER });
+        },
+      };
+    },
+  };
+}
+
+async function receiveInto(path: string, root: string, options: ReceiveOptions): Promise<Unpacked> {
+  const { descriptor, diffId, lowest, signal } = options;
+  const progress = createProgress();
+  const stop = new AbortController();
+  const abort = () => stop.abort(signal.reason);
+  signal.addEventListener("abort", abort, { once: true });
+  const file = await open(path, "wx", 0o444);
+  const ticking = setInterval(() => options.onUnpacked?.(progress.read()), 100);
+  try {
+    const applying = applyLayer({
+      file: path,
+      root,
+      whiteouts: lowest ? "ignore" : "overlay",
+      digest: descriptor.digest,
+      size: descriptor.size,
+      diffId,
+      progress,
+      signal: stop.signal,
+    });
+    // A layer that can't be unpacked need not be fetched to its end.
+    applying.catch((error: unknown) => stop.abort(error));
+    try {
+      await write(file, options, progress, stop.signal);
+    } catch (error) {
+      stop.abort(error);
+      await applying.catch(() => {});
+      throw error;
+    }
+    options.onComplete?.();
+    return await applying;
+  } catch (error) {
+    throw signal.aborted ? signal.reason : error;
+  } finally {
+    clearInterval(ticking);
+    signal.removeEventListener("abort", abort);
+    await file.close();
+  }
+}
+
+async function write(
+  file: FileHandle,
+  options: ReceiveOptions,
+  progress: ReturnType<typeof createProgress>,
+  signal: AbortSignal,
+): Promise<void> {
+  let at = 0;
+  let held: Uint8Array[] = [];
+  let length = 0;
+  const flush = async () => {
+    for (let n = 0; n < length; ) {
+      // one call for many small pieces; what a short write left is joined and written again
+      const parts: Uint8Array[] = n === 0 ? held : [Buffer.concat(held).subarray(n)];
+      n += (await file.writev(parts)).bytesWritten;
+    }
+    at += length;
+    held = [];
+    length = 0;
+    progress.available(at);
+    options.onReceived?.(at);
+  };
+  for await (const piece of options.open()) {
+    signal.throwIfAborted();
+    held.push(piece);
+    length += piece.length;
+    if (length >= PIECE) await flush();
+  }
+  if (length > 0) await flush();
+  progress.end();
+}
