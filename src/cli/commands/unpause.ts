@@ -1,11 +1,13 @@
-import { any, command, StatusError } from "../command.ts";
+import { atLeast, command } from "../command.ts";
+import { eachAtOnce } from "../each.ts";
 
 export default command({
-  use: "",
-  short: "",
-  args: any,
+  use: "CONTAINER [CONTAINER...]",
+  short: "Unpause all processes within one or more containers",
+  args: atLeast(1),
   flags: {},
-  async run(cli) {
-    throw new StatusError(1, `${cli.path} is not there yet`);
+  async run(cli, _flags, args) {
+    const client = await cli.client();
+    return eachAtOnce(cli, args, (name) => client.containers.unpause(name));
   },
 });

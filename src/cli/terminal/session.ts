@@ -56,28 +56,23 @@ export async function openSession(options: SessionOptions): Promise<Session> {
       if (restore) process.on("exit", atExit);
     }
     const watch = tty ? keyWatcher(parseKeys(options.detachKeys || DEFAULT_KEYS)) : undefined;
-    const input = process.stdin;
-    const onData = (chunk: Buffer) => {
-      const { pass, detached } = watch ? watch(chunk) : { pass: chunk, detached: false };
-      if (pass.length > 0 && !stream.write(pass)) {
-        input.pause();
-        void stream.drained().then(() => closed || input.resume());
-      }
-      if (detached) {
-        end("detached");
-        stream.destroy();
-      }
-    };
-    const onEnd = () => stream.closeWrite();
-    input.on("data", onData);
-    input.on("end", onEnd);
-    input.on("error", onEnd);
-    stopInput = () => {
-      input.off("data", onData);
-      input.off("end", onEnd);
-      input.pause();
-      input.unref?.();
-    };
+    const { readInput } = await import("./input.ts");
+    const input = readInput(
+      0,
+      (chunk) => {
+        const { pass, detached } = watch ? watch(chunk) : { pass: chunk, detached: false };
+        if (pass.length > 0 && !stream.write(pass)) {
+          input.pause();
+          void stream.drained().then(() => input.resume());
+        }
+        if (detached) {
+          end("detached");
+          stream.destroy();
+        }
+      },
+      () => stream.closeWrite(),
+    );
+    stopInput = () => input.close();
   }
 
   const framed = demultiplexer((which, piece) => (which === 1 ? options.out(piece) : options.err(piece)));

@@ -1,11 +1,16 @@
-import { any, command, StatusError } from "../../command.ts";
+import { atLeast, command } from "../../command.ts";
+import { string } from "../../flags.ts";
+import { fetchRaw, inspectAll } from "../../inspect.ts";
 
 export default command({
-  use: "",
-  short: "",
-  args: any,
-  flags: {},
-  async run(cli) {
-    throw new StatusError(1, `${cli.path} is not there yet`);
+  use: "[OPTIONS] VOLUME [VOLUME...]",
+  short: "Display detailed information on one or more volumes",
+  args: atLeast(1),
+  flags: { format: string("f", "Format output using a custom template: 'json', or a Go template") },
+  async run(cli, flags, args) {
+    const client = await cli.client();
+    return inspectAll(cli, args, flags.format, (name) => fetchRaw(client, `/volumes/${encodeURIComponent(name)}`), {
+      type: "volume.Volume",
+    });
   },
 });
