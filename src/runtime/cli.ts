@@ -113,5 +113,3 @@ export async function main(argv: string[]): Promise<number> {
     return (error as { exitCode?: number }).exitCode ?? 1;
   }
 }
-
-if (import.meta.main) process.exit(await main(process.argv.slice(2)));

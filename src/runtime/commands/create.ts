@@ -90,7 +90,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
       created: new Date().toISOString(),
       init: { pid: 0, start: "" },
       cgroup: location,
-      owner: userInfo().username,
+      owner: ownerName(),
       ...(spec.annotations ? { annotations: spec.annotations } : {}),
     };
     const creating = (pid: number) => stateOf({ ...stored, init: { pid, start: "" } }, "creating");
@@ -114,6 +114,10 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
       store.remove(id);
     }
   }
+}
+
+function ownerName(): string {
+  return globalThis.process.getuid?.() === 0 ? "root" : userInfo().username;
 }
 
 /** In runc's words. */

@@ -131,7 +131,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (input.keeper) dieWithParent(p);
   const waitPlaced = () =>
     tape.step(SYS.read, [placed, scratch, 8], { why: "wait until id maps and cgroups are in place", retry: errno.EINTR });
-  recordSelf(p, RECORD.process, "record the process");
+  if (input.keeper) recordSelf(p, RECORD.process, "record the process");
   for (const { fd, type } of joins) {
     tape.step(SYS.setns, [fd, flags(CLONE, cloneFlags[type])], { why: `join the ${type} namespace of ${namespaces.get(type)!.path}` });
     p.close(fd);
@@ -247,7 +247,16 @@ function planCgroup(p: Planner, cgroup: CgroupPlan): void {
       ignore: [errno.EEXIST],
     });
   }
-  for (const { file, value, why, ignore } of cgroup.writes) p.writeFile(file, value, { why, ...(ignore ? { ignore } : {}) });
+  // Rules for devices come one a write, but many to one file.
+  const fd = tape.word("limit");
+  cgroup.writes.forEach(({ file, value, why, ignore }, i) => {
+    const first = cgroup.writes[i - 1]?.file !== file;
+    const last = cgroup.writes[i + 1]?.file !== file;
+    if (first && last) return p.writeFile(file, value, { why, ...(ignore ? { ignore } : {}) });
+    if (first) p.open(file, O.O_WRONLY, fd, { why });
+    tape.step(SYS.write, [fd, value, Buffer.byteLength(value)], { why, ...(ignore ? { ignore } : {}) });
+    if (last) p.close(fd);
+  });
 }
 
 /** The parent writes the process' pid to cgroup.procs of each hierarchy. */
