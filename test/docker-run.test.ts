@@ -117,7 +117,7 @@ describe.skipIf(lacks("docker"))("docker run", () => {
   });
 
   test("--pid, --ipc, --uts, --network of the host and of another container", () => {
-    expect(run("--pid", "host", "busybox", "readlink", "/proc/1/ns/pid")).toBe(sh("readlink /proc/1/ns/pid").stdout);
+    expect(run("--pid", "host", "busybox", "readlink", "/proc/self/ns/pid")).toBe(sh("readlink /proc/self/ns/pid").stdout);
     expect(run("--network", "host", "busybox", "readlink", "/proc/self/ns/net")).toBe(sh("readlink /proc/self/ns/net").stdout);
     expect(run("--uts", "host", "busybox", "readlink", "/proc/self/ns/uts")).toBe(sh("readlink /proc/self/ns/uts").stdout);
     engine.docker("run", "-d", "--name", "owner", "--ipc", "shareable", "busybox", "sleep", "100");
@@ -140,7 +140,7 @@ describe.skipIf(lacks("docker"))("docker run", () => {
   });
 
   test("--restart on-failure counts and gives up", async () => {
-    const id = run("-d", "--restart", "on-failure:2", "busybox", "false").trim();
+    const id = engine.docker("run", "-d", "--restart", "on-failure:2", "busybox", "false").stdout.trim();
     await until(
       "two restarts",
       () => engine.docker("inspect", "-f", "{{.RestartCount}} {{.State.Status}}", id).stdout.trim() === "2 exited",

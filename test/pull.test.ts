@@ -43,7 +43,7 @@ describe.skipIf(lacks("docker", "docker-registry", "skopeo"))("pull", () => {
   });
 
   test("zstd layers, OCI manifests", () => {
-    registry.push("zstd:1", "--format", "oci", "--dest-compress-format", "zstd", "--dest-force-compress-format");
+    registry.push("zstd:1", "--format", "oci", "--dest-compress", "--dest-compress-format", "zstd");
     const pulled = engine.docker("pull", `${registry.address}/zstd:1`);
     expect(pulled.stderr).toBe("");
     expect(engine.docker("run", "--rm", `${registry.address}/zstd:1`, "echo", "z").stdout).toBe("z\n");
@@ -56,7 +56,7 @@ describe.skipIf(lacks("docker", "docker-registry", "skopeo"))("pull", () => {
     const refused = engine.docker("pull", "127.0.0.1:1/x:y");
     expect(refused.status).toBe(1);
     expect(refused.stderr).toContain("connection refused");
-    expect(engine.docker("pull", "UPPER/case").stderr).toContain("repository name must be lowercase");
+    expect(engine.docker("pull", "upper/CASE").stderr).toContain("repository name must be lowercase");
   });
 
   test("a layer that is truncated on the registry's disk fails the pull and leaves nothing", () => {
