@@ -25,10 +25,11 @@ const PROPAGATION = ["private", "rprivate", "shared", "rshared", "slave", "rslav
 const NAME = /^[a-zA-Z0-9][a-zA-Z0-9_.-]+$/;
 
 export function checkVolumeName(name: string): void {
-  if (name.length === 1) throw invalidArgument("volume name is too short, names should be at least two alphanumeric characters");
+  if (name.length === 1)
+    throw invalidArgument(`create ${name}: volume name is too short, names should be at least two alphanumeric characters`);
   if (!NAME.test(name) || name.length > 255) {
     throw invalidArgument(
-      `"${name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`,
+      `create ${name}: "${name}" includes invalid characters for a local volume name, only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path`,
     );
   }
 }
