@@ -22,8 +22,8 @@ import {
 } from "../../oci/index.ts";
 import { childLabels, hasBlob, type Lease, readBlob, withLease, writeBlob, writeBytes } from "./content.ts";
 import { type Core, publish, setName, tagImage } from "./core.ts";
-import { type ProgressSink, shortId } from "./progress.ts";
-import { unpackedLayers, unpackLayers } from "./unpack.ts";
+import { fetchLayers } from "./layers.ts";
+import type { ProgressSink } from "./progress.ts";
 
 export interface PullOptions {
   reference: Reference;
@@ -62,23 +62,6 @@ async function resolve(repository: Repository, options: PullOptions): Promise<Re
     if (parsed.index) throw failedPrecondition("image indexes are nested too deeply");
   }
   return { top, image: { ...image, manifest: parsed.manifest }, children };
-}
-
-/** Lets at most `limit` run at a time. */
-function createGate(limit: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let running = 0;
-  const waiting: (() => void)[] = [];
-  return async (work) => {
-    if (running >= limit) await new Promise<void>((resolve) => waiting.push(resolve));
-    else running++;
-    try {
-      return await work();
-    } finally {
-      const next = waiting.shift();
-      if (next) next();
-      else running--;
-    }
-  };
 }
 
 /** Pulls; reports lines. Throws before the first line where the image is not to be had. */
@@ -121,7 +104,7 @@ async function fetchImage(
   sink: ProgressSink,
   signal: AbortSignal,
 ): Promise<void> {
-  const { manager, config } = core.engine;
+  const { manager } = core.engine;
   const { top, image, children } = resolved;
   const { manifest } = image;
   const source = { [`containerd.io/distribution.source.${repository.reference.domain}`]: repository.reference.path };
@@ -132,97 +115,18 @@ async function fetchImage(
   let configBytes: Uint8Array;
   if (await hasBlob(manager, manifest.config.digest)) configBytes = await readBlob(manager, manifest.config.digest, MAX_CONFIG);
   else configBytes = await repository.blob(manifest.config, MAX_CONFIG, signal);
-  const diffIds = parseImageConfig(configBytes).diffIds;
-  const chain = chainIds(diffIds);
+  const { diffIds } = parseImageConfig(configBytes);
   if (diffIds.length !== manifest.layers.length) throw failedPrecondition("layers from manifest don't match image configuration");
-  const present = await unpackedLayers(manager, chain);
 
-  const stop = new AbortController();
-  const abort = () => stop.abort(signal.reason);
-  signal.addEventListener("abort", abort, { once: true });
-  if (signal.aborted) abort();
-  const gate = createGate(Math.max(1, config.maxConcurrentDownloads || 3));
-  const fetched = new Map<string, Promise<void>>();
-  const fetchLayer = (layer: Descriptor): Promise<void> => {
-    const id = shortId(layer.digest);
-    let running = fetched.get(layer.digest);
-    if (!running) {
-      sink.line({ status: "Pulling fs layer", progressDetail: {}, id });
-      running = gate(() => download(core, repository, layer, source, lease, sink, stop.signal));
-      // whoever waits for it sees the failure; the others stop
-      running.catch((error: unknown) => stop.abort(error));
-      fetched.set(layer.digest, running);
-    }
-    return running;
-  };
-  try {
-    manifest.layers.forEach((layer, i) => {
-      if (i < present) sink.line({ status: "Already exists", progressDetail: {}, id: shortId(layer.digest) });
-    });
-    const waiting = manifest.layers.map((layer, i) => (i < present ? undefined : fetchLayer(layer)));
-    await unpackLayers(
-      manager,
-      manifest.layers,
-      diffIds,
-      lease,
-      {
-        ready: async (i) => waiting[i],
-        onStart: (i) => sink.bar(shortId(manifest.layers[i]!.digest), "Extracting", 0, manifest.layers[i]!.size),
-        onDone(i) {
-          const id = shortId(manifest.layers[i]!.digest);
-          sink.bar(id, "Extracting", manifest.layers[i]!.size, manifest.layers[i]!.size);
-          sink.line({ status: "Pull complete", progressDetail: {}, id });
-        },
-      },
-      stop.signal,
-    );
-    await Promise.all(waiting);
-  } catch (error) {
-    stop.abort(error);
-    await Promise.allSettled(fetched.values());
-    throw stop.signal.reason instanceof Error && !signal.aborted ? stop.signal.reason : error;
-  } finally {
-    signal.removeEventListener("abort", abort);
-  }
+  await fetchLayers(core, { repository, layers: manifest.layers, diffIds, labels: source, lease, sink, signal });
+
+  const chain = chainIds(diffIds);
   const snapshot = chain.length ? { [`containerd.io/gc.ref.snapshot.${manager.snapshotter}`]: chain.at(-1)! } : {};
   await writeBlob(manager, { descriptor: manifest.config, labels: { ...source, ...snapshot }, lease }, async function* (offset) {
     yield configBytes.subarray(offset);
   });
-  await writeBytes(
-    manager,
-    image.bytes,
-    image.descriptor.mediaType,
-    { ...source, ...childLabels("manifest", [manifest.config, ...manifest.layers]) },
-    lease,
-  );
+  const labels = { ...source, ...childLabels("manifest", [manifest.config, ...manifest.layers]) };
+  await writeBytes(manager, image.bytes, image.descriptor.mediaType, labels, lease);
   if (children)
     await writeBytes(manager, top.bytes, top.descriptor.mediaType, { ...source, ...childLabels("index", [image.descriptor]) }, lease);
-}
-
-/** One layer into the content store. */
-async function download(
-  core: Core,
-  repository: Repository,
-  layer: Descriptor,
-  labels: Record<string, string>,
-  lease: Lease,
-  sink: ProgressSink,
-  signal: AbortSignal,
-): Promise<void> {
-  const id = shortId(layer.digest);
-  signal.throwIfAborted();
-  await writeBlob(
-    core.engine.manager,
-    { descriptor: layer, labels, lease, signal, onProgress: (bytes) => sink.bar(id, "Downloading", bytes, layer.size) },
-    (offset) =>
-      repository.stream(layer, {
-        offset,
-        signal,
-        verify: false,
-        onRetry: (_, delay) =>
-          sink.line({ status: `Retrying in ${Math.max(1, Math.round(delay / 1000))} seconds`, progressDetail: {}, id }),
-      }),
-  );
-  sink.line({ status: "Verifying Checksum", progressDetail: {}, id });
-  sink.line({ status: "Download complete", progressDetail: {}, id });
 }

@@ -20,11 +20,13 @@ const MAX_DIRFDS = 400;
 const WHITEOUT = ".wh.";
 const OPAQUE = ".wh..wh..opq";
 
+export type Whiteouts = "overlay" | "remove" | "ignore";
+
 export interface ExtractOptions {
   /** Directory to fill. */
   root: string;
-  /** "overlay": deletions become overlayfs whiteouts; "remove": they remove what lies in `root` from before this layer. */
-  whiteouts: "overlay" | "remove";
+  /** "overlay": deletions become overlayfs whiteouts; "remove": they remove what lies in `root` from before this layer; "ignore": nothing lies below. */
+  whiteouts: Whiteouts;
   /** Where a parent directory is missing in the archive, its mode and owner are taken from the same path in one of these, topmost first. */
   parents?: readonly string[];
   /** ResourceExhausted above this many bytes of file data. */
@@ -39,6 +41,8 @@ export interface Extractor extends TarSink {
   close(): void;
   readonly bytes: number;
   readonly entries: number;
+  /** Directories that the archive does not name but needs, found in none of `parents`: they look as made (0755, root). Byte strings. */
+  readonly implied: string[];
 }
 
 /** "./a//b/" → ["a","b"]; a name that leads above the root is refused. */
@@ -67,6 +71,7 @@ export function createExtractor(options: ExtractOptions): Extractor {
   const dirTimes = new Map<string, [sec: number, nsec: number]>();
   /** What this layer made; only kept where a whiteout must tell it from what was there. */
   const made = options.whiteouts === "remove" ? new Set<string>() : undefined;
+  const implied: string[] = [];
   let setgidSeen = false;
   let file = -1;
   let current: TarEntry | undefined;
@@ -111,6 +116,7 @@ export function createExtractor(options: ExtractOptions): Extractor {
       dirTimes.set(path, [stat.mtimeSec, stat.mtimeNsec]);
       return;
     }
+    implied.push(path);
     if (setgidSeen) kernel.fchown(fd, 0, 0);
   };
 
@@ -251,6 +257,7 @@ export function createExtractor(options: ExtractOptions): Extractor {
   };
 
   const whiteout = (parts: string[], base: string) => {
+    if (options.whiteouts === "ignore") return;
     const count = parts.length - 1;
     const path = parts.slice(0, count).join("/");
     if (base === OPAQUE) {
@@ -277,6 +284,7 @@ export function createExtractor(options: ExtractOptions): Extractor {
   };
 
   return {
+    implied,
     get bytes() {
       return bytes;
     },
@@ -335,6 +343,33 @@ export function createExtractor(options: ExtractOptions): Extractor {
       for (const fd of lower) close(fd);
     },
   };
+}
+
+/** Gives directories below `root` the mode, owner and times that they have in the layers below (directories, topmost first), where they have any. */
+export function adoptParents(root: string, parents: readonly string[], implied: readonly string[]): void {
+  const to = open(root, DIRECTORY);
+  const lower = parents.map((path) => open(path, DIRECTORY));
+  try {
+    for (const path of implied) {
+      for (const top of lower) {
+        const from = kernel.openIn(top, path, DIRECTORY, IN_ROOT);
+        if (from < 0) continue;
+        const fd = kernel.openIn(to, path, DIRECTORY, IN_ROOT);
+        if (fd >= 0) {
+          const stat = kernel.statOf(from);
+          kernel.fchown(fd, stat.uid, stat.gid);
+          kernel.fchmod(fd, stat.mode & 0o7777);
+          kernel.timesOf(fd, stat.mtimeSec, stat.mtimeNsec);
+          kernel.closeFd(fd);
+        }
+        kernel.closeFd(from);
+        break;
+      }
+    }
+  } finally {
+    close(to);
+    for (const fd of lower) close(fd);
+  }
 }
 
 /** Free bytes of the file system that holds `path`. */

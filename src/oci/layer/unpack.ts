@@ -3,7 +3,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { cancelled, invalidArgument } from "../../lib/errors.ts";
 import { createDigester } from "../digest.ts";
 import { createDecoder, type Decoder, detectCompression } from "./decode.ts";
-import { createExtractor, freeBytes } from "./extract.ts";
+import { createExtractor, freeBytes, type Whiteouts } from "./extract.ts";
 import { COUNT, FLAG, viewsOf } from "./progress.ts";
 import { createTarReader } from "./tar-reader.ts";
 
@@ -15,7 +15,7 @@ export interface UnpackJob {
   shared: SharedArrayBuffer;
   following: boolean;
   root: string;
-  whiteouts: "overlay" | "remove";
+  whiteouts: Whiteouts;
   parents: readonly string[];
   maxBytes: number | undefined;
   maxEntries: number;
@@ -31,6 +31,8 @@ export interface Unpacked {
   /** Bytes of the files. */
   bytes: number;
   entries: number;
+  /** Directories that were made without being named in the archive and without a model in `parents`; see adoptParents. */
+  implied: string[];
 }
 
 const CHUNK = 512 << 10;
@@ -100,6 +102,7 @@ export function unpack(job: UnpackJob): Unpacked {
       diffId,
       bytes: extractor.bytes,
       entries: extractor.entries,
+      implied: extractor.implied,
     };
   } finally {
     decoder?.close();
