@@ -26,8 +26,28 @@ export interface CommandResult {
 
 const LIMIT = 1 << 20;
 
+/** Pids of children that someone waits for: a subreaper must leave them alone. */
+export const awaited = new Set<number>();
+
+/**
+ * The command line for a program that may be a script: a script is run by the shell, as execution by descriptor hides its path from its
+ * interpreter (execveat(2), BUGS).
+ */
+export function commandLine(argv: string[]): string[] {
+  const fd = open(argv[0]!, O_RDONLY);
+  const start = new Uint8Array(2);
+  try {
+    read(fd, start);
+  } finally {
+    close(fd);
+  }
+  const script = start[0] === 0x23 && start[1] === 0x21;
+  return script ? ["/bin/sh", "-c", 'exec "$0" "$@"', ...argv] : argv;
+}
+
 /** Starts `argv[0]` (an absolute path). `fds` are its 0, 1, 2, …; without them, 0 is closed and 1 and 2 are collected. */
-export async function run(argv: string[], options: { fds?: number[]; env?: string[] } = {}): Promise<CommandResult> {
+export async function run(command: string[], options: { fds?: number[]; env?: string[] } = {}): Promise<CommandResult> {
+  const argv = commandLine(command);
   const collect = options.fds ? undefined : pipe(O_NONBLOCK);
   const exe = open(argv[0]!, O_PATH);
   const nothing = open("/dev/null", O_RDONLY);
@@ -42,7 +62,8 @@ export async function run(argv: string[], options: { fds?: number[]; env?: strin
     close(nothing);
     if (collect) close(collect.write);
   }
-  const status = exitOf(child.pidfd);
+  awaited.add(child.pid);
+  const status = exitOf(child.pidfd).finally(() => awaited.delete(child.pid));
   const output = collect ? await drain(collect.read) : "";
   return { status: await status, output };
 }

@@ -104,20 +104,15 @@ export interface DaemonOptions {
   keep?: boolean | undefined;
 }
 
-/** The arguments that start this program again, as the shim. */
-function self(): { exe: string; argv: string[] } {
-  return { exe: process.execPath, argv: programCommand("jubako-shim") };
-}
-
 /** Starts the group's shim. The caller holds the lock, and no shim is alive. Its socket listens when this returns. */
 export function startDaemon(group: Group, options: DaemonOptions): void {
   const listener = listenUnix(group.socket);
-  const { exe, argv } = self();
+  const argv = programCommand("containerd-shim-jubako-v1");
   let executable = -1;
   let nothing = -1;
   let log = -1;
   try {
-    executable = open(exe, O_PATH);
+    executable = open(argv[0]!, O_PATH);
     nothing = open("/dev/null", O_RDWR);
     log = open(`${group.dir}/log`, O_WRONLY | O_CREAT | O_APPEND, 0o600);
     const flags = ["-namespace", options.namespace, "-address", options.address, "-state", group.dir];

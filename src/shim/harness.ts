@@ -17,7 +17,7 @@ export function place(name: string): Place {
   const rootfs = `${dir}/rootfs`;
   for (const sub of ["bin", "proc", "dev", "sys", "tmp", "etc"]) mkdirSync(`${rootfs}/${sub}`, { recursive: true });
   copyFileSync(BUSYBOX!, `${rootfs}/bin/busybox`);
-  for (const applet of ["sh", "true", "sleep", "cat", "echo", "stty", "tty", "kill", "ps", "head", "wc", "dd"])
+  for (const applet of ["sh", "true", "sleep", "cat", "echo", "stty", "tty", "kill", "ps", "head", "wc", "dd", "tr"])
     symlinkSync("busybox", `${rootfs}/bin/${applet}`);
   return { dir, rootfs, remove: () => rmSync(dir, { recursive: true, force: true }) };
 }

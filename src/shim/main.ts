@@ -10,6 +10,8 @@ import { invalidArgument, messageOf } from "../lib/errors.ts";
 import { close } from "../linux/index.ts";
 import { adjustOomScore, alive, anyPending, clearPending, type Group, groupOf, lock, setPending, startDaemon, tryLock } from "./group.ts";
 
+/** Also a file name. */
+const ID = /^[A-Za-z0-9][A-Za-z0-9_.:-]{0,200}$/;
 const VERSION = "0.1.0";
 const NAME = "containerd-shim-jubako-v1";
 
@@ -70,8 +72,7 @@ export async function main(argv: string[]): Promise<number> {
     if (flags.info) return await info();
     if (!flags.namespace) throw invalidArgument("shim namespace cannot be empty");
     if (flags.command === "serve") return await serve(flags);
-    if (!/^[A-Za-z0-9][A-Za-z0-9_.:-]{0,200}$/.test(flags.id))
-      throw invalidArgument(`task id ${JSON.stringify(flags.id)} is not a valid identifier`);
+    if (!ID.test(flags.id)) throw invalidArgument(`task id ${JSON.stringify(flags.id)} is not a valid identifier`);
     if (flags.command === "start") return await start(flags);
     if (flags.command === "delete") return await remove(flags);
     throw invalidArgument(`unknown command ${JSON.stringify(flags.command)}: start and delete are known`);
@@ -169,7 +170,8 @@ async function serve(flags: Flags): Promise<number> {
   process.chdir("/");
   process.title = NAME;
   return new Promise((resolve) => {
-    const end = async (): Promise<void> => {
+    const end = async (id: string): Promise<void> => {
+      if (ID.test(id)) clearPending(group, id);
       // Whoever holds the lock is about to hand out our address.
       const held = tryLock(group);
       if (held === undefined) return;
@@ -186,7 +188,7 @@ async function serve(flags: Flags): Promise<number> {
       listen: 3,
       events: process.env.TTRPC_ADDRESS,
       onCreate: (id) => clearPending(group, id),
-      onShutdown: flags.keep ? undefined : () => void end(),
+      onShutdown: flags.keep ? undefined : (id) => void end(id),
     });
     serving.catch((error) => {
       process.stderr.write(`${messageOf(error)}\n`);

@@ -7,7 +7,7 @@ import { binding, check, close, EPOLLIN, kill, O_RDWR, open, pidfdOpen, pidfdSig
 import type { Resources, Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { CreateOptions, ExitRecord, ProcessIo, RunningProcess, Runtime, RuntimeContainer } from "../runtime/face.ts";
 import { cgroupOf, cgroupPids, readStats, watchOom } from "./cgroup.ts";
-import { run } from "./command.ts";
+import { awaited, run } from "./command.ts";
 import { consoleSocket } from "./console-socket.ts";
 import { mountAll, unmountAll } from "./mount.ts";
 
@@ -136,8 +136,6 @@ async function strangersStatus(pidfd: number): Promise<number | undefined> {
   return undefined;
 }
 
-const tracked = new Set<number>();
-
 /** Ends zombies that fell to the subreaper and that nobody waits for. */
 function reapOrphans(): void {
   for (const thread of readdirSync("/proc/self/task")) {
@@ -148,7 +146,7 @@ function reapOrphans(): void {
       continue;
     }
     for (const pid of children.split(" ").filter(Boolean).map(Number))
-      if (!tracked.has(pid) && isZombie(pid)) binding.syscall(SYS.wait4, pid, null, 1, null);
+      if (!awaited.has(pid) && isZombie(pid)) binding.syscall(SYS.wait4, pid, null, 1, null);
   }
 }
 
@@ -183,10 +181,10 @@ function runningProcess(
   const begun = (made: { pid: number; master: number }): void => {
     pid = made.pid;
     master = made.master;
-    tracked.add(pid);
+    awaited.add(pid);
     watched = watchProcess(pid, child);
     void watched.exited.then((record) => {
-      tracked.delete(pid);
+      awaited.delete(pid);
       settle(record);
     });
   };

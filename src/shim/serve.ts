@@ -14,8 +14,8 @@ export interface ServeOptions {
   events?: string | undefined;
   /** Called for each task made. */
   onCreate?: ((id: string) => void) | undefined;
-  /** Called when the last task is gone and a Shutdown asks for the end. Without it, the shim stays. */
-  onShutdown?: (() => void) | undefined;
+  /** Called when the last task is gone and a Shutdown asks, for task `id`, to end. Without it, the shim stays. */
+  onShutdown?: ((id: string) => void) | undefined;
 }
 
 export interface Shim {
@@ -30,8 +30,9 @@ export async function serveShim(options: ServeOptions): Promise<Shim> {
   const events = publisher(options.events, options.namespace);
   const tasks = createTasks({ namespace: options.namespace, state: options.state, events });
   await tasks.adopt();
-  const services = taskServices(tasks, options.onCreate, () => {
-    if (tasks.size() === 0 && options.onShutdown) setImmediate(options.onShutdown);
+  const services = taskServices(tasks, options.onCreate, (id) => {
+    const { onShutdown } = options;
+    if (tasks.size() === 0 && onShutdown) setImmediate(() => onShutdown(id));
   });
   const sockets = new Set<Socket>();
   const server = createServer((socket) => {

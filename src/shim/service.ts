@@ -21,7 +21,7 @@ function statusOf(task: Task, process: TaskProcess): Status {
   return task.paused && process === task.init ? Status.PAUSED : Status.RUNNING;
 }
 
-function implementation(tasks: Tasks, created: ((id: string) => void) | undefined, shutdown: (now: boolean) => void) {
+function implementation(tasks: Tasks, created: ((id: string) => void) | undefined, shutdown: (id: string, now: boolean) => void) {
   return {
     state({ id, execId }: Plain<v2.StateRequest>) {
       const task = tasks.get(id);
@@ -105,15 +105,19 @@ function implementation(tasks: Tasks, created: ((id: string) => void) | undefine
     connect({ id }: Plain<v2.ConnectRequest>) {
       return { shimPid: process.pid, taskPid: tasks.has(id) ? pidOf(tasks.get(id).init) : 0 };
     },
-    shutdown({ now }: Plain<v2.ShutdownRequest>) {
-      shutdown(now);
+    shutdown({ id, now }: Plain<v2.ShutdownRequest>) {
+      shutdown(id, now);
       return {};
     },
   };
 }
 
 /** Both versions of the service, each call a span of the caller's trace. */
-export function taskServices(tasks: Tasks, created: ((id: string) => void) | undefined, shutdown: (now: boolean) => void): Services {
+export function taskServices(
+  tasks: Tasks,
+  created: ((id: string) => void) | undefined,
+  shutdown: (id: string, now: boolean) => void,
+): Services {
   const both = implementation(tasks, created, shutdown);
   const services = ttrpcServices((name, call, run) => {
     const context = fromHeaders((header) => call.metadata(header), "shim");

@@ -28,7 +28,7 @@ import {
   watch,
 } from "../linux/index.ts";
 import type { ProcessIo } from "../runtime/face.ts";
-import { exitOf } from "./command.ts";
+import { awaited, commandLine, exitOf } from "./command.ts";
 
 export interface Stdio {
   stdin: string;
@@ -175,15 +175,17 @@ async function startLogger(uri: string, names: { id: string; namespace: string }
   let nothing = -1;
   try {
     blocking(ready.write);
-    exe = open(path, O_PATH);
+    const command = commandLine(argv);
+    exe = open(command[0]!, O_PATH);
     nothing = open("/dev/null", O_RDWR);
-    const { pidfd } = spawn({
+    const { pid, pidfd } = spawn({
       exe,
-      argv,
+      argv: command,
       env: [`CONTAINER_ID=${names.id}`, `CONTAINER_NAMESPACE=${names.namespace}`],
       fds: [nothing, nothing, nothing, out.read, err.read, ready.write],
     });
-    void exitOf(pidfd).catch(() => {});
+    awaited.add(pid);
+    void exitOf(pidfd).finally(() => awaited.delete(pid));
     close(ready.write);
     ready.write = -1;
     await readable(ready.read, READY_MS, `logger ${path} was not ready within ${READY_MS / 1000} s`);
