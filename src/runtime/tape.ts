@@ -30,15 +30,15 @@ export interface Label {
 
 export interface StepOptions {
   /** What this step is for, as the object of a sentence: "mount proc on /proc". Steps without one inherit that of the step before. */
-  why?: string;
+  why?: string | undefined;
   /** Continue on any errno, or on these. */
-  ignore?: "all" | number[];
+  ignore?: "all" | number[] | undefined;
   /** Jump on any errno, or on these (others end the tape). */
-  jump?: { to: Label; on?: number[] };
+  jump?: { to: Label; on?: number[] } | undefined;
   /** Plays the step again on this errno. */
-  retry?: number;
+  retry?: number | undefined;
   /** Where the result goes. */
-  store?: Word;
+  store?: Word | undefined;
 }
 
 export interface Step {
@@ -128,10 +128,11 @@ export function createTape(): Tape {
     let block = texts.get(value);
     if (!block) {
       if (value.includes("\0")) throw new TypeError(`a string for the kernel has a NUL byte in it: ${JSON.stringify(value)}`);
-      const bytes = encoder.encode(value);
-      const at = allocate(bytes.length + 1, 1);
-      data.set(bytes, at);
-      block = { block: at, name: JSON.stringify(value) };
+      // Room for the longest UTF-8, of which most is given back.
+      const at = allocate(value.length * 3 + 1, 1);
+      const { written } = encoder.encodeInto(value, data.subarray(at, at + value.length * 3));
+      used = at + written + 1;
+      block = { block: at, name: value };
       texts.set(value, block);
     }
     return block;
@@ -140,10 +141,10 @@ export function createTape(): Tape {
   function structure(words: (number | bigint | Block | string)[], name: string): Block {
     const resolved = words.map((w) => (typeof w === "string" ? text(w) : w));
     const at = allocate(words.length * 8, 8);
-    const view = new DataView(data.buffer);
+    const view = new Uint32Array(data.buffer);
     resolved.forEach((word, i) => {
       const pointer = typeof word === "object";
-      view.setBigUint64(at + 8 * i, BigInt.asUintN(64, BigInt(pointer ? word.block : word)), true);
+      storeWord(view, at / 4 + 2 * i, pointer ? word.block : word);
       if (pointer) relocations.push(at + 8 * i);
     });
     return { block: at, name };
@@ -178,16 +179,10 @@ export function createTape(): Tape {
       const relocationsAt = HEADER + steps.length * INSTRUCTION;
       const dataAt = Math.ceil((relocationsAt + relocations.length * 4) / 16) * 16;
       const file = new Uint8Array(Math.ceil((dataAt + used) / PAGE) * PAGE);
-      const view = new DataView(file.buffer);
-      [MAGIC, 1, steps.length, relocations.length, dataAt, timed ? 1 : 0].forEach((value, i) => {
-        view.setUint32(4 * i, value, true);
-      });
-      steps.forEach((step, i) => {
-        encodeStep(view, HEADER + i * INSTRUCTION, step, text);
-      });
-      relocations.forEach((offset, i) => {
-        view.setUint32(relocationsAt + 4 * i, offset, true);
-      });
+      const words = new Uint32Array(file.buffer);
+      words.set([MAGIC, 1, steps.length, relocations.length, dataAt, timed ? 1 : 0]);
+      for (let i = 0; i < steps.length; i++) encodeStep(file, words, HEADER + i * INSTRUCTION, steps[i]!, text);
+      words.set(relocations, relocationsAt / 4);
       file.set(data.subarray(0, used), dataAt);
       return file;
     },
@@ -197,31 +192,44 @@ export function createTape(): Tape {
 const POLICY = { fail: 0, ignore: 1, ignoreListed: 2, jumpListed: 3, jump: 4 } as const;
 const KIND = { immediate: 0, address: 1, word64: 2, word32: 3 } as const;
 
-function encodeStep(view: DataView, at: number, step: Step, text: (value: string) => Block): void {
-  const { ignore, jump, store } = step.options;
-  let policy: number = POLICY.fail;
-  let errnos: number[] = [];
+/** Two 32-bit stores: most values are small, and a bigint costs much more than all the rest of a step. */
+function storeWord(words: Uint32Array, at: number, value: number | bigint): void {
+  if (typeof value === "bigint") {
+    words[at] = Number(value & 0xffffffffn);
+    words[at + 1] = Number((value >> 32n) & 0xffffffffn);
+    return;
+  }
+  words[at] = value; // modulo 2^32
+  const high = Math.floor(value / 0x100000000);
+  if (high) words[at + 1] = high;
+}
+
+function encodeStep(file: Uint8Array, words: Uint32Array, at: number, step: Step, text: (value: string) => Block): void {
+  const { ignore, jump, store, retry } = step.options;
+  const w = at / 4;
+  let policy = 0;
+  let errnos: number[] | undefined;
   if (ignore === "all") policy = POLICY.ignore;
   else if (ignore) {
     policy = POLICY.ignoreListed;
     errnos = ignore;
   } else if (jump) {
     policy = jump.on ? POLICY.jumpListed : POLICY.jump;
-    errnos = jump.on ?? [];
+    errnos = jump.on;
   }
   const target = step.target ?? jump?.to;
-  if (target && target.at < 0) throw new Error(`step ${step.why}: its label was never placed`);
-  view.setUint8(at, OPS[step.op]);
-  view.setUint8(at + 1, policy);
-  view.setUint8(at + 2, store ? (store.width === 8 ? 1 : 2) : 0);
-  view.setUint32(at + 4, step.nr, true);
-  view.setUint32(at + 8, target?.at ?? 0, true);
-  view.setUint32(at + 12, store?.word ?? 0, true);
-  view.setUint8(at + 22, step.options.retry ?? 0);
-  errnos.forEach((errno, i) => {
-    view.setUint8(at + 24 + i, errno);
-  });
-  step.args.forEach((arg, i) => {
+  if (target) {
+    if (target.at < 0) throw new Error(`step ${step.why}: its label was never placed`);
+    words[w + 2] = target.at;
+  }
+  words[w] = OPS[step.op] | (policy << 8) | (store ? (store.width === 8 ? 0x10000 : 0x20000) : 0);
+  words[w + 1] = step.nr;
+  if (store) words[w + 3] = store.word;
+  if (retry) file[at + 22] = retry;
+  if (errnos) for (let i = 0; i < errnos.length; i++) file[at + 24 + i] = errnos[i]!;
+  const { args } = step;
+  for (let i = 0; i < args.length; i++) {
+    const arg = args[i]!;
     let kind: number = KIND.immediate;
     let value: number | bigint;
     if (typeof arg === "string") {
@@ -235,12 +243,9 @@ function encodeStep(view: DataView, at: number, step: Step, text: (value: string
       kind = arg.width === 8 ? KIND.word64 : KIND.word32;
       value = arg.word;
     } else value = arg.value;
-    view.setUint8(at + 16 + i, kind);
-    const to = at + 32 + 8 * i;
-    // Most are small: two 32-bit stores are much cheaper than a bigint.
-    if (typeof value === "number" && value >= 0 && value <= 0xffffffff) view.setUint32(to, value, true);
-    else view.setBigInt64(to, BigInt.asIntN(64, BigInt(value)), true);
-  });
+    if (kind) file[at + 16 + i] = kind;
+    if (value) storeWord(words, w + 8 + 2 * i, value);
+  }
 }
 
 function argText(arg: Arg): string {

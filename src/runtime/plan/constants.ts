@@ -5,21 +5,31 @@ import type { Named } from "../tape.ts";
 export function flags<T extends Record<string, number>>(table: T, ...set: (keyof T & string)[]): Named {
   let value = 0;
   for (const name of set) value += table[name]!;
-  return { value, name: set.length ? set.join("|") : "0" };
+  return {
+    value,
+    get name() {
+      return set.join("|") || "0";
+    },
+  };
 }
 
-/** The flags of a number, printed by name; what has no name is printed as hexadecimal. */
+/** The flags of a number, printed by name; what has no name is printed as hexadecimal. Names are made only where someone reads them. */
 export function named(table: Record<string, number>, value: number): Named {
-  const names: string[] = [];
-  let rest = value;
-  for (const [name, bit] of Object.entries(table)) {
-    if (bit && Math.floor(rest / bit) % 2 === 1) {
-      names.push(name);
-      rest -= bit;
-    }
-  }
-  if (rest) names.push(`0x${rest.toString(16)}`);
-  return { value, name: names.join("|") || "0" };
+  return {
+    value,
+    get name() {
+      const names: string[] = [];
+      let rest = value;
+      for (const [name, bit] of Object.entries(table)) {
+        if (bit && Math.floor(rest / bit) % 2 === 1) {
+          names.push(name);
+          rest -= bit;
+        }
+      }
+      if (rest) names.push(`0x${rest.toString(16)}`);
+      return names.join("|") || "0";
+    },
+  };
 }
 
 export const CLONE = {

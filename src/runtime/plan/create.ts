@@ -252,9 +252,12 @@ function planCgroup(p: Planner, cgroup: CgroupPlan): void {
   cgroup.writes.forEach(({ file, value, why, ignore }, i) => {
     const first = cgroup.writes[i - 1]?.file !== file;
     const last = cgroup.writes[i + 1]?.file !== file;
-    if (first && last) return p.writeFile(file, value, { why, ...(ignore ? { ignore } : {}) });
+    if (first && last) {
+      p.writeFile(file, value, { why, ignore });
+      return;
+    }
     if (first) p.open(file, O.O_WRONLY, fd, { why });
-    tape.step(SYS.write, [fd, value, Buffer.byteLength(value)], { why, ...(ignore ? { ignore } : {}) });
+    tape.step(SYS.write, [fd, value, Buffer.byteLength(value)], { why, ignore });
     if (last) p.close(fd);
   });
 }

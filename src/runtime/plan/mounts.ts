@@ -23,6 +23,13 @@ import {
 import { type MountOptions, parseOptions } from "./mount-options.ts";
 import type { Planner } from "./planner.ts";
 
+const EMPTY_PATH = flags(AT, "AT_EMPTY_PATH");
+const EMPTY_PATH_RECURSIVE = flags(AT, "AT_EMPTY_PATH", "AT_RECURSIVE");
+const COPY = flags(OPEN_TREE, "OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC", "AT_EMPTY_PATH");
+const COPY_RECURSIVE = flags(OPEN_TREE, "OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC", "AT_EMPTY_PATH", "AT_RECURSIVE");
+const DETACHED_TO_PLACE = flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH", "MOVE_MOUNT_T_EMPTY_PATH");
+const ABSENT = [errno.ENOENT, errno.ENOTDIR];
+
 /** struct mount_attr: attr_set, attr_clr, propagation, userns_fd. */
 function setAttributes(p: Planner, fd: Arg, set: number, clear: number, propagation: number, recursive: boolean): void {
   if (!set && !clear && !propagation) return;
@@ -32,7 +39,7 @@ function setAttributes(p: Planner, fd: Arg, set: number, clear: number, propagat
     propagation ? named(MS, propagation).name : "",
   ];
   const attr = p.tape.structure([set, clear, propagation, 0], `{${what.filter(Boolean).join(", ")}}`);
-  p.tape.step(SYS.mount_setattr, [fd, "", recursive ? flags(AT, "AT_EMPTY_PATH", "AT_RECURSIVE") : flags(AT, "AT_EMPTY_PATH"), attr, 32]);
+  p.tape.step(SYS.mount_setattr, [fd, "", recursive ? EMPTY_PATH_RECURSIVE : EMPTY_PATH, attr, 32]);
 }
 
 /** A detached mount of a file system, in `store`. Data are key and value as fsconfig takes them. */
@@ -75,7 +82,7 @@ export function cloneTree(p: Planner, at: Arg, path: Arg, options: MountOptions,
 
 /** Puts the detached mount `fd` on the opened place `to`. */
 export function attach(p: Planner, fd: Word, to: Word): void {
-  p.tape.step(SYS.move_mount, [fd, "", to, "", flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH", "MOVE_MOUNT_T_EMPTY_PATH")]);
+  p.tape.step(SYS.move_mount, [fd, "", to, "", DETACHED_TO_PLACE]);
 }
 
 /** A detached mount of the root file system, in `store`. */
@@ -201,12 +208,12 @@ export function planMasked(p: Planner, paths: readonly string[], root: Word): vo
     const notDirectory = tape.label();
     const done = tape.label();
     const why = `mask ${path}`;
-    p.openInRoot(root, path, O.O_PATH | O.O_DIRECTORY, place, { why, jump: { to: notDirectory, on: [errno.ENOTDIR, errno.ENOENT] } });
-    tape.step(SYS.open_tree, [empty, "", flags(OPEN_TREE, "OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC", "AT_EMPTY_PATH")], { store: copy });
+    p.openInRoot(root, path, O.O_PATH | O.O_DIRECTORY, place, { why, jump: { to: notDirectory, on: ABSENT } });
+    tape.step(SYS.open_tree, [empty, "", COPY], { store: copy });
     tape.jump(done);
     tape.place(notDirectory);
-    p.openInRoot(root, path, O.O_PATH, place, { jump: { to: next, on: [errno.ENOENT, errno.ENOTDIR] } });
-    tape.step(SYS.open_tree, [nothing, "", flags(OPEN_TREE, "OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC", "AT_EMPTY_PATH")], { store: copy });
+    p.openInRoot(root, path, O.O_PATH, place, { jump: { to: next, on: ABSENT } });
+    tape.step(SYS.open_tree, [nothing, "", COPY], { store: copy });
     tape.place(done);
     attach(p, copy, place);
     p.close(copy);
@@ -225,10 +232,9 @@ export function planReadonly(p: Planner, paths: readonly string[], root: Word): 
   const attr: Block = tape.structure([MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0, 0], "{MOUNT_ATTR_RDONLY}");
   for (const path of paths) {
     const next = tape.label();
-    p.openInRoot(root, path, O.O_PATH, place, { why: `make ${path} read-only`, jump: { to: next, on: [errno.ENOENT, errno.ENOTDIR] } });
-    const how = flags(OPEN_TREE, "OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC", "AT_EMPTY_PATH", "AT_RECURSIVE");
-    tape.step(SYS.open_tree, [place, "", how], { store: copy });
-    tape.step(SYS.mount_setattr, [copy, "", flags(AT, "AT_EMPTY_PATH"), attr, 32]);
+    p.openInRoot(root, path, O.O_PATH, place, { why: `make ${path} read-only`, jump: { to: next, on: ABSENT } });
+    tape.step(SYS.open_tree, [place, "", COPY_RECURSIVE], { store: copy });
+    tape.step(SYS.mount_setattr, [copy, "", EMPTY_PATH, attr, 32]);
     attach(p, copy, place);
     p.close(copy);
     p.close(place);
@@ -239,5 +245,5 @@ export function planReadonly(p: Planner, paths: readonly string[], root: Word): 
 /** Makes the mount `fd` itself read-only. */
 export function planReadonlyMount(p: Planner, fd: Word, why: string): void {
   const attr = p.tape.structure([MOUNT_ATTR.MOUNT_ATTR_RDONLY, 0, 0, 0], "{MOUNT_ATTR_RDONLY}");
-  p.tape.step(SYS.mount_setattr, [fd, "", flags(AT, "AT_EMPTY_PATH"), attr, 32], { why });
+  p.tape.step(SYS.mount_setattr, [fd, "", EMPTY_PATH, attr, 32], { why });
 }

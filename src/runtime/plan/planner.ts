@@ -1,12 +1,20 @@
 // What the parts of a plan share: the tape they write to, and the few idioms of system calls that recur.
 import { errno, SYS } from "../../linux/index.ts";
 import { type Arg, type Block, createTape, type StepOptions, type Tape, type Word } from "../tape.ts";
-import { AT_FDCWD, flags, named, O, RESOLVE } from "./constants.ts";
+import { AT_FDCWD, named, O, RESOLVE } from "./constants.ts";
+
+export interface OpenOptions {
+  why?: string | undefined;
+  jump?: StepOptions["jump"];
+  ignore?: StepOptions["ignore"];
+  mode?: number;
+  noSymlinks?: boolean;
+}
 
 export interface Planner {
   tape: Tape;
   /** openat2(2) below `root` with RESOLVE_IN_ROOT: no path leads out of it, whatever the image's symlinks say. */
-  openInRoot(root: Arg, path: string, open: number, store: Word, options?: StepOptions & { mode?: number; noSymlinks?: boolean }): void;
+  openInRoot(root: Arg, path: string, open: number, store: Word, options?: OpenOptions): void;
   /** open(2) of a host's path. */
   open(path: Arg, open: number, store: Word, options?: StepOptions & { at?: Arg }): void;
   close(fd: Word): void;
@@ -23,14 +31,22 @@ export interface Planner {
   writeFile(path: string, text: string, options?: StepOptions & { at?: Arg }): void;
 }
 
+const WRITE_ONLY = named(O, O.O_WRONLY | O.O_CLOEXEC);
+const IN_ROOT = RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_MAGICLINKS;
+const IGNORE: StepOptions = { ignore: "all" };
+const IGNORE_EXISTING: StepOptions = { ignore: [errno.EEXIST] };
+const MISSING = [errno.ENOENT];
+
 export function createPlanner(): Planner {
   const tape = createTape();
-  const hows = new Map<string, Block>();
+  const hows = new Map<number, Block>();
+  // Directories below each root that are there once the tape got this far.
+  const present = new Map<Arg, Set<string>>();
   const scratch = tape.word("fd");
 
   // struct open_how
   function how(open: number, mode: number, resolve: number): Block {
-    const key = `${open},${mode},${resolve}`;
+    const key = (open * 0x1000 + mode) * 0x100 + resolve;
     let block = hows.get(key);
     if (!block) {
       const text = mode ? `, mode=0${mode.toString(8)}` : "";
@@ -43,48 +59,56 @@ export function createPlanner(): Planner {
   const planner: Planner = {
     tape,
     openInRoot(root, path, open, store, options = {}) {
-      const { mode = 0, noSymlinks, ...step } = options;
-      const resolve = RESOLVE.RESOLVE_IN_ROOT | RESOLVE.RESOLVE_NO_MAGICLINKS | (noSymlinks ? RESOLVE.RESOLVE_NO_SYMLINKS : 0);
-      tape.step(SYS.openat2, [root, path, how(open | O.O_CLOEXEC, mode, resolve), 24], { retry: errno.EAGAIN, ...step, store });
+      const resolve = options.noSymlinks ? IN_ROOT | RESOLVE.RESOLVE_NO_SYMLINKS : IN_ROOT;
+      const { why, jump, ignore } = options;
+      tape.step(SYS.openat2, [root, path, how(open | O.O_CLOEXEC, options.mode ?? 0, resolve), 24], {
+        why,
+        jump,
+        ignore,
+        retry: errno.EAGAIN,
+        store,
+      });
     },
     open(path, open, store, options = {}) {
-      const { at, ...step } = options;
-      tape.step(SYS.openat, [at ?? AT_FDCWD, path, named(O, open | O.O_CLOEXEC)], { ...step, store });
+      const { why, jump, ignore } = options;
+      tape.step(SYS.openat, [options.at ?? AT_FDCWD, path, named(O, open | O.O_CLOEXEC)], { why, jump, ignore, store });
     },
     close(fd) {
-      tape.step(SYS.close, [fd], { ignore: "all" });
+      tape.step(SYS.close, [fd], IGNORE);
     },
     ensure(root, path, kind, store, why, options = {}) {
       const done = tape.label();
       const missing = tape.label();
-      const symlinks = options.noSymlinks ? { noSymlinks: true } : {};
-      planner.openInRoot(root, path, O.O_PATH, store, { why, ...symlinks, jump: { to: missing, on: [errno.ENOENT] } });
+      const { noSymlinks = false, mode = 0o755 } = options;
+      const known = present.get(root) ?? new Set(["/"]);
+      present.set(root, known);
+      planner.openInRoot(root, path, O.O_PATH, store, { why, noSymlinks, jump: { to: missing, on: MISSING } });
       tape.jump(done);
       tape.place(missing);
       const names = path.split("/").filter((name) => name !== "" && name !== ".");
-      const parent = scratch;
+      let parent = "/";
       names.forEach((name, i) => {
-        const last = i === names.length - 1;
-        planner.openInRoot(root, `/${names.slice(0, i).join("/")}`, O.O_PATH | O.O_DIRECTORY, parent, symlinks);
-        if (last && kind === "file") {
-          tape.step(SYS.mknodat, [parent, name, { value: 0o100000 | (options.mode ?? 0o755), name: "S_IFREG|0755" }, 0], {
-            ignore: [errno.EEXIST],
-          });
-        } else tape.step(SYS.mkdirat, [parent, name, { value: options.mode ?? 0o755, name: "0755" }], { ignore: [errno.EEXIST] });
-        planner.close(parent);
+        const full = parent === "/" ? `/${name}` : `${parent}/${name}`;
+        if (!known.has(full)) {
+          const file = kind === "file" && i === names.length - 1;
+          planner.openInRoot(root, parent, O.O_PATH | O.O_DIRECTORY, scratch, { noSymlinks });
+          if (file) tape.step(SYS.mknodat, [scratch, name, 0o100000 | mode, 0], IGNORE_EXISTING);
+          else tape.step(SYS.mkdirat, [scratch, name, mode], IGNORE_EXISTING);
+          planner.close(scratch);
+          if (!file) known.add(full);
+        }
+        parent = full;
       });
-      planner.openInRoot(root, path, O.O_PATH, store, symlinks);
+      planner.openInRoot(root, path, O.O_PATH, store, { noSymlinks });
       tape.place(done);
     },
     writeFile(path, text, options = {}) {
-      const { at, ...step } = options;
-      const bytes = tape.text(text);
+      const { at, why, ignore } = options;
       const skip = tape.label();
       // Where failures are ignored, a file that is missing must not lead to a write to a stale descriptor.
-      const open = step.ignore ? { ...step, jump: { to: skip, ...(step.ignore === "all" ? {} : { on: step.ignore }) } } : step;
-      if (open.ignore) delete open.ignore;
-      tape.step(SYS.openat, [at ?? AT_FDCWD, path, flags(O, "O_WRONLY", "O_CLOEXEC")], { ...open, store: scratch });
-      tape.step(SYS.write, [scratch, bytes, Buffer.byteLength(text)], step.ignore ? { ignore: step.ignore } : {});
+      const jump = ignore === undefined ? undefined : ignore === "all" ? { to: skip } : { to: skip, on: ignore };
+      tape.step(SYS.openat, [at ?? AT_FDCWD, path, WRITE_ONLY], { why, jump, store: scratch });
+      tape.step(SYS.write, [scratch, text, Buffer.byteLength(text)], { ignore });
       planner.close(scratch);
       tape.place(skip);
     },

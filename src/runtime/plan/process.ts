@@ -30,25 +30,28 @@ export interface ProcessMarks {
   execve: number;
 }
 
-function capabilityBits(names: readonly string[] | undefined): bigint {
-  let bits = 0n;
+/** Capabilities as the kernel's two words, low and high. */
+type Bits = [low: number, high: number];
+
+const numbers = new Map<string, number>(CAPABILITIES.map((name, i) => [name, i]));
+
+function capabilityBits(names: readonly string[] | undefined): Bits {
+  const bits: Bits = [0, 0];
   for (const name of names ?? []) {
-    const number = (CAPABILITIES as readonly string[]).indexOf(name);
+    const number = numbers.get(name);
     // runc warns and goes on: a newer engine may know capabilities that this kernel does not.
-    if (number >= 0) bits |= 1n << BigInt(number);
+    if (number !== undefined) bits[number >> 5]! |= 1 << (number & 31);
   }
   return bits;
 }
 
+const hex = ([low, high]: Bits) => `0x${(high >>> 0).toString(16)}${(low >>> 0).toString(16).padStart(8, "0")}`;
+
 /** data[2] of capset(2): effective, permitted, inheritable, low words then high words. */
-function capset(p: Planner, effective: bigint, permitted: bigint, inheritable: bigint, why: string): void {
-  const words = new Uint32Array(6);
-  [effective, permitted, inheritable].forEach((bits, i) => {
-    words[i] = Number(bits & 0xffffffffn);
-    words[3 + i] = Number(bits >> 32n);
-  });
+function capset(p: Planner, effective: Bits, permitted: Bits, inheritable: Bits, why: string): void {
+  const words = Uint32Array.of(effective[0], permitted[0], inheritable[0], effective[1], permitted[1], inheritable[1]);
   const header = p.tape.bytes(new Uint8Array(Uint32Array.of(0x20080522, 0).buffer), "{_LINUX_CAPABILITY_VERSION_3}");
-  const name = `{effective=0x${effective.toString(16)}, permitted=0x${permitted.toString(16)}, inheritable=0x${inheritable.toString(16)}}`;
+  const name = `{effective=${hex(effective)}, permitted=${hex(permitted)}, inheritable=${hex(inheritable)}}`;
   p.tape.step(SYS.capset, [header, p.tape.bytes(new Uint8Array(words.buffer), name)], { why });
 }
 
@@ -190,7 +193,7 @@ function planScheduling(p: Planner, process: Process): void {
   }
 }
 
-const SYS_ADMIN = 1n << BigInt(CAPABILITIES.indexOf("CAP_SYS_ADMIN"));
+const SYS_ADMIN = 1 << CAPABILITIES.indexOf("CAP_SYS_ADMIN");
 
 /** The last stretch of every process, container's init or exec. */
 export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: number, beforeGate: () => void): ProcessMarks {
@@ -222,7 +225,7 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   const caps: Capabilities = process.capabilities ?? {};
   const bounding = capabilityBits(caps.bounding);
   for (let n = 0; n <= lastCapability; n++) {
-    if (!((bounding >> BigInt(n)) & 1n)) {
+    if (!(bounding[n >> 5]! & (1 << (n & 31)))) {
       tape.step(SYS.prctl, [PR.PR_CAPBSET_DROP, { value: n, name: CAPABILITIES[n] ?? String(n) }], {
         why: "drop capabilities from the bounding set",
       });
@@ -241,12 +244,12 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   const inheritable = capabilityBits(caps.inheritable);
   // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is then dropped as the last thing.
   const keepAdmin = plan.seccomp !== undefined && !process.noNewPrivileges;
-  const extra = keepAdmin ? SYS_ADMIN : 0n;
-  capset(p, effective | extra, permitted | extra, inheritable, "set the capabilities");
+  const extra = ([low, high]: Bits): Bits => [keepAdmin ? low | SYS_ADMIN : low, high];
+  capset(p, extra(effective), extra(permitted), inheritable, "set the capabilities");
   tape.step(SYS.prctl, [PR.PR_CAP_AMBIENT, PR.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0], { ignore: "all" });
   for (const name of caps.ambient ?? []) {
-    const number = (CAPABILITIES as readonly string[]).indexOf(name);
-    if (number >= 0 && number <= lastCapability) {
+    const number = numbers.get(name);
+    if (number !== undefined && number <= lastCapability) {
       // runc warns and goes on where an ambient capability is not permitted or not inheritable.
       tape.step(SYS.prctl, [PR.PR_CAP_AMBIENT, PR.PR_CAP_AMBIENT_RAISE, { value: number, name }, 0, 0], { ignore: [errno.EPERM] });
     }
