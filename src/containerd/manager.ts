@@ -110,7 +110,7 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
       closing.abort();
       collector.close();
       await keeper.close();
-      await overlay.cleanup();
+      await overlay.close();
       db.close();
       unlock();
     },

@@ -1,9 +1,9 @@
 // Snapshots as overlayfs layers. Each has a directory ROOT/snapshots/N with `fs`, its own difference, and, where it is active, `work` for the
 // kernel; N is its row in the database. A removed one is renamed into ROOT/trash and deleted in the background, one at a time.
 //
-// The directories follow the database: a directory is made inside the transaction that makes its row, and what a kill -9 leaves in between is put
-// right by reconcile() at the next start.
-import { existsSync, lchownSync, lstatSync, mkdirSync, readdirSync, renameSync, rmSync } from "node:fs";
+// The directories follow the database: a directory is there before its row, a row is gone before its directory, and what a kill -9 leaves in between
+// is put right by reconcile() at the next start.
+import { existsSync, lchownSync, lstatSync, readdirSync, renameSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
@@ -15,6 +15,7 @@ import { setLabel } from "../namespaces.ts";
 import { addToLease, makeDirectory, type State, touchNamespace } from "../state.ts";
 import { diskUsage } from "./disk-usage.ts";
 import type { Info, Kind, Snapshotter, Usage } from "./snapshotter.ts";
+import { createSpares } from "./spares.ts";
 
 const VIEW = 1;
 const ACTIVE = 2;
@@ -39,7 +40,14 @@ const SELECT =
 
 export const OVERLAY = "overlayfs";
 
-export function createOverlay(state: State): Snapshotter & { directory(namespace: string, key: string): string } {
+export interface Overlay extends Snapshotter {
+  /** The directory of a snapshot's own difference. */
+  directory(namespace: string, key: string): string;
+  /** Lets go of what was made ahead, when nobody calls any more. */
+  close(): Promise<void>;
+}
+
+export function createOverlay(state: State): Overlay {
   const { db } = state;
   const snapshots = makeDirectory(join(state.root, "snapshots"), 0o700);
   const trash = makeDirectory(join(state.root, "trash"), 0o700);
@@ -68,6 +76,10 @@ export function createOverlay(state: State): Snapshotter & { directory(namespace
 
   reconcile();
   void emptyTrash();
+  const last = db.get<{ seq: number }>("select seq from sqlite_sequence where name = 'snapshots'")?.seq ?? 0;
+  const highest = readdirSync(snapshots).reduce((max, name) => Math.max(max, Number(name) || 0), last);
+  const spares = createSpares(snapshots, highest + 1, state.log);
+  spares.fill();
 
   function reconcile(): void {
     const rows = new Map(
@@ -143,9 +155,13 @@ export function createOverlay(state: State): Snapshotter & { directory(namespace
           if (row.kind !== COMMITTED) throw invalidArgument(`parent "${parent}" is not committed snapshot`);
           parentId = row.id;
         }
+        if (db.get("select 1 from snapshots where namespace = ? and key = ?", namespace, key)) throw alreadyExists(`snapshot ${key}`);
         const now = microseconds();
-        const { changes, id } = db.run(
-          "insert or ignore into snapshots (namespace, key, parent, kind, labels, created, updated) values (?, ?, ?, ?, ?, ?, ?)",
+        const id = spares.take();
+        made = id;
+        db.run(
+          "insert into snapshots (id, namespace, key, parent, kind, labels, created, updated) values (?, ?, ?, ?, ?, ?, ?, ?)",
+          id,
           namespace,
           key,
           parentId,
@@ -154,24 +170,18 @@ export function createOverlay(state: State): Snapshotter & { directory(namespace
           now,
           now,
         );
-        if (changes === 0) throw alreadyExists(`snapshot ${key}`);
         addToLease(db, namespace, lease, `snapshots/${OVERLAY}`, key);
-        const directory = join(snapshots, String(id));
-        mkdirSync(directory, 0o700);
-        made = id;
-        mkdirSync(join(directory, "fs"), 0o755);
-        if (kind === ACTIVE) mkdirSync(join(directory, "work"), 0o711);
         const parents = ancestors(parentId);
         if (parentId !== null) inheritOwner(upper(parentId), upper(id));
         return mountsOf(id, kind, parents);
       });
     } catch (error) {
-      if (made !== undefined) rmSync(join(snapshots, String(made)), { recursive: true, force: true });
+      if (made !== undefined) discard(made);
       throw error;
     }
   }
 
-  const self: Snapshotter & { directory(namespace: string, key: string): string } = {
+  const self: Overlay = {
     name: OVERLAY,
     stat: (namespace, key) => infoOf(find(namespace, key)),
     update(namespace, info, paths) {
@@ -234,7 +244,7 @@ export function createOverlay(state: State): Snapshotter & { directory(namespace
         return row.id;
       });
       // the kernel's scratch directory is of no use any more
-      rmSync(join(snapshots, String(id), "work"), { recursive: true, force: true });
+      void rm(join(snapshots, String(id), "work"), { recursive: true, force: true }).catch(() => {});
     },
     remove(namespace, key) {
       const id = db.transaction(() => {
@@ -251,6 +261,10 @@ export function createOverlay(state: State): Snapshotter & { directory(namespace
     },
     list: (namespace) => db.all<Row>(`${SELECT} where s.namespace = ? order by s.key`, namespace).map(infoOf),
     cleanup: emptyTrash,
+    async close() {
+      await spares.close();
+      await emptyTrash();
+    },
     directory: (namespace, key) => upper(find(namespace, key).id),
   };
   return self;
