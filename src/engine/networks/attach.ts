@@ -1,146 +1,24 @@
 // Giving a container its place in the network, and taking it away. Everything here is synchronous: no other request sees half of it.
-import { mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import type { EndpointSettings, NetworkSettings } from "../../api/types.ts";
+import { mkdirSync, rmSync, symlinkSync } from "node:fs";
+import type { EndpointSettings } from "../../api/types.ts";
 import { conflict, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
 import {
   bridgedPacketsAreFiltered,
   contains,
-  createResolver,
   findLink,
-  formatAddress,
-  formatMac,
-  hostResolvConf,
-  hostsFile,
   macOf,
-  namedResolvConf,
   parseAddress,
   parseMac,
-  plainResolvConf,
   plug,
   removeLink,
   setDefaultRoutes,
-  sharedResolvConf,
 } from "../../network/index.ts";
 import type { ContainerRecord, NetworkAttachment } from "../context.ts";
-import { namesFor } from "./names.ts";
+import { paths, resolve, writeFiles } from "./files.ts";
 import { exposedPorts, planPorts, publish, unpublish } from "./publish.ts";
 import { activate, allocate, errno, findNetwork, isErrno, newId, realize, type State } from "./registry.ts";
+import { assign, modeOf, settle, unassign, wantedMac } from "./settings.ts";
 import type { Endpoint, Network, Sandbox } from "./state.ts";
-
-/** What inspect shows beside `Networks`; the fields of the default bridge are there for API versions below 1.52. */
-export type Settings = NetworkSettings & {
-  Bridge?: string;
-  HairpinMode?: boolean;
-  LinkLocalIPv6Address?: string;
-  LinkLocalIPv6PrefixLen?: number;
-  SecondaryIPAddresses?: null;
-  SecondaryIPv6Addresses?: null;
-  EndpointID?: string;
-  Gateway?: string;
-  GlobalIPv6Address?: string;
-  GlobalIPv6PrefixLen?: number;
-  IPAddress?: string;
-  IPPrefixLen?: number;
-  IPv6Gateway?: string;
-  MacAddress?: string;
-};
-
-export type Mode = "bridge" | "none" | "host" | "container";
-
-/** What kind of network a NetworkMode names. */
-export function modeOf(networkMode: string | undefined): { mode: Mode; name: string } {
-  const name = networkMode === undefined || networkMode === "" || networkMode === "default" ? "bridge" : networkMode;
-  if (name === "host" || name === "none") return { mode: name, name };
-  if (name.startsWith("container:")) return { mode: "container", name: name.slice("container:".length) };
-  return { mode: "bridge", name };
-}
-
-const paths = (record: ContainerRecord) => ({
-  hostsPath: `${record.dir}/hosts`,
-  resolvConfPath: `${record.dir}/resolv.conf`,
-  hostnamePath: `${record.dir}/hostname`,
-});
-
-function overrides(state: State, record: ContainerRecord) {
-  const { hostConfig } = record;
-  const { config } = state.engine;
-  return {
-    nameservers: hostConfig.Dns?.length ? hostConfig.Dns : config.dns,
-    search: hostConfig.DnsSearch?.length ? hostConfig.DnsSearch : config.dnsSearch,
-    options: hostConfig.DnsOptions?.length ? hostConfig.DnsOptions : config.dnsOptions,
-  };
-}
-
-/** `--add-host name:address`, `name=address`, `name:host-gateway`. */
-export function extraHosts(state: State, record: ContainerRecord): [address: string, names: string][] {
-  return (record.hostConfig.ExtraHosts ?? []).map((entry) => {
-    const at = entry.search(/[:=]/);
-    const name = entry.slice(0, at);
-    let address = entry.slice(at + 1).replace(/^\[(.*)\]$/, "$1");
-    if (at <= 0) throw invalidArgument(`bad format for add-host: "${entry}"`);
-    if (address === "host-gateway") {
-      const bridge = [...state.networks.values()].find((n) => n.predefined && n.bridge);
-      const gateway = bridge?.bridge?.subnets[0]?.gateway;
-      if (!gateway) throw invalidArgument("unable to derive the IP value for host-gateway");
-      address = formatAddress(gateway);
-    } else if (!parseAddress(address)) throw invalidArgument(`invalid IP address in add-host: "${address}"`);
-    return [address, name];
-  });
-}
-
-/** The container's own line of /etc/hosts: name with domain first where it has one. */
-function ownNames(record: ContainerRecord): string {
-  const hostname = record.config.Hostname ?? record.id.slice(0, 12);
-  return record.config.Domainname ? `${hostname}.${record.config.Domainname} ${hostname}` : hostname;
-}
-
-export function writeHosts(state: State, record: ContainerRecord, endpoints: Endpoint[]): void {
-  const own = endpoints.flatMap((e) => e.addresses.map((a): [string, string] => [formatAddress(a.cidr.address), ownNames(record)]));
-  writeFileSync(paths(record).hostsPath, hostsFile(extraHosts(state, record), own), { mode: 0o644 });
-}
-
-/** Whether names of containers are resolved for it: it is on a user-defined network. */
-const named = (sandbox: Sandbox) => sandbox.endpoints.some((e) => e.network.bridge && !e.network.predefined);
-
-/** /etc/resolv.conf; notes in the sandbox where its resolver asks. */
-function writeResolvConf(state: State, sandbox: Sandbox, record: ContainerRecord, mode: Mode): void {
-  const host = hostResolvConf();
-  const wanted = overrides(state, record);
-  let text: string;
-  if (mode === "host") text = sharedResolvConf(host, wanted);
-  else if (named(sandbox)) {
-    const conf = namedResolvConf(host, wanted);
-    text = conf.text;
-    sandbox.upstreams = conf.upstreams;
-  } else {
-    const ipv6 = sandbox.endpoints.some((e) => e.network.record.enableIPv6);
-    text = plainResolvConf(host, wanted, ipv6);
-  }
-  writeFileSync(paths(record).resolvConfPath, text, { mode: 0o644 });
-}
-
-/** Starts or ends the resolver as the networks want it; the namespace must be open. */
-export function resolve(state: State, sandbox: Sandbox): void {
-  if (named(sandbox) && sandbox.namespace) sandbox.resolver ??= createResolver(sandbox.namespace.fd, namesFor(sandbox), state.forwarder);
-  else if (!named(sandbox)) {
-    sandbox.resolver?.close();
-    sandbox.resolver = undefined;
-  }
-}
-
-/** After networks of a running container changed. The files keep their inodes: they are bind mounts in the container. */
-export function refreshFiles(state: State, sandbox: Sandbox, record: ContainerRecord): void {
-  writeHosts(state, record, sandbox.endpoints);
-  writeResolvConf(state, sandbox, record, "bridge");
-  resolve(state, sandbox);
-}
-
-/** Whether a MAC in the settings is the user's wish, and not what was assigned with an address before. */
-function wantedMac(settings: EndpointSettings): string | undefined {
-  if (!settings.MacAddress) return undefined;
-  const before = settings.IPAddress ? parseAddress(settings.IPAddress) : undefined;
-  return before?.length === 4 && formatMac(macOf(before)) === settings.MacAddress ? undefined : settings.MacAddress;
-}
 
 /** Names by which others on a user-defined network find the container. */
 export function dnsNames(record: ContainerRecord, settings: EndpointSettings): string[] {
@@ -261,58 +139,6 @@ export function routeDefault(sandbox: Sandbox): void {
   );
 }
 
-/** Writes what was assigned into the record's settings. */
-function assign(settings: EndpointSettings, endpoint: Endpoint): void {
-  const { network } = endpoint;
-  const v4 = endpoint.addresses.find((a) => a.cidr.address.length === 4);
-  const v6 = endpoint.addresses.find((a) => a.cidr.address.length === 16);
-  const gateway = (a: typeof v4) => (a && !network.record.internal ? formatAddress(a.subnet.gateway) : "");
-  settings.NetworkID = network.record.id;
-  settings.EndpointID = endpoint.id;
-  settings.Gateway = gateway(v4);
-  settings.IPAddress = v4 ? formatAddress(v4.cidr.address) : "";
-  settings.IPPrefixLen = v4?.cidr.prefix ?? 0;
-  settings.IPv6Gateway = gateway(v6);
-  settings.GlobalIPv6Address = v6 ? formatAddress(v6.cidr.address) : "";
-  settings.GlobalIPv6PrefixLen = v6?.cidr.prefix ?? 0;
-  settings.MacAddress = endpoint.mac ? formatMac(endpoint.mac) : "";
-  if (endpoint.names.length > 0) settings.DNSNames = endpoint.names;
-}
-
-/** Clears what was assigned; keeps what the user asked for. */
-export function unassign(settings: EndpointSettings): void {
-  settings.MacAddress = wantedMac(settings) ?? "";
-  Object.assign(settings, { EndpointID: "", Gateway: "", IPAddress: "", IPPrefixLen: 0, IPv6Gateway: "", GlobalIPv6Address: "" });
-  settings.GlobalIPv6PrefixLen = 0;
-}
-
-/** The part of inspect's NetworkSettings that repeats the default bridge's endpoint. */
-export function settle(record: ContainerRecord, sandbox: Sandbox | undefined): void {
-  const first = record.networks.bridge;
-  const settings = record.networkSettings as Settings;
-  Object.assign(settings, {
-    Bridge: "",
-    HairpinMode: false,
-    LinkLocalIPv6Address: "",
-    LinkLocalIPv6PrefixLen: 0,
-    SecondaryIPAddresses: null,
-    SecondaryIPv6Addresses: null,
-    EndpointID: first?.EndpointID ?? "",
-    Gateway: first?.Gateway ?? "",
-    GlobalIPv6Address: first?.GlobalIPv6Address ?? "",
-    GlobalIPv6PrefixLen: first?.GlobalIPv6PrefixLen ?? 0,
-    IPAddress: first?.IPAddress ?? "",
-    IPPrefixLen: first?.IPPrefixLen ?? 0,
-    IPv6Gateway: first?.IPv6Gateway ?? "",
-    MacAddress: first?.MacAddress ?? "",
-  });
-  settings.SandboxID = sandbox?.id ?? "";
-  if (!sandbox) {
-    settings.SandboxKey = "";
-    settings.Ports = {};
-  }
-}
-
 /** Where `inspect` says the namespace is; a link to the process' own once it runs. */
 export const sandboxKey = (state: State, sandbox: Sandbox) => `${state.engine.config.execRoot}/netns/${sandbox.id.slice(0, 12)}`;
 
@@ -370,9 +196,7 @@ export function attach(state: State, record: ContainerRecord): NetworkAttachment
     const ports = exposedPorts(record);
     const outward = gatewayEndpoint(sandbox);
     if (outward) sandbox.ports = publish(state, outward, planPorts(record), ports);
-    writeHosts(state, record, sandbox.endpoints);
-    writeResolvConf(state, sandbox, record, mode);
-    writeFileSync(paths(record).hostnamePath, `${record.config.Hostname ?? record.id.slice(0, 12)}\n`, { mode: 0o644 });
+    writeFiles(state, sandbox, record, mode);
     resolve(state, sandbox);
     state.sandboxes.set(record.id, sandbox);
     record.networkSettings.Ports = mode === "bridge" ? ports : {};

@@ -3,9 +3,10 @@ import type { EndpointSettings } from "../../api/types.ts";
 import { invalidArgument } from "../../lib/errors.ts";
 import { contains, parseAddress, parseMac } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
-import { extraHosts, modeOf } from "./attach.ts";
+import { extraHosts } from "./files.ts";
 import { parsePort, planPorts } from "./publish.ts";
 import { findNetwork, type State } from "./registry.ts";
+import { modeOf } from "./settings.ts";
 import type { Network } from "./state.ts";
 
 const CONFLICT = {

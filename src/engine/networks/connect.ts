@@ -3,10 +3,12 @@ import type { EndpointSettings } from "../../api/types.ts";
 import { invalidArgument, permissionDenied, unknown } from "../../lib/errors.ts";
 import { namespaceOf, removeLink } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
-import { event, gatewayEndpoint, join, leave, modeOf, refreshFiles, routeDefault, settle, unassign } from "./attach.ts";
+import { event, gatewayEndpoint, join, leave, routeDefault } from "./attach.ts";
 import { checkEndpoint, wantedSettings } from "./check.ts";
+import { refreshFiles } from "./files.ts";
 import { exposedPorts, planPorts, publish, unpublish } from "./publish.ts";
 import type { State } from "./registry.ts";
+import { modeOf, settle, unassign } from "./settings.ts";
 import type { Network, Sandbox } from "./state.ts";
 
 /** The key in the record under which it knows the network. */

@@ -5,9 +5,11 @@ import { messageOf } from "../../lib/errors.ts";
 import { type Link, listAddresses, listLinks } from "../../linux/index.ts";
 import { type BoundPort, bindPort, contains, namespaceOf, type PublishedPort, parseAddress, removeLink } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
-import { dnsNames, linksOf, modeOf, refreshFiles, sandboxKey, started } from "./attach.ts";
+import { dnsNames, linksOf, sandboxKey, started } from "./attach.ts";
+import { refreshFiles } from "./files.ts";
 import { parsePort } from "./publish.ts";
 import { activate, findNetwork, newId, type State } from "./registry.ts";
+import { modeOf } from "./settings.ts";
 import type { Endpoint, Network, Sandbox } from "./state.ts";
 
 /** Where an interface of the container belongs: to the network of ours that has its address. */

@@ -1,0 +1,92 @@
+// Endpoint settings and NetworkSettings of a container's record: what was asked for, what was assigned, and telling the two apart.
+import type { EndpointSettings, NetworkSettings } from "../../api/types.ts";
+import { formatAddress, formatMac, macOf, parseAddress } from "../../network/index.ts";
+import type { ContainerRecord } from "../context.ts";
+import type { Endpoint, Sandbox } from "./state.ts";
+
+/** What inspect shows beside `Networks`; the fields of the default bridge are there for API versions below 1.52. */
+export type Settings = NetworkSettings & {
+  Bridge?: string;
+  HairpinMode?: boolean;
+  LinkLocalIPv6Address?: string;
+  LinkLocalIPv6PrefixLen?: number;
+  SecondaryIPAddresses?: null;
+  SecondaryIPv6Addresses?: null;
+  EndpointID?: string;
+  Gateway?: string;
+  GlobalIPv6Address?: string;
+  GlobalIPv6PrefixLen?: number;
+  IPAddress?: string;
+  IPPrefixLen?: number;
+  IPv6Gateway?: string;
+  MacAddress?: string;
+};
+
+export type Mode = "bridge" | "none" | "host" | "container";
+
+/** What kind of network a NetworkMode names. */
+export function modeOf(networkMode: string | undefined): { mode: Mode; name: string } {
+  const name = networkMode === undefined || networkMode === "" || networkMode === "default" ? "bridge" : networkMode;
+  if (name === "host" || name === "none") return { mode: name, name };
+  if (name.startsWith("container:")) return { mode: "container", name: name.slice("container:".length) };
+  return { mode: "bridge", name };
+}
+
+/** Whether a MAC in the settings is the user's wish, and not what was assigned with an address before. */
+export function wantedMac(settings: EndpointSettings): string | undefined {
+  if (!settings.MacAddress) return undefined;
+  const before = settings.IPAddress ? parseAddress(settings.IPAddress) : undefined;
+  return before?.length === 4 && formatMac(macOf(before)) === settings.MacAddress ? undefined : settings.MacAddress;
+}
+
+/** Writes what was assigned into the record's settings. */
+export function assign(settings: EndpointSettings, endpoint: Endpoint): void {
+  const { network } = endpoint;
+  const v4 = endpoint.addresses.find((a) => a.cidr.address.length === 4);
+  const v6 = endpoint.addresses.find((a) => a.cidr.address.length === 16);
+  const gateway = (a: typeof v4) => (a && !network.record.internal ? formatAddress(a.subnet.gateway) : "");
+  settings.NetworkID = network.record.id;
+  settings.EndpointID = endpoint.id;
+  settings.Gateway = gateway(v4);
+  settings.IPAddress = v4 ? formatAddress(v4.cidr.address) : "";
+  settings.IPPrefixLen = v4?.cidr.prefix ?? 0;
+  settings.IPv6Gateway = gateway(v6);
+  settings.GlobalIPv6Address = v6 ? formatAddress(v6.cidr.address) : "";
+  settings.GlobalIPv6PrefixLen = v6?.cidr.prefix ?? 0;
+  settings.MacAddress = endpoint.mac ? formatMac(endpoint.mac) : "";
+  if (endpoint.names.length > 0) settings.DNSNames = endpoint.names;
+}
+
+/** Clears what was assigned; keeps what the user asked for. */
+export function unassign(settings: EndpointSettings): void {
+  settings.MacAddress = wantedMac(settings) ?? "";
+  Object.assign(settings, { EndpointID: "", Gateway: "", IPAddress: "", IPPrefixLen: 0, IPv6Gateway: "", GlobalIPv6Address: "" });
+  settings.GlobalIPv6PrefixLen = 0;
+}
+
+/** The part of inspect's NetworkSettings that repeats the default bridge's endpoint. */
+export function settle(record: ContainerRecord, sandbox: Sandbox | undefined): void {
+  const first = record.networks.bridge;
+  const settings = record.networkSettings as Settings;
+  Object.assign(settings, {
+    Bridge: "",
+    HairpinMode: false,
+    LinkLocalIPv6Address: "",
+    LinkLocalIPv6PrefixLen: 0,
+    SecondaryIPAddresses: null,
+    SecondaryIPv6Addresses: null,
+    EndpointID: first?.EndpointID ?? "",
+    Gateway: first?.Gateway ?? "",
+    GlobalIPv6Address: first?.GlobalIPv6Address ?? "",
+    GlobalIPv6PrefixLen: first?.GlobalIPv6PrefixLen ?? 0,
+    IPAddress: first?.IPAddress ?? "",
+    IPPrefixLen: first?.IPPrefixLen ?? 0,
+    IPv6Gateway: first?.IPv6Gateway ?? "",
+    MacAddress: first?.MacAddress ?? "",
+  });
+  settings.SandboxID = sandbox?.id ?? "";
+  if (!sandbox) {
+    settings.SandboxKey = "";
+    settings.Ports = {};
+  }
+}
