@@ -4,7 +4,7 @@ import { Task } from "../gen/containerd/task/v2_pb.ts";
 import { isKind } from "../lib/errors.ts";
 import { publisher } from "./events.ts";
 import type { Group } from "./group.ts";
-import { createTasks } from "./tasks.ts";
+import { createTasks, within } from "./tasks.ts";
 import { createTtrpcClient } from "./ttrpc/index.ts";
 
 export interface Removed {
@@ -49,7 +49,7 @@ export async function removeDead(group: Group, namespace: string, id: string): P
   } catch {
     // it has ended
   }
-  await Promise.race([task.init.exited, new Promise((resolve) => setTimeout(resolve, PATIENCE_MS))]);
+  await within(task.init.exited, PATIENCE_MS);
   const { pid, record } = await tasks.remove(id, "");
   return { pid, exitStatus: record.status, exitedAt: { seconds: BigInt(Math.floor(record.at / 1000)), nanos: (record.at % 1000) * 1e6 } };
 }

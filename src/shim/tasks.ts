@@ -440,7 +440,8 @@ function ownPidNamespace(spec: Spec): boolean {
   return spec.linux?.namespaces?.some((namespace) => namespace.type === "pid" && !namespace.path) ?? false;
 }
 
-function within(promise: Promise<unknown>, ms: number): Promise<void> {
+/** Resolves when the promise settles, or after `ms`. */
+export function within(promise: Promise<unknown>, ms: number): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(resolve, ms);
     const done = (): void => {

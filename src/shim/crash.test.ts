@@ -1,0 +1,181 @@
+// A shim killed at its worst moment: the containers go on, and the next shim of the group has them all, with output, terminals, execs and the
+// exits that nobody saw.
+import { afterAll, describe, expect, test } from "bun:test";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
+import { createServer } from "node:net";
+import { fromBinary } from "@bufbuild/protobuf";
+import { TaskExitSchema } from "../gen/containerd/events_pb.ts";
+import { Events } from "../gen/containerd/services/events/ttrpc/v1_pb.ts";
+import { DeleteResponseSchema } from "../gen/containerd/task/v2_pb.ts";
+import { programCommand } from "../lib/program.ts";
+import { close, O_WRONLY, open, write } from "../linux/index.ts";
+import { BUSYBOX, bundle, fifo, place, reader, spec } from "./harness.ts";
+import { connectShim, serveTtrpc, type TaskClient } from "./index.ts";
+
+describe.skipIf(!BUSYBOX)("a shim of its own process", () => {
+  const here = place("crash");
+  const address = `${here.dir}/manager.sock`;
+  const topics: string[] = [];
+  const exits = new Map<string, number>();
+  const events = createServer();
+  serveTtrpc(events, Events, {
+    forward({ envelope }) {
+      topics.push(envelope!.topic);
+      if (envelope!.topic === "/tasks/exit") {
+        const exit = fromBinary(TaskExitSchema, envelope!.event!.value);
+        exits.set(exit.id, exit.exitStatus);
+      }
+      return {};
+    },
+  });
+  events.listen(`${address}.ttrpc`);
+
+  const env = { ...process.env, JUBAKO_SHIM_STATE: `${here.dir}/shim`, JUBAKO_SHIM_RUNTIME: "", TTRPC_ADDRESS: `${address}.ttrpc` };
+  const command = programCommand("containerd-shim-jubako-v1");
+  mkdirSync(`${here.dir}/cwd`);
+  const call = async (id: string, verb: string): Promise<Buffer> => {
+    const child = Bun.spawn([...command, "-namespace", "test", "-address", address, "-publish-binary", "x", "-id", id, verb], {
+      cwd: `${here.dir}/cwd`,
+      env,
+      stdin: "ignore",
+    });
+    const out = Buffer.from(await new Response(child.stdout).arrayBuffer());
+    expect(await child.exited).toBe(0);
+    return out;
+  };
+  const started: number[] = [];
+  const start = async (id: string): Promise<{ client: TaskClient; pid: number }> => {
+    const client = connectShim((await call(id, "start")).toString());
+    const { shimPid } = await client.connect({ id });
+    if (!started.includes(shimPid)) started.push(shimPid);
+    return { client, pid: shimPid };
+  };
+  afterAll(() => {
+    for (const pid of started) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // it has ended, as it should
+      }
+    }
+    events.close();
+    here.remove();
+  });
+  const gone = async (client: TaskClient): Promise<void> => {
+    await client.closed;
+  };
+  const exec = (args: string[]) => ({ typeUrl: "", value: Buffer.from(JSON.stringify(spec("", args).process)) });
+
+  test("twenty starts at once make one shim", async () => {
+    const shims = await Promise.all(Array.from({ length: 20 }, (_, i) => start(`many${i}`)));
+    expect(new Set(shims.map((shim) => shim.pid)).size).toBe(1);
+    for (const { client } of shims) client.close();
+  }, 20_000);
+
+  test("kill -9: everything is adopted", async () => {
+    const { client, pid } = await start("long");
+    const outs = Object.fromEntries(
+      ["long", "short", "held", "tty", "exec"].map((name) => [name, fifo(`${here.dir}/${name}.out`)]),
+    ) as Record<string, string>;
+    const stdin = fifo(`${here.dir}/held.in`);
+    const ttyIn = fifo(`${here.dir}/tty.in`);
+    const create = (id: string, args: string[], io: object, terminal = false) =>
+      client.create({ id, bundle: bundle(here, id, args, terminal), ...io, terminal });
+    await create("long", ["sleep", "1000"], {});
+    await create("short", ["sh", "-c", "sleep 0.3; echo late; exit 9"], { stdout: outs.short! });
+    await create("held", ["cat"], { stdin, stdout: outs.held! });
+    await create("tty", ["sh", "-c", "echo before; read line; echo after $line; exit 4"], { stdin: ttyIn, stdout: outs.tty! }, true);
+    await create("waiting", ["sh", "-c", "exit 6"], {});
+    for (const id of ["long", "short", "held", "tty"]) await client.start({ id });
+    await client.exec({ id: "long", execId: "x1", stdout: outs.exec!, spec: exec(["sh", "-c", "sleep 0.3; echo from exec; exit 5"]) });
+    await client.exec({ id: "long", execId: "x2", spec: exec(["sh", "-c", "exit 8"]) });
+    await client.start({ id: "long", execId: "x1" });
+    const pids = Object.fromEntries(
+      await Promise.all(["long", "short", "held", "tty", "waiting"].map(async (id) => [id, (await client.state({ id })).pid])),
+    );
+
+    process.kill(pid, "SIGKILL");
+    await gone(client);
+    await Bun.sleep(600);
+
+    const second = await start("long");
+    expect(second.pid).not.toBe(pid);
+    const shim = second.client;
+    for (const id of Object.keys(pids)) expect((await shim.state({ id })).pid).toBe(pids[id]);
+    expect((await shim.state({ id: "long" })).status).toBe(2);
+    expect((await shim.state({ id: "waiting" })).status).toBe(1);
+    // What ended meanwhile, with its status and output.
+    expect((await shim.wait({ id: "short" })).exitStatus).toBe(9);
+    expect((await shim.wait({ id: "long", execId: "x1" })).exitStatus).toBe(5);
+    const late = reader(outs.short!);
+    await late.until("late\n");
+    const fromExec = reader(outs.exec!);
+    await fromExec.until("from exec\n");
+    for (let i = 0; i < 100 && !exits.has("x1"); i++) await Bun.sleep(10);
+    expect([exits.get("short"), exits.get("x1")]).toEqual([9, 5]);
+    // Standard input was held all the time.
+    const held = reader(outs.held!);
+    let fd = open(stdin, O_WRONLY);
+    write(fd, Buffer.from("still here\n"));
+    close(fd);
+    await held.until("still here\n");
+    await shim.closeIO({ id: "held", stdin: true });
+    expect((await shim.wait({ id: "held" })).exitStatus).toBe(0);
+    // The terminal goes on.
+    const tty = reader(outs.tty!);
+    fd = open(ttyIn, O_WRONLY);
+    write(fd, Buffer.from("typed\n"));
+    expect((await shim.wait({ id: "tty" })).exitStatus).toBe(4);
+    close(fd);
+    await tty.until("after typed\r\n");
+    expect(tty.text()).toContain("before\r\n");
+    // What had not been started can be started.
+    await shim.start({ id: "waiting" });
+    expect((await shim.wait({ id: "waiting" })).exitStatus).toBe(6);
+    await shim.start({ id: "long", execId: "x2" });
+    expect((await shim.wait({ id: "long", execId: "x2" })).exitStatus).toBe(8);
+    await shim.kill({ id: "long", signal: 9 });
+    expect((await shim.wait({ id: "long" })).exitStatus).toBe(137);
+    for (const id of Object.keys(pids)) await shim.delete({ id });
+    for (const one of [late, fromExec, held, tty]) one.close();
+    const [group] = readdirSync(`${here.dir}/shim`);
+    expect(readdirSync(`${here.dir}/shim/${group}/c`)).toEqual([]);
+    // Empty, and asked to: it ends.
+    for (const name of readdirSync(`${here.dir}/shim/${group}/pending`)) await shim.shutdown({ id: name });
+    await shim.shutdown({ id: "long" }).catch(() => {});
+    await gone(shim);
+    for (let i = 0; i < 100 && existsSync(`${here.dir}/shim/${group}`); i++) await Bun.sleep(10);
+    expect(readdirSync(`${here.dir}/shim`)).toEqual([]);
+  }, 20_000);
+
+  test("delete cleans up after a dead shim, and only that task", async () => {
+    const { client, pid } = await start("d1");
+    for (const id of ["d1", "d2"]) {
+      await client.create({ id, bundle: bundle(here, id, ["sleep", "1000"]) });
+      await client.start({ id });
+    }
+    const task = (await client.state({ id: "d1" })).pid;
+    process.kill(pid, "SIGKILL");
+    await gone(client);
+    const response = fromBinary(DeleteResponseSchema, await call("d1", "delete"));
+    expect([response.pid, response.exitStatus]).toEqual([task, 137]);
+    expect(existsSync(`/proc/${task}`)).toBe(false);
+    const again = await start("d2");
+    expect((await again.client.state({ id: "d2" })).status).toBe(2);
+    expect((await again.client.state({ id: "d1" }).catch((e) => e)).kind).toBe("NotFound");
+    fromBinary(DeleteResponseSchema, await call("d2", "delete"));
+    expect((await again.client.state({ id: "d2" }).catch((e) => e)).kind).toBe("NotFound");
+    await again.client.shutdown({ id: "d2" });
+    again.client.close();
+  }, 20_000);
+
+  test("events come in order", () => {
+    const of = topics.filter(
+      (topic) => topic === "/tasks/create" || topic === "/tasks/start" || topic === "/tasks/exit" || topic === "/tasks/delete",
+    );
+    expect(of.indexOf("/tasks/create")).toBe(0);
+    expect(of.filter((topic) => topic === "/tasks/delete").length).toBe(6);
+    expect(topics).toContain("/tasks/exec-added");
+    expect(topics).toContain("/tasks/exec-started");
+  });
+});
