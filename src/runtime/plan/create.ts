@@ -119,9 +119,9 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   // ---- the keeper, as the parent
   reportPid(p, pid);
   if (ownUser) planMaps(p, pid.pid, spec.linux?.uidMappings ?? [], spec.linux?.gidMappings ?? []);
-  if (input.cgroup && input.cgroup.version === 1) planJoin(p, pid.pid, input.cgroup);
+  if (ownUser && input.cgroup?.version === 1) planPlace(p, pid.pid, input.cgroup);
   const one = tape.structure([1], "{1}");
-  tape.step(SYS.write, [placed, one, 8], { why: "let the process go on" });
+  if (ownUser) tape.step(SYS.write, [placed, one, 8], { why: "let the process go on" });
   const waitTerminal = input.keeper && process.terminal === true;
   planParent(p, pid, input, waitTerminal ? terminalReady : undefined);
 
@@ -129,16 +129,15 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   tape.place(child);
   const scratch = tape.room(8, "count");
   if (input.keeper) dieWithParent(p);
-  const waitPlaced = () =>
-    tape.step(SYS.read, [placed, scratch, 8], { why: "wait until id maps and cgroups are in place", retry: errno.EINTR });
   if (input.keeper) recordSelf(p, RECORD.process, "record the process");
+  if (!ownUser && input.cgroup?.version === 1) planJoin(p, input.cgroup);
   for (const { fd, type } of joins) {
     tape.step(SYS.setns, [fd, flags(CLONE, cloneFlags[type])], { why: `join the ${type} namespace of ${namespaces.get(type)!.path}` });
     p.close(fd);
   }
   tape.step(SYS.setsid, [], { why: "start a session" });
   if (ownUser) {
-    waitPlaced();
+    tape.step(SYS.read, [placed, scratch, 8], { why: "wait until id maps and cgroups are in place", retry: errno.EINTR });
     tape.step(SYS.setresgid, [0, 0, 0], { why: "become root of the user namespace" });
     tape.step(SYS.setresuid, [0, 0, 0]);
   }
@@ -178,7 +177,6 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (spec.root?.readonly) planReadonlyMount(p, root, "make the root file system read-only");
 
   if (input.pauseForHooks) {
-    if (!ownUser) waitPlaced();
     const tag = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.hooks, 0, 0, 0).buffer), "{hooks}");
     tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, tag, REPORT.size], { why: "wait for hooks" });
     tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, scratch, 1], { retry: errno.EINTR });
@@ -196,7 +194,6 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     tape.step(SYS.mount, [0, "/", 0, named(MS, value), 0], { why: `make the root ${spec.linux!.rootfsPropagation}` });
   }
   if (waitTerminal) tape.step(SYS.write, [terminalReady, one, 8], { why: "hand the terminal to the keeper" });
-  if (!ownUser && !input.pauseForHooks) waitPlaced();
   if (isNew("cgroup")) tape.step(SYS.unshare, [flags(CLONE, "CLONE_NEWCGROUP")], { why: "make a cgroup namespace" });
   planPersonality(p, spec);
 
@@ -262,8 +259,21 @@ function planCgroup(p: Planner, cgroup: CgroupPlan): void {
   });
 }
 
-/** The parent writes the process' pid to cgroup.procs of each hierarchy. */
-export function planJoin(p: Planner, pid: Word, cgroup: CgroupPlan): void {
+/**
+ * The process enters its v1 cgroups itself, alone: "0" into `tasks`. The kernel then takes no lock against forks; a pid written to cgroup.procs
+ * has it wait for an RCU grace period, 13 ms here (kernel/cgroup/cgroup.c, cgroup_procs_write_start).
+ */
+export function planJoin(p: Planner, cgroup: CgroupPlan): void {
+  const fd = p.tape.word("tasks");
+  for (const directory of cgroup.join) {
+    p.open(`${directory}/tasks`, O.O_WRONLY, fd, { why: `enter cgroup ${directory}` });
+    p.tape.step(SYS.write, [fd, "0", 1], {});
+    p.close(fd);
+  }
+}
+
+/** The parent writes the process' pid to cgroup.procs of each hierarchy: a process in a new user namespace may not do it itself. */
+function planPlace(p: Planner, pid: Word, cgroup: CgroupPlan): void {
   const { tape } = p;
   const digits = tape.room(24, "pid_text");
   const fd = tape.word("procs");

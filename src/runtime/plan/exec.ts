@@ -1,7 +1,7 @@
 // A further process in a container → the tape that joins the container's namespaces by its init's pidfd, in one call, and runs the program.
 
 import { invalidArgument } from "../../lib/errors.ts";
-import { errno, SYS } from "../../linux/index.ts";
+import { SYS } from "../../linux/index.ts";
 import type { NamespaceType, Process, Spec } from "../../oci/runtime-spec.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { Arg } from "../tape.ts";
@@ -59,9 +59,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   const child = tape.label();
   tape.when(cloned.pid, "EQ", 0, child);
   reportPid(p, cloned);
-  if (input.cgroup?.version === 1) planJoin(p, cloned.pid, input.cgroup);
   const one = tape.structure([1], "{1}");
-  tape.step(SYS.write, [{ value: FD.placed, name: "placed" }, one, 8], { why: "let the process go on" });
   const terminalReady: Arg = { value: FD.terminalReady, name: "terminal_ready" };
   const waitTerminal = input.keeper && process.terminal === true;
   planParent(p, cloned, input, waitTerminal ? terminalReady : undefined);
@@ -70,13 +68,11 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   tape.place(child);
   if (input.keeper) tape.step(SYS.prctl, [PR.PR_SET_PDEATHSIG, { value: 9, name: "SIGKILL" }], { why: "end with the keeper" });
   if (input.keeper) recordSelf(p, RECORD.process, "record the process");
+  if (input.cgroup?.version === 1) planJoin(p, input.cgroup);
   const label = openLabel(p, { ...spec, process: withLabels(process, spec) }, facts);
   const joined = (Object.keys(cloneFlags) as (keyof typeof cloneFlags)[])
     .filter((type) => has(type) && type !== "time")
     .map((type) => cloneFlags[type]);
-  // The cgroup namespace's root is what the process is in when it joins; the other's is only looked at.
-  const scratch = tape.room(8, "count");
-  tape.step(SYS.read, [{ value: FD.placed, name: "placed" }, scratch, 8], { why: "wait until cgroups are in place", retry: errno.EINTR });
   if (joined.length) tape.step(SYS.setns, [target, flags(CLONE, ...joined)], { why: "join the container's namespaces" });
   tape.step(SYS.setsid, [], { why: "start a session" });
   if (has("user")) {
