@@ -23,12 +23,12 @@ export async function eachAtOnce(cli: Cli, names: readonly string[], request: (n
 export async function eachInTurn(
   cli: Cli,
   names: readonly string[],
-  request: (name: string) => Promise<string | undefined | void>,
+  request: (name: string) => Promise<string | undefined> | Promise<void>,
 ): Promise<number> {
   const failures: string[] = [];
   for (const name of names) {
     try {
-      const text = await request(name);
+      const text = (await request(name)) as string | undefined;
       cli.out(text ?? `${name}\n`);
     } catch (error) {
       failures.push(daemonMessage(error));

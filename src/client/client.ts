@@ -12,7 +12,6 @@ import type {
   ContainerWaitResponse,
   CreateImageInfo,
   EndpointSettings,
-  EventMessage,
   FilesystemChange,
   HostConfig,
   ImageDeleteResponseItem,
@@ -267,8 +266,9 @@ export function createClient(options: CallerOptions) {
       version: () => json<SystemVersion>("GET", "/version"),
       info: () => json<SystemInfo>("GET", "/info"),
       df: (types: string[] = []) => json<DiskUsage>("GET", "/system/df", { query: { type: types } }),
-      events: async (q: { since?: string | undefined; until?: string | undefined; filters?: Filters | undefined }, signal?: AbortSignal) =>
-        jsonLines<EventMessage>(await send("GET", "/events", { query: { ...q, filters: filters(q.filters) }, signal })),
+      /** One JSON message a line (jsonLines, textLines), until `until` or for ever. */
+      events: (q: { since?: string | undefined; until?: string | undefined; filters?: Filters | undefined }, signal?: AbortSignal) =>
+        send("GET", "/events", { query: { ...q, filters: filters(q.filters) }, signal }),
       auth: (auth: AuthConfig) => json<AuthResponse>("POST", "/auth", { json: auth }),
       pruneBuildCache: (q: { all?: boolean; filters?: Filters | undefined }) =>
         json<PruneReport>("POST", "/build/prune", { query: { ...q, filters: filters(q.filters) } }),

@@ -24,12 +24,14 @@ export type { Client, CreateBody, DiskUsage, ExecBody, Filters, PathStat, Progre
 export { createClient } from "./client.ts";
 export type { ConfigFile, StoredAuth } from "./config.ts";
 export { configDirectory, readConfig, writeConfig } from "./config.ts";
+export type { StoredContext } from "./context.ts";
 export type { Endpoint, Target, TargetOptions, TlsMaterial } from "./endpoint.ts";
 export { contextName, defaultHost, parseHost, resolveTarget } from "./endpoint.ts";
 export { demultiplexer } from "./frames.ts";
 export type { HttpResponse } from "./http.ts";
 export { type ApiFailure, isApiFailure, MAX_VERSION, minor } from "./request.ts";
-export { jsonLines, type RawStream } from "./streams.ts";
+export { connect as connectTo } from "./socket.ts";
+export { jsonLines, type RawStream, textLines } from "./streams.ts";
 
 /** A client for the engine that the environment names. */
 export async function connectClient(
@@ -41,3 +43,6 @@ export async function connectClient(
   const target = await resolveTarget({ host: options.host, context: options.context, configDir, env, config });
   return createClient({ target, version: env.DOCKER_API_VERSION || undefined, headers: config.HttpHeaders });
 }
+
+/** Reading stored contexts; loaded only when asked for, as few commands need it. */
+export const loadContexts = () => import("./context.ts");

@@ -5,8 +5,8 @@ import type { Connection } from "./socket.ts";
 
 const LINE_LIMIT = 32 << 20;
 
-/** JSON values one a line (or one after the other with "\r\n" between), as they come. */
-export async function* jsonLines<T>(response: HttpResponse): AsyncGenerator<T> {
+/** The lines of a body as they come; empty ones are left out. */
+export async function* textLines(response: HttpResponse): AsyncGenerator<string> {
   let rest = "";
   const decoder = new TextDecoder();
   for await (const chunk of response.body) {
@@ -17,13 +17,18 @@ export async function* jsonLines<T>(response: HttpResponse): AsyncGenerator<T> {
       if (end < 0) break;
       const line = rest.slice(start, end).trim();
       start = end + 1;
-      if (line) yield JSON.parse(line) as T;
+      if (line) yield line;
     }
     rest = rest.slice(start);
     if (rest.length > LINE_LIMIT) throw new Error("a JSON message is larger than 32 MiB");
   }
   const last = rest.trim();
-  if (last) yield JSON.parse(last) as T;
+  if (last) yield last;
+}
+
+/** JSON values, one a line, as they come. */
+export async function* jsonLines<T>(response: HttpResponse): AsyncGenerator<T> {
+  for await (const line of textLines(response)) yield JSON.parse(line) as T;
 }
 
 /** The raw stream of attach and exec: framed where the process has no terminal. */

@@ -1,11 +1,23 @@
-import { any, command, StatusError } from "../command.ts";
+import { writeConfig } from "../../client/index.ts";
+import { messageOf } from "../../lib/errors.ts";
+import { atMost, command } from "../command.ts";
+import { eraseCredentials, hostOf, INDEX_SERVER } from "../credentials.ts";
 
 export default command({
-  use: "",
-  short: "",
-  args: any,
+  use: "[SERVER]",
+  short: "Log out from a registry",
+  args: atMost(1),
   flags: {},
-  async run(cli) {
-    throw new StatusError(1, `${cli.path} is not there yet`);
+  async run(cli, _flags, args) {
+    const server = args[0] === undefined || hostOf(args[0]) === "docker.io" ? INDEX_SERVER : hostOf(args[0]);
+    cli.out(`Removing login credentials for ${server}\n`);
+    const config = { ...cli.config, auths: { ...cli.config.auths } };
+    const before = Object.keys(config.auths).length;
+    try {
+      await eraseCredentials(config, server);
+    } catch (error) {
+      cli.err(`WARNING: could not erase credentials:\n${server}: ${messageOf(error)}\n`);
+    }
+    if (Object.keys(config.auths).length !== before) writeConfig(cli.configDir, config);
   },
 });

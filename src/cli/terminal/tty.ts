@@ -44,3 +44,18 @@ export function rawMode(fd: number): (() => void) | undefined {
     binding.syscall(SYS.ioctl, fd, TCSETS, before);
   };
 }
+
+/** Runs `fn` while the terminal does not show what is typed. */
+export async function withoutEcho<T>(fd: number, fn: () => Promise<T>): Promise<T> {
+  const before = new Uint8Array(60);
+  if (binding.syscall(SYS.ioctl, fd, TCGETS, before) < 0) return fn();
+  const silent = before.slice();
+  const view = new DataView(silent.buffer);
+  view.setUint32(12, view.getUint32(12, true) & ~0o10, true); // ECHO
+  binding.syscall(SYS.ioctl, fd, TCSETS, silent);
+  try {
+    return await fn();
+  } finally {
+    binding.syscall(SYS.ioctl, fd, TCSETS, before);
+  }
+}

@@ -1,11 +1,11 @@
-import { any, command, StatusError } from "../../command.ts";
+import { command, none } from "../../command.ts";
 
 export default command({
   use: "",
-  short: "",
-  args: any,
+  short: "Print the name of the current context",
+  args: none,
   flags: {},
   async run(cli) {
-    throw new StatusError(1, `${cli.path} is not there yet`);
+    cli.out(`${cli.contextName()}\n`);
   },
 });
