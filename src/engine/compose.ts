@@ -34,18 +34,6 @@ function absent(name: string): never {
   }) as never;
 }
 
-/** Resources of routes only. */
-const OTHERS = ["archive", "stats", "top", "system"];
-
-async function importResource(folder: string): Promise<ResourceModule[]> {
-  try {
-    return [(await import(`./${folder}/index.ts`)) as ResourceModule];
-  } catch (error) {
-    if (/Cannot find module/.test(String(error)) && String(error).includes(`${folder}/index.ts`)) return [];
-    throw error;
-  }
-}
-
 /** The namespace of the engine's containers in the manager, as dockerd's. */
 const NAMESPACE = "moby";
 
@@ -98,7 +86,7 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
     log: createLog(config.debug),
   };
   engine.manager = await openManager(config, engine.log);
-  const [events, images, volumes, networks, io, containers, exec, attach, logs] = await Promise.all([
+  const [events, images, volumes, networks, io, containers, exec, attach, logs, archive, stats, system] = await Promise.all([
     import("./events/index.ts"),
     import("./images/index.ts"),
     import("./volumes/index.ts"),
@@ -108,6 +96,9 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
     import("./exec/index.ts"),
     import("./attach/index.ts"),
     import("./logs/index.ts"),
+    import("./archive/index.ts"),
+    import("./stats/index.ts"),
+    import("./system/index.ts"),
   ]);
   engine.events = events.createEvents(engine);
   engine.images = images.createImages(engine);
@@ -115,8 +106,7 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
   engine.networks = networks.createNetworks(engine);
   engine.io = io.createIo(engine);
   engine.containers = containers.createContainers(engine);
-  const others = (await Promise.all(OTHERS.map(importResource))).flat();
-  const modules: ResourceModule[] = [events, images, volumes, networks, containers, exec, attach, logs, ...others];
+  const modules: ResourceModule[] = [events, images, volumes, networks, containers, exec, attach, logs, archive, stats, system];
   const routes = [
     ...pingRoutes(engine),
     ...singleRoutes(),
