@@ -4,7 +4,7 @@
 //   containerd-shim-jubako-v1 -v | -info
 //
 // and, of our own, `serve`: the process that `start` leaves running (its socket is descriptor 3).
-import { fstatSync, readdirSync, readFileSync, writeFileSync, writeSync } from "node:fs";
+import { fstatSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
 import { isatty } from "node:tty";
 import { invalidArgument, messageOf } from "../lib/errors.ts";
 import { close } from "../linux/index.ts";
@@ -148,7 +148,9 @@ async function remove(flags: Flags): Promise<number> {
   try {
     clearPending(group, flags.id);
     const { removeDead, removeLiving } = await import("./remove.ts");
-    response = alive(group) ? await removeLiving(group, flags.id) : await removeDead(group, flags.namespace, flags.id);
+    const living = alive(group);
+    response = living ? await removeLiving(group, flags.id) : await removeDead(group, flags.namespace, flags.id);
+    if (!living && readdirSync(`${group.dir}/c`).length === 0) rmSync(group.dir, { recursive: true, force: true });
   } finally {
     close(held);
   }
@@ -177,7 +179,6 @@ async function serve(flags: Flags): Promise<number> {
       if (held === undefined) return;
       const shim = await serving;
       if (shim.size() > 0 || anyPending(group, readdirSync(`${group.dir}/pending`))) return close(held);
-      const { rmSync } = await import("node:fs");
       await shim.close();
       rmSync(group.dir, { recursive: true, force: true });
       resolve(0);

@@ -89,7 +89,8 @@ function json<T>(any: Any | undefined, what: string): T {
 
 /** The runtime's error as the command line's would read. */
 function runtimeError(error: unknown, what: string): Failure {
-  const kind = error instanceof Failure ? error.kind : "Unknown";
+  // A program that is not found must not read as a task that is not found.
+  const kind = error instanceof Failure && error.kind !== "NotFound" ? error.kind : "Unknown";
   return new Failure(kind, `${what}: ${messageOf(error)}`, { cause: error });
 }
 
