@@ -111,7 +111,7 @@ export function routes(engine: Engine): Route[] {
     const root = await openForCopy(engine, record, path);
     let target = -1;
     try {
-      const place = openInside(root.fd, root.path, O_PATH, record.name);
+      const place = openInside(root.fd, root.path, O_PATH, record.name, path.replace(/\/\.?$/, "") || "/");
       const directory = isDirectory(files.statOf(place));
       close(place);
       if (!directory) throw invalidArgument("extraction point is not a directory");

@@ -61,12 +61,12 @@ export function missing(path: string, container: string): Failure {
 }
 
 /** Opens as openat2 inside `root`; NotFound where there is no such file. */
-export function openInside(root: number, path: string, flags: number, container: string): number {
+export function openInside(root: number, path: string, flags: number, container: string, asked = path): number {
   try {
     return openat2(root, path, flags, { resolve: RESOLVE_IN_ROOT });
   } catch (error) {
     if (error instanceof SystemError && [errno.ENOENT, errno.ENOTDIR, errno.ELOOP].includes(error.errno as 2))
-      throw missing(path, container);
+      throw missing(asked, container);
     throw error;
   }
 }
@@ -100,7 +100,7 @@ function linkTarget(root: number, path: string, link: number): string {
 /** lstat of a path in the container. */
 export function statPath(root: number, path: string, container: string): { stat: FileStat; answer: PathStat } {
   const clean = cleanPath(path);
-  const fd = openInside(root, clean, clean.endsWith("/") || clean.endsWith("/.") ? O_PATH : O_PATH | O_NOFOLLOW, container);
+  const fd = openInside(root, clean, clean.endsWith("/") || clean.endsWith("/.") ? O_PATH : O_PATH | O_NOFOLLOW, container, path);
   try {
     const stat = files.statOf(fd);
     if ((clean.endsWith("/") || clean.endsWith("/.")) && !isDirectory(stat)) throw missing(path, container);

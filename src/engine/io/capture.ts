@@ -15,7 +15,7 @@ import { moveToFile } from "./fifo.ts";
 
 /** A longer line is logged in pieces of this size, as dockerd does. */
 const PIECE = 16 * 1024;
-const CHUNK = 256 * 1024;
+const CHUNK = 64 * 1024;
 const PUNCH_AFTER = 256 * 1024;
 const FALLOC_FL_KEEP_SIZE = 1;
 const FALLOC_FL_PUNCH_HOLE = 2;
