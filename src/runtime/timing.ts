@@ -14,6 +14,7 @@ function clock(id: 0 | 1): bigint {
 
 /** Reads the stamps in `timing`, records the spans, closes it. */
 export function tracePlayer(context: Context, plan: Plan, timing: number): void {
+  const started = clock(1);
   try {
     const { steps } = plan.tape;
     const bytes = Buffer.alloc(steps.length * 16);
@@ -32,8 +33,7 @@ export function tracePlayer(context: Context, plan: Plan, timing: number): void 
     const execve = plan.marks.execve;
     const at = execve >= 0 ? bytes.readBigUInt64LE(execve * 16) : 0n;
     if (at !== 0n) {
-      const now = clock(1);
-      record(context, "execve → first instruction of the program", at + offset, now + offset, { kind: "program" });
+      record(context, "execve → first instruction of the program", at + offset, started + offset, { kind: "program" });
     }
   } finally {
     close(timing);
