@@ -77,6 +77,7 @@ export function ensureBridge(route: NetlinkSocket, bridge: BridgeOptions): numbe
     link = getLink(route, { name: bridge.name });
     // as addresses made outside of the kernel's own ways: no router advertisement is obeyed on a bridge of ours
     sysctl(`ipv6/conf/${bridge.name}/accept_ra`, "0");
+    sysctl(`ipv6/conf/${bridge.name}/accept_dad`, "0");
     if (!bridge.gateways.some((g) => g.address.length === 16)) sysctl(`ipv6/conf/${bridge.name}/disable_ipv6`, "1");
   }
   const index = link.index;
@@ -136,7 +137,12 @@ export function plug(route: NetlinkSocket, inside: Namespace, endpoint: Endpoint
     route.request(m);
     made = true;
     const v6 = endpoint.addresses.some((a) => a.address.length === 16);
-    if (v6) inNetns(inside.fd, () => sysctl(`ipv6/conf/${endpoint.name}/disable_ipv6`, "0"));
+    if (v6)
+      inNetns(inside.fd, () => {
+        // the link's own address, made from a MAC that is unique here, is usable at once instead of after a second's check
+        sysctl(`ipv6/conf/${endpoint.name}/accept_dad`, "0");
+        sysctl(`ipv6/conf/${endpoint.name}/disable_ipv6`, "0");
+      });
     const n = netlinkMessages();
     setLinkUp(n, { index: endpoint.index });
     for (const a of endpoint.addresses) addAddress(n, { index: endpoint.index, local: a.address, prefix: a.prefix });

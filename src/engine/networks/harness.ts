@@ -35,8 +35,11 @@ export async function until(condition: () => boolean): Promise<void> {
   if (!condition()) throw new Error(`did not come true: ${condition}`);
 }
 
-/** A web server's command line: answers everything with this text. */
-export const web = (text: string) => `while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\n${text}' | busybox nc -l -p 80 >/dev/null; done`;
+/** A web server's command line: it answers with this text. */
+export function web(text: string): string {
+  const directory = `/tmp/jubako-www-${text}`;
+  return `busybox mkdir -p ${directory}; printf ${text} > ${directory}/index.html; exec busybox httpd -f -p 80 -h ${directory}`;
+}
 
 export type Harness = ReturnType<typeof createHarness>;
 

@@ -86,7 +86,7 @@ it("IPv6: addresses, gateway, names, published ports", async () => {
   await create({ Name: "six", EnableIPv6: true, IPAM: { Config: [{ Subnet: "10.213.83.0/24" }, { Subnet: "fd00:213:83::/64" }] } });
   const server = await run("server", {
     host: { NetworkMode: "six", PortBindings: { "80/tcp": [{ HostPort: "18500" }] } },
-    command: "while :; do printf 'HTTP/1.0 200 OK\\r\\n\\r\\nsix' | busybox nc -l -p 80 >/dev/null; done",
+    command: web("six"),
   });
   const client = await run("client", { host: { NetworkMode: "six" } });
   expect(server.networks.six).toMatchObject({
