@@ -1,5 +1,6 @@
 // jubakod, the process: one instance per data root and exec root, the sockets, and the signals.
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import type { Socket } from "node:net";
 import { dirname } from "node:path";
 import { failedPrecondition, messageOf } from "../lib/errors.ts";
 import { binding, check, close, O_CLOEXEC, O_CREAT, O_RDWR, open, SYS } from "../linux/index.ts";
@@ -59,7 +60,13 @@ async function run(config: EngineConfig): Promise<number> {
     mkdirSync(traceDir(config.execRoot), { recursive: true, mode: 0o700 });
     const { engine, routes, recover, shutdown } = await createEngine(config);
     await recover();
-    const serve = createServer({ routes, traceDir: traceDir(config.execRoot), log: engine.log });
+    const connections = new Set<Socket>();
+    const answer = createServer({ routes, traceDir: traceDir(config.execRoot), log: engine.log });
+    const serve = (socket: Socket) => {
+      connections.add(socket);
+      socket.on("close", () => connections.delete(socket));
+      answer(socket);
+    };
     const listeners: Listener[] = [];
     try {
       for (const host of config.hosts) {
@@ -71,6 +78,7 @@ async function run(config: EngineConfig): Promise<number> {
     } finally {
       for (const listener of listeners) listener.close();
       await shutdown();
+      for (const socket of connections) socket.destroy();
     }
     return 0;
   } finally {
