@@ -153,8 +153,10 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (spec.linux?.rootfsPropagation && !rootPropagation)
     throw invalidArgument(`rootfsPropagation=${spec.linux.rootfsPropagation} is not supported`);
   tape.step(SYS.mount, [0, "/", 0, flags(MS, "MS_SLAVE", "MS_REC"), 0], { why: "keep mounts from reaching the host" });
-  tape.step(SYS.move_mount, [root, "", AT_FDCWD, "/", flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH")], {
-    why: "put the root file system on /",
+  // Anywhere will do, as it becomes the root: only hooks expect it at its path in the bundle.
+  const on = input.pauseForHooks && !ownUser ? rootPlace : "/";
+  tape.step(SYS.move_mount, [root, "", AT_FDCWD, on, flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH", "MOVE_MOUNT_T_SYMLINKS")], {
+    why: `put the root file system on ${on}`,
   });
 
   for (const planned of sources) {
