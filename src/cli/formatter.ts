@@ -15,6 +15,8 @@ export interface ListFormat<Row> {
   table: string;
   quiet?: string | undefined;
   raw?: string | undefined;
+  /** What stands before a template's error, where it is not docker's usual words. */
+  complaint?: string;
 }
 
 export interface ListOptions {
@@ -45,8 +47,10 @@ export function formatList<Row>(list: ListFormat<Row>, rows: readonly Row[], opt
     const header = compile(shown, "", { json: (value: unknown) => value })(headerOf(list));
     return align(`${header}\n${text}`);
   } catch (error) {
-    if (error instanceof TemplateSyntaxError) throw new Error(`failed to parse template: ${error.message}`, { cause: error });
-    if (error instanceof TemplateError) throw new Error(`failed to execute template: ${error.message}`, { cause: error });
+    if (error instanceof TemplateSyntaxError)
+      throw new Error(`${list.complaint ?? "failed to parse template"}: ${error.message}`, { cause: error });
+    if (error instanceof TemplateError)
+      throw new Error(`${list.complaint ?? "failed to execute template"}: ${error.message}`, { cause: error });
     throw error;
   }
 }

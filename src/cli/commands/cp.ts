@@ -22,6 +22,7 @@ export default command({
     const to = splitArgument(args[1]!);
     if (from.container && to.container) throw new Error("copying between containers is not supported");
     if (!from.container && !to.container) throw new Error("must specify at least one container source");
+    if (!cli.changed.has("quiet") && !cli.isTty(1)) flags.quiet = true;
     const client = await cli.client();
     if (from.container) await copyFrom(cli, client, from.container, from.path, to.path, flags);
     else await copyTo(cli, client, from.path, to.container!, to.path, flags);
@@ -166,11 +167,11 @@ async function copyTo(cli: Cli, client: Client, source: string, container: strin
   const isDir = statOrLstat(path).isDirectory();
   if (endsAsDirectory(source) && !isDir) throw new Error("not a directory");
   const kept = endsAsDirectory(source) && source.endsWith(".") ? `${path}/.` : path;
-  const { dir, from, to } = plan({ path: kept, isDir }, place);
+  const { dir, to } = plan({ path: kept, isDir }, place);
   const { packTree } = await import("../tar/pack.ts");
   let copied = 0;
   const counted = (async function* () {
-    for await (const chunk of packTree(path, to === "." && from === "." ? "." : to)) {
+    for await (const chunk of packTree(path, to)) {
       copied += chunk.length;
       yield chunk;
     }

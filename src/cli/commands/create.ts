@@ -1,5 +1,5 @@
 import { atLeast, command } from "../command.ts";
-import { createContainer, parseOrFail, withHelp } from "../container/create.ts";
+import { createContainer, parseOrFail } from "../container/create.ts";
 import { containerFlags } from "../container/options.ts";
 
 export default command({
@@ -10,11 +10,7 @@ export default command({
   interspersed: false,
   async run(cli, flags, args) {
     const parsed = parseOrFail(cli, flags, args);
-    try {
-      cli.out(`${await createContainer(cli, flags, parsed)}\n`);
-    } catch (error) {
-      throw withHelp(cli, error, 1);
-    }
+    cli.out(`${await createContainer(cli, flags, parsed)}\n`);
     return 0;
   },
 });

@@ -1,8 +1,7 @@
 import type { SystemInfo } from "../../api/types.ts";
-import { isApiFailure } from "../../client/index.ts";
 import { command, none, StatusError } from "../command.ts";
 import { string } from "../flags.ts";
-import { daemonMessage, VERSION } from "../index.ts";
+import { VERSION } from "../index.ts";
 import { parseExact } from "../json-text.ts";
 import { compile, json, STRUCT, TemplateError, TemplateSyntaxError } from "../template/index.ts";
 import { bytesSize } from "../units.ts";
@@ -54,8 +53,7 @@ export default command({
     cli.out(clientPart(client));
     cli.out("\nServer:\n");
     if (failure) {
-      cli.err(`${isApiFailure(failure) ? "" : ""}${daemonMessage(failure)}\n`);
-      throw new StatusError(1, "errors pretty printing info");
+      throw failure;
     }
     cli.out(serverPart(info));
     for (const warning of info.Warnings ?? []) cli.err(`${warning}\n`);
@@ -75,7 +73,10 @@ function formatted(out: (text: string) => void, format: string, data: Record<str
     return 0;
   } catch (error) {
     if (error instanceof TemplateSyntaxError) throw new StatusError(64, `template parsing error: ${error.message}`);
-    if (error instanceof TemplateError) throw new StatusError(1, `\n${error.message}`);
+    if (error instanceof TemplateError) {
+      out("\n");
+      throw new StatusError(1, error.message);
+    }
     throw error;
   }
 }

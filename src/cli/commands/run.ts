@@ -1,4 +1,4 @@
-import { isApiFailure } from "../../client/index.ts";
+import { messageOf } from "../../lib/errors.ts";
 import { atLeast, type Cli, command, StatusError } from "../command.ts";
 import { createContainer, parseOrFail, withHelp } from "../container/create.ts";
 import { containerFlags } from "../container/options.ts";
@@ -22,7 +22,7 @@ export default command({
     const parsed = parseOrFail(cli, flags, args);
     const { body } = parsed;
     if (flags.detach) {
-      if (flags.attach.length > 0) throw withHelp(cli, new Error("conflicting options: cannot specify both --attach and --detach"));
+      if (flags.attach.length > 0) throw new StatusError(1, "conflicting options: cannot specify both --attach and --detach");
       delete body.AttachStdin;
       delete body.AttachStdout;
       delete body.AttachStderr;
@@ -113,8 +113,7 @@ async function attached(
 /** The exit status for what kept a container from starting, as a shell would have it. */
 function statusOf(error: unknown): number {
   if (error instanceof StatusError) return error.status;
-  if (!isApiFailure(error)) return 125;
-  const { message } = error;
+  const message = messageOf(error);
   if (/executable file not found|no such file or directory|system cannot find the file specified/.test(message)) return 127;
   if (/permission denied|is a directory/.test(message)) return 126;
   return 125;

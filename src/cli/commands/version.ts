@@ -1,6 +1,5 @@
 import type { SystemVersion } from "../../api/types.ts";
 import { MAX_VERSION, minor } from "../../client/index.ts";
-import { messageOf } from "../../lib/errors.ts";
 import { command, none, StatusError } from "../command.ts";
 import { string } from "../flags.ts";
 import { VERSION } from "../index.ts";
@@ -47,7 +46,10 @@ export default command({
       try {
         cli.out(`${run(asStructs(info))}\n`);
       } catch (error) {
-        if (error instanceof TemplateError) throw new StatusError(1, `\n${error.message}`);
+        if (error instanceof TemplateError) {
+          cli.out("\n");
+          throw new StatusError(1, error.message);
+        }
         throw error;
       }
     } else {
@@ -85,6 +87,7 @@ function serverInfo(server: SystemVersion) {
     Details.Experimental = String(server.Experimental ?? false);
     components.push({ Name: "Engine", Version: server.Version ?? "", Details });
   }
+  for (const { Name, Details } of components) if (Name === "Engine") Details.BuildTime = built(Details.BuildTime ?? "");
   return { Platform: { Name: "" }, ...server, Components: components };
 }
 
@@ -107,7 +110,7 @@ function built(text: string): string {
 function render(info: Info, version: string): string {
   const { Client: c, Server: s } = info;
   const lines = [
-    `Client:${s?.Platform?.Name ? "" : ""}`,
+    "Client:",
     ` Version:\t${c.Version}`,
     ` API version:\t${c.ApiVersion}${minor(version) < minor(MAX_VERSION) ? ` (downgraded from ${MAX_VERSION})` : ""}`,
     ` Go version:\t${c.GoVersion}`,
@@ -126,7 +129,7 @@ function render(info: Info, version: string): string {
           `  API version:\t${d.ApiVersion} (minimum version ${d.MinAPIVersion})`,
           `  Go version:\t${d.GoVersion}`,
           `  Git commit:\t${d.GitCommit}`,
-          `  Built:\t${built(d.BuildTime ?? "")}`,
+          `  Built:\t${d.BuildTime ?? ""}`,
           `  OS/Arch:\t${d.Os}/${d.Arch}`,
           `  Experimental:\t${d.Experimental ?? "false"}`,
         );
@@ -136,7 +139,5 @@ function render(info: Info, version: string): string {
       for (const key of Object.keys(d).sort()) lines.push(`  ${key}:\t${d[key]}`);
     }
   }
-  return `${align(lines.join("\n"), { minWidth: 20, padding: 1 }).replace(/[ \t]+$/gm, (spaces, at, all: string) => (all[at - 1] === ":" ? spaces : spaces))}\n`;
+  return `${align(lines.join("\n"), { minWidth: 20, padding: 1 })}\n`;
 }
-
-export { messageOf };

@@ -17,6 +17,7 @@ export function parseOrFail(cli: Cli, flags: Values<ContainerFlags>, args: strin
   try {
     return parseContainer(flags, args, cli.changed, cli.env);
   } catch (error) {
+    if (error instanceof StatusError) throw error;
     throw withHelp(cli, error);
   }
 }

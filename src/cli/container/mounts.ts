@@ -141,6 +141,7 @@ export function parseVolumes(specs: readonly string[]): { binds: string[]; volum
   for (const spec of specs) {
     const parts = spec.split(":");
     if (parts.length > 1) {
+      if (parts.length < 4 && parts.includes("")) throw new Error(`invalid spec: ${spec}: empty section between colons`);
       const source = parts[0]!;
       if (source === "." || source === ".." || source.startsWith("./") || source.startsWith("../")) parts[0] = resolve(source);
       binds.push(parts.join(":"));
@@ -149,12 +150,4 @@ export function parseVolumes(specs: readonly string[]): { binds: string[]; volum
     }
   }
   return { binds, volumes };
-}
-
-/** One -v, checked as far as the client does. */
-export function checkVolume(spec: string): string {
-  const parts = spec.split(":");
-  if (parts.length > 3 || parts.some((part, i) => part === "" && !(i === 0 && parts.length === 1)))
-    throw new Error(`invalid volume specification: '${spec}'`);
-  return spec;
 }

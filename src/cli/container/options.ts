@@ -2,12 +2,11 @@
 
 import type { DeviceRequest, Mount } from "../../api/types.ts";
 import { bool, bytes, cpus, custom, duration, hidden, int, list, map, string, uint } from "../flags.ts";
-import { checkVolume, parseMount } from "./mounts.ts";
+import { parseMount } from "./mounts.ts";
 import {
   checkAddress,
   checkAttach,
   checkCgroupRule,
-  checkDevice,
   checkDnsSearch,
   checkExtraHost,
   checkLabel,
@@ -54,7 +53,7 @@ export const containerFlags = {
   cpus: cpus("", "Number of CPUs"),
   "cpuset-cpus": string("", "CPUs in which to allow execution (0-3, 0,1)"),
   "cpuset-mems": string("", "MEMs in which to allow execution (0-3, 0,1)"),
-  device: list("", "Add a host device to the container", checkDevice),
+  device: list("", "Add a host device to the container"),
   "device-cgroup-rule": list("", "Add a rule to the cgroup allowed devices list", checkCgroupRule),
   "device-read-bps": throttles("Limit read rate (bytes per second) from a device", true),
   "device-read-iops": throttles("Limit read rate (IO per second) from a device", false),
@@ -146,7 +145,7 @@ export const containerFlags = {
   user: string("u", "Username or UID (format: <name|uid>[:<group|gid>])"),
   userns: string("", "User namespace to use"),
   uts: string("", "UTS namespace to use"),
-  volume: list("v", "Bind mount a volume", checkVolume),
+  volume: list("v", "Bind mount a volume"),
   "volume-driver": string("", "Optional volume driver for the container"),
   "volumes-from": list("", "Mount volumes from the specified container(s)"),
   workdir: string("w", "Working directory inside the container"),

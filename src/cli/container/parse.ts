@@ -1,11 +1,13 @@
 // The flags of run and create as the body of POST /containers/create. Pure but for files that the user names (variables, labels, profiles).
 import type { EndpointSettings, HostConfig } from "../../api/types.ts";
 import type { CreateBody } from "../../client/index.ts";
+import { StatusError } from "../command.ts";
 import type { Values } from "../flags.ts";
 import { parseVolumes } from "./mounts.ts";
 import type { ContainerFlags } from "./options.ts";
 import { expose, publish } from "./ports.ts";
 import {
+  checkDevice,
   checkLabel,
   isCdiDevice,
   type NetworkOption,
@@ -61,8 +63,8 @@ export function parseContainer(
   if (flags.attach.length === 0) {
     attachStdout = true;
     attachStderr = true;
-    if (flags.interactive) attachStdin = true;
   }
+  if (flags.interactive) attachStdin = true;
 
   const ports = publish(flags.publish);
   const exposed: Record<string, Record<string, never>> = { ...ports.exposed };
@@ -75,6 +77,7 @@ export function parseContainer(
       return at < 0 ? [spec, ""] : [spec.slice(0, at), spec.slice(at + 1)];
     }),
   );
+  for (const device of flags.device) checkDevice(device);
   const devices = flags.device.filter((device) => !isCdiDevice(device)).map(parseDevice);
   const cdi = flags.device.filter(isCdiDevice);
 
@@ -121,8 +124,8 @@ export function parseContainer(
     VolumeDriver: flags["volume-driver"],
     VolumesFrom: flags["volumes-from"],
     Annotations: flags.annotation,
-    CapAdd: flags["cap-add"],
-    CapDrop: flags["cap-drop"],
+    CapAdd: capabilities(flags["cap-add"]),
+    CapDrop: capabilities(flags["cap-drop"]),
     CgroupnsMode: flags.cgroupns as "host",
     Dns: flags.dns,
     DnsOptions: [...flags["dns-option"], ...flags["dns-opt"]],
@@ -168,12 +171,11 @@ export function parseContainer(
     MemorySwap: flags["memory-swap"],
     OomKillDisable: flags["oom-kill-disable"],
     PidsLimit: flags["pids-limit"],
-    Ulimits: Object.values(flags.ulimit),
+    Ulimits: Object.values(flags.ulimit).sort((a, b) => (a.Name < b.Name ? -1 : 1)),
     CpuCount: flags["cpu-count"],
     CpuPercent: flags["cpu-percent"],
     IOMaximumIOps: flags["io-maxiops"],
     IOMaximumBandwidth: flags["io-maxbandwidth"],
-    KernelMemory: flags["kernel-memory"],
     Mounts: flags.mount,
   });
   if (flags["memory-swappiness"] !== -1) hostConfig.MemorySwappiness = flags["memory-swappiness"];
@@ -181,9 +183,6 @@ export function parseContainer(
   if (security.systemPathsUnconfined) {
     hostConfig.MaskedPaths = [];
     hostConfig.ReadonlyPaths = [];
-  }
-  if (flags["oom-kill-disable"] && flags.memory === 0) {
-    warnings.push("WARNING: Disabling the OOM killer on containers without setting a '-m/--memory' limit may be dangerous.");
   }
   if (flags.dns.some((address) => /^(127\.|::1$)/.test(address))) {
     const local = flags.dns.find((address) => /^(127\.|::1$)/.test(address));
@@ -209,6 +208,18 @@ export function forVersion(parsed: ParsedContainer, version: number): CreateBody
   return { ...body, ...(MacAddress ? { MacAddress } : {}), NetworkingConfig: { EndpointsConfig: { [mode]: endpoint } } };
 }
 
+/** "net_admin" as CAP_NET_ADMIN; in order, each once. */
+function capabilities(names: readonly string[]): string[] {
+  const full = names.map((name) => {
+    const upper = name.trim().toUpperCase();
+    return upper === "ALL" || upper.startsWith("CAP_") ? upper : `CAP_${upper}`;
+  });
+  if (full.includes("ALL")) return ["ALL"];
+  return [...new Set(full)].sort();
+}
+
+const WINDOWS = ["cpu-count", "cpu-percent", "io-maxbandwidth", "io-maxiops"];
+
 function checkModes(flags: Flags, changed: ReadonlySet<string>): void {
   const container = (mode: string) => /^container:.+/.test(mode);
   if (flags.pid !== "" && flags.pid !== "host" && !container(flags.pid)) throw new Error("--pid: invalid PID mode");
@@ -220,6 +231,15 @@ function checkModes(flags: Flags, changed: ReadonlySet<string>): void {
     throw new Error(`invalid value: ${swappiness}. Valid memory swappiness range is 0-100`);
   if (changed.has("pull") && !["always", "missing", "never"].includes(flags.pull)) {
     throw new Error(`invalid pull option: '${flags.pull}': must be one of "always", "missing" or "never"`);
+  }
+  const windows = WINDOWS.filter((name) => changed.has(name));
+  if (windows.length > 0) {
+    throw new StatusError(
+      1,
+      windows
+        .map((name) => `"--${name}" is only supported on a Docker daemon running on windows, but the Docker daemon is running on linux`)
+        .join("\n"),
+    );
   }
   if (flags["use-api-socket"]) throw new Error("--use-api-socket is not there: mount the socket with -v");
 }

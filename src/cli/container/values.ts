@@ -103,9 +103,7 @@ export function parseGpus(text: string): DeviceRequest {
     if (key === "driver") request.Driver = value;
     else if (key === "count") {
       if (value !== "all" && !/^-?\d+$/.test(value))
-        throw new Error(
-          `invalid count (${value}): value must be either "all" or an integer: strconv.Atoi: parsing ${JSON.stringify(value)}: invalid syntax`,
-        );
+        throw new Error(`invalid count (${value}): value must be either "all" or an integer: invalid syntax`);
       request.Count = value === "all" ? -1 : Number(value);
     } else if (key === "device") request.DeviceIDs = value.split(",");
     else if (key === "capabilities") request.Capabilities = [[...value.split(","), "gpu"]];
@@ -186,7 +184,7 @@ export function parseWeight(text: string): { Path: string; Weight: number } {
 }
 
 export function checkAddress(text: string): string {
-  if (!isAddress(text.trim())) throw new Error(`${text} is not an ip address`);
+  if (!isAddress(text.trim())) throw new Error(`IP address is not correctly formatted: ${text}`);
   return text.trim();
 }
 
@@ -203,7 +201,8 @@ export function checkExtraHost(text: string): string {
 export function checkDnsSearch(text: string): string {
   const domain = text.trim();
   if (domain === ".") return domain;
-  if (!/^(\.)?([\w]([\w-]*[\w])?\.?)+$/.test(domain) || domain.length > 255) throw new Error(`${domain} is not a valid domain`);
+  if (!/^([a-zA-Z0-9]([a-zA-Z0-9_-]*[a-zA-Z0-9])?\.?)+$/.test(domain) || domain.length > 255)
+    throw new Error(`${domain} is not a valid domain`);
   return domain;
 }
 

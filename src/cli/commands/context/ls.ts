@@ -43,7 +43,7 @@ export default command({
     }
     rows.sort((a, b) => naturalCompare(a.name, b.name));
     cli.out(formatList(list, rows, { format: flags.format, quiet: flags.quiet }));
-    if (cli.env.DOCKER_HOST && !flags.quiet && flags.format !== "json") {
+    if (cli.env.DOCKER_HOST) {
       cli.err(
         "Warning: DOCKER_HOST environment variable overrides the active context. To use a context, either set the global --context flag, or unset DOCKER_HOST environment variable.\n",
       );

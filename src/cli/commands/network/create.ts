@@ -106,7 +106,13 @@ function ipamConfig(flags: {
   if (flags.subnet.length < flags["ip-range"].length || flags.subnet.length < flags.gateway.length) {
     throw new Error("every ip-range or gateway must have a corresponding subnet");
   }
-  const subnets = flags.subnet.map((text) => ({ text, subnet: parseSubnet(text), config: { Subnet: text } as IPAMConfig }));
+  const subnets = flags.subnet.map((text) => ({
+    text,
+    get subnet() {
+      return parseSubnet(text);
+    },
+    config: { Subnet: text } as IPAMConfig,
+  }));
   for (const [i, a] of subnets.entries()) {
     for (const b of subnets.slice(i + 1)) {
       if (contains(a.subnet, b.text) || contains(b.subnet, a.text))

@@ -35,6 +35,7 @@ interface Summary {
 
 const summaryList: ListFormat<Summary> = {
   type: "*formatter.diskUsageImagesContext",
+  complaint: "template parsing error",
   table: "{{.Type}}\t{{.TotalCount}}\t{{.Active}}\t{{.Size}}\t{{.Reclaimable}}",
   raw: "type: {{.Type}}\ntotal: {{.TotalCount}}\nactive: {{.Active}}\nsize: {{.Size}}\nreclaimable: {{.Reclaimable}}\n",
   columns: {
