@@ -123,15 +123,12 @@ export function createCaller(options: CallerOptions): Caller {
     const wasSettled = settled;
     let response = await attempt(method, path, call);
     learn(response.headers);
-    if (response.status === 400 && !wasSettled && !call.unversioned) {
-      const message = messageIn(await response.text(), response);
-      const maximum = /client version [\d.]+ is too new\. Maximum supported API version is ([\d.]+)/.exec(message)?.[1];
-      if (!maximum) throw failureOf(400, message);
-      version = maximum;
-      settled = true;
-      if (minor(version) < minor(MIN_VERSION))
+    // An engine that is older than our guess refuses it, and says which version it speaks.
+    if (response.status === 400 && !wasSettled && !call.unversioned && minor(version) < minor(guess)) {
+      await response.text();
+      if (minor(version) < minor(MIN_VERSION)) {
         throw failureOf(400, `the engine speaks API ${version} at most; this client needs ${MIN_VERSION}`);
-      if (version === guess) throw failureOf(400, message);
+      }
       response = await attempt(method, path, call);
     }
     if (response.status >= 400) throw failureOf(response.status, messageIn(await response.text(), response));
