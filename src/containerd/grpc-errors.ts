@@ -33,6 +33,9 @@ export function toConnectError(error: unknown): ConnectError {
 
 export function fromConnectError(error: unknown): unknown {
   if (!(error instanceof ConnectError)) return error;
+  if (/\b(ENOENT|ECONNREFUSED|ECONNRESET|EPIPE)\b/.test(error.rawMessage)) {
+    return new Failure("Unavailable", `containerd does not answer: ${error.rawMessage}`, { cause: error });
+  }
   const kind = byCode.get(error.code) ?? (error.code === Code.OutOfRange ? "InvalidArgument" : "Unknown");
   const ending = `: ${byKind.get(kind)!.ending}`;
   const message = error.rawMessage.endsWith(ending) ? error.rawMessage.slice(0, -ending.length) : error.rawMessage;

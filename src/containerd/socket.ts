@@ -95,13 +95,7 @@ export function socketTransport(address: string, namespace: string): { transport
   const interceptor: Interceptor = (next) => async (request) => {
     if (!request.header.has("containerd-namespace")) request.header.set("containerd-namespace", namespace);
     for (const [name, value] of Object.entries(toHeaders())) request.header.set(name, value);
-    try {
-      const response = await next(request);
-      if (!response.stream) return response;
-      return { ...response, message: failures(response.message as AsyncIterable<never>) };
-    } catch (error) {
-      throw fromConnectError(error);
-    }
+    return next(request);
   };
   const sessionManager = new Http2SessionManager("http://localhost", {}, { createConnection: () => connect(address) });
   const transport = createGrpcTransport({
@@ -111,7 +105,25 @@ export function socketTransport(address: string, namespace: string): { transport
     readMaxBytes: MESSAGE_LIMIT,
     writeMaxBytes: MESSAGE_LIMIT,
   });
-  return { transport, close: async () => sessionManager.abort() };
+  // outside of Connect's own transport, which makes a ConnectError of whatever an interceptor throws
+  const typed: Transport = {
+    async unary(...args) {
+      try {
+        return await transport.unary(...args);
+      } catch (error) {
+        throw fromConnectError(error);
+      }
+    },
+    async stream(...args) {
+      try {
+        const response = await transport.stream(...args);
+        return { ...response, message: failures(response.message) };
+      } catch (error) {
+        throw fromConnectError(error);
+      }
+    },
+  };
+  return { transport: typed, close: async () => sessionManager.abort() };
 }
 
 async function* failures<T>(messages: AsyncIterable<T>): AsyncIterable<T> {
