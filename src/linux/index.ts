@@ -9,6 +9,7 @@ export type { ErrnoName } from "./errno.ts";
 export { check, errno, errnoName, errnoText, SystemError } from "./errno.ts";
 export * from "./fd.ts";
 export * from "./netlink.ts";
+export * from "./netlink-conntrack.ts";
 export * from "./netlink-nft.ts";
 export * from "./netlink-route.ts";
 export * from "./netns.ts";

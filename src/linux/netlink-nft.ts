@@ -1,17 +1,23 @@
 // nf_tables over nfnetlink (include/uapi/linux/netfilter/nf_tables.h): tables, chains, rules, sets and their elements, in batches that the
 // kernel takes whole or not at all. Rules are lists of expressions, which is what `nft --debug=netlink` prints.
+import { binding } from "./binding.ts";
+import { check, errno } from "./errno.ts";
 import {
   attributeList,
   attributeString,
   attributes,
   type Messages,
+  NETLINK_NETFILTER,
   type NetlinkSocket,
   NLM_F_ACK,
   NLM_F_APPEND,
   NLM_F_CREATE,
   NLM_F_DUMP,
   netlinkMessages,
+  openNetlink,
 } from "./netlink.ts";
+import { EPOLLIN, watch } from "./poll.ts";
+import { SYS } from "./sys.ts";
 
 const BATCH_BEGIN = 0x10;
 const BATCH_END = 0x11;
@@ -20,11 +26,19 @@ const NEWTABLE = 0;
 const GETTABLE = 1;
 const DELTABLE = 2;
 const NEWCHAIN = 3;
+const GETCHAIN = 4;
+const DELCHAIN = 5;
 const NEWRULE = 6;
+const GETRULE = 7;
+const DELRULE = 8;
 const NEWSET = 9;
 const NEWSETELEM = 12;
 const GETSETELEM = 13;
 const DELSETELEM = 14;
+
+const AF_NETLINK = 16;
+const NFNLGRP_NFTABLES = 7;
+const MSG_DONTWAIT = 0x40;
 
 export const NFPROTO_INET = 1;
 export const NFPROTO_IPV4 = 2;
@@ -349,6 +363,78 @@ export function listTables(socket: NetlinkSocket, family: number): string[] {
   m.u8(0);
   m.u16be(0);
   return socket.request(m).flatMap((reply) => attributeString(attributes(reply.body, 4).get(1)) ?? []);
+}
+
+/** How many rules a table has; 0 where there is no such table. */
+export function countRules(socket: NetlinkSocket, family: number, table: string): number {
+  const m = netlinkMessages(128);
+  m.message((SUBSYS << 8) | GETRULE, NLM_F_DUMP, `nftables: list rules of ${table}`);
+  m.u8(family);
+  m.u8(0);
+  m.u16be(0);
+  m.attrString(1, table);
+  try {
+    return socket.request(m).filter((reply) => attributeString(attributes(reply.body, 4).get(1)) === table).length;
+  } catch {
+    return 0;
+  }
+}
+
+/** Base chains of other programs that drop whatever they don't know, by hook. */
+export function listDroppingChains(socket: NetlinkSocket, hook: number): { family: number; table: string; chain: string }[] {
+  const m = netlinkMessages(128);
+  m.message((SUBSYS << 8) | GETCHAIN, NLM_F_DUMP, "nftables: list chains");
+  m.u8(0);
+  m.u8(0);
+  m.u16be(0);
+  return socket.request(m).flatMap(({ body }) => {
+    const at = attributes(body, 4);
+    const hookOf = at.get(4) && attributes(at.get(4)!).get(1);
+    const policy = at.get(5);
+    if (hookOf?.[3] !== hook || policy?.[3] !== 0) return [];
+    return [{ family: body[0]!, table: attributeString(at.get(1)) ?? "", chain: attributeString(at.get(3)) ?? "" }];
+  });
+}
+
+/**
+ * Calls back when tables, chains or rules of a table are removed, by whomever, and when so much changes that the kernel can't tell all of it.
+ * The socket belongs to the namespace the thread is in now.
+ */
+export function watchRemovals(table: string, callback: () => void): { close(): void } {
+  const socket = openNetlink(NETLINK_NETFILTER);
+  const buffer = new Uint8Array(65536);
+  const view = new DataView(buffer.buffer);
+  // a socket without an address of its own is left out of what goes to a group
+  const address = new Uint32Array([AF_NETLINK, 0, 1 << (NFNLGRP_NFTABLES - 1)]);
+  check(binding.syscall(SYS.bind, socket.fd, new Uint8Array(address.buffer), 12), "bind netlink socket");
+  const watching = watch(
+    socket.fd,
+    EPOLLIN,
+    () => {
+      let removed = false;
+      for (let i = 0; i < 256; i++) {
+        const n = binding.syscall(SYS.recvfrom, socket.fd, buffer, buffer.length, MSG_DONTWAIT, null, null);
+        if (n === -errno.ENOBUFS) removed = true;
+        if (n <= 0) break;
+        for (let at = 0; at + 20 <= n && !removed; ) {
+          const length = view.getUint32(at, true);
+          if (length < 20 || at + length > n) break;
+          const type = view.getUint16(at + 4, true);
+          if (type >> 8 === SUBSYS && [DELTABLE, DELCHAIN, DELRULE].includes(type & 255))
+            removed = attributeString(attributes(buffer.subarray(at + 20, at + length)).get(1)) === table;
+          at += align(length);
+        }
+      }
+      if (removed) callback();
+    },
+    { ref: false },
+  );
+  return {
+    close() {
+      watching.close();
+      socket.close();
+    },
+  };
 }
 
 /** Keys of a set's elements. ENOENT where the set or table is absent. */

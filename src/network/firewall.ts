@@ -14,12 +14,14 @@ import {
   CT_STATUS_DNAT,
   compare,
   connection,
+  countRules,
   destinationIsLocal,
   dnat,
   type Element,
   type Expression,
   fields,
   HOOK,
+  listDroppingChains,
   listElements,
   lookup,
   mask,
@@ -36,6 +38,7 @@ import {
   portField,
   type Transaction,
   verdict,
+  watchRemovals,
 } from "../linux/index.ts";
 import { type Cidr, fromNumber, lastOf, networkOf, toNumber } from "./address.ts";
 
@@ -69,12 +72,17 @@ export interface Firewall {
   unpublish(ports: PublishedPort[]): void;
   /** How many ports the kernel holds. */
   published(): number;
-  /** Whether the table is there (another program may have flushed everything). */
-  present(): boolean;
+  /** Calls back when another program took the table or some of its rules away; what is there then is for `reset` to mend. */
+  watch(callback: () => void): void;
+  /** Chains of other programs that drop forwarded packets they don't know: an acceptance of ours cannot overrule them. */
+  obstacles(): string[];
   /** Removes the table. */
   remove(): void;
   close(): void;
 }
+
+/** After a change of others, until it is looked at: a reload is many changes. Milliseconds. */
+const SETTLE = 100;
 
 const PROTOCOL = { tcp: 6, udp: 17, sctp: 132 } as const;
 
@@ -90,7 +98,16 @@ const DESTINATION4 = 16;
 const SOURCE6 = 8;
 const DESTINATION6 = 24;
 
-function constantRules(t: Transaction): void {
+/** Adds sets, chains and rules; answers how many rules. */
+function constantRules(transaction: Transaction): number {
+  let count = 0;
+  const t: Transaction = {
+    ...transaction,
+    rule(chain, ...expressions) {
+      count++;
+      transaction.rule(chain, ...expressions);
+    },
+  };
   t.set({ name: "bridges", key: ["ifname"] });
   t.set({ name: "internal", key: ["ifname"] });
   t.set({ name: "same", key: ["ifname", "ifname"] });
@@ -152,6 +169,7 @@ function constantRules(t: Transaction): void {
   t.rule("forward", meta("oifname"), lookup("bridges"), connection("state", CT_ESTABLISHED_RELATED), verdict("accept"));
   t.rule("forward", meta("oifname"), lookup("bridges"), viaPort, verdict("accept"));
   t.rule("forward", meta("oifname"), lookup("bridges"), verdict("drop"));
+  return count;
 }
 
 /** A one-field interval: its first key, and the first after it. */
@@ -200,12 +218,14 @@ function bySet(ports: PublishedPort[]): Map<string, Element[]> {
 export function createFirewall(name: string): Firewall {
   const socket: NetlinkSocket = openNetlink(NETLINK_NETFILTER);
   const transaction = () => nftTransaction(socket, NFPROTO_INET, name);
+  let rules = 0;
+  let watching: { close(): void } | undefined;
   const portSets = ["ports4", "ports6", "ports4_at", "ports6_at"];
   return {
     reset(bridges, ports) {
       const t = transaction();
       t.replaceTable(true);
-      constantRules(t);
+      rules = constantRules(t);
       for (const bridge of bridges) for (const [set, elements] of bridgeElements(bridge)) t.add(set, elements);
       for (const [set, elements] of bySet(ports)) t.add(set, elements);
       t.commit();
@@ -245,19 +265,31 @@ export function createFirewall(name: string): Firewall {
       }
     },
     published: () => portSets.reduce((n, set) => n + listElements(socket, NFPROTO_INET, name, set).length, 0),
-    present() {
-      try {
-        listElements(socket, NFPROTO_INET, name, "bridges");
-        return true;
-      } catch {
-        return false;
-      }
+    watch(callback) {
+      let timer: NodeJS.Timeout | undefined;
+      watching?.close();
+      watching = watchRemovals(name, () => {
+        clearTimeout(timer);
+        timer = setTimeout(() => {
+          if (watching && rules > 0 && countRules(socket, NFPROTO_INET, name) !== rules) callback();
+        }, SETTLE);
+        timer.unref();
+      });
     },
+    obstacles: () =>
+      listDroppingChains(socket, HOOK.forward)
+        .filter((chain) => chain.table !== name && [NFPROTO_INET, NFPROTO_IPV4].includes(chain.family))
+        .map(({ family, table, chain }) => `${family === NFPROTO_IPV4 ? "ip" : "inet"} ${table} ${chain}`),
     remove() {
+      rules = 0;
       const t = transaction();
       t.replaceTable(false);
       t.commit();
     },
-    close: () => socket.close(),
+    close() {
+      watching?.close();
+      watching = undefined;
+      socket.close();
+    },
   };
 }

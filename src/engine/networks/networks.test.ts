@@ -112,7 +112,35 @@ it("UDP, ranges and ephemeral ports", async () => {
     socket.send("ping", 18090, "127.0.0.1");
     return echo === "ping";
   });
+  // a sender that was there before the port was published is not stuck with what it met then
+  echo = "";
+  const early = createSocket("udp4");
+  early.on("message", (message) => {
+    echo = message.toString();
+  });
+  early.send("early", 18094, "127.0.0.1");
+  await Bun.sleep(20);
+  const program = `exec ${process.execPath} -e 'const s = require("dgram").createSocket("udp4", (m, from) => s.send(m, from.port, from.address)); s.bind(94)'`;
+  await run("udp3", { host: { PortBindings: { "94/udp": [{ HostPort: "18094" }] } }, command: program });
+  await until(() => {
+    early.send("early", 18094, "127.0.0.1");
+    return echo === "early";
+  });
+  early.close();
   socket.close();
+});
+
+it("rules that another program flushes come back", async () => {
+  await run("web", { host: { PortBindings: { "80/tcp": [{ HostPort: "18110" }] } }, command: web("back") });
+  const table = (await sh("ip -d link show jubakot0")).match(/jubako-[0-9a-f]+/)![0];
+  const answer = async () => (await get("http://127.0.0.1:18110/")) === "back";
+  expect(await answer()).toBe(true);
+  await sh(`nft delete table inet ${table}`);
+  for (let i = 0; i < 40 && !(await answer()); i++) await Bun.sleep(50);
+  expect(await answer()).toBe(true);
+  await sh(`nft flush chain inet ${table} publish`);
+  await Bun.sleep(300);
+  expect(await answer()).toBe(true);
 });
 
 it("a port that is taken fails with Docker's words, and leaves nothing behind", async () => {

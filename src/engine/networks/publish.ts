@@ -1,7 +1,7 @@
 // Published ports: what the container asks for, bound on the host and told to the packet filter.
 import type { PortMap } from "../../api/types.ts";
 import { invalidArgument, unknown } from "../../lib/errors.ts";
-import { errno } from "../../linux/index.ts";
+import { errno, type ForgetConnections, forgetConnections } from "../../linux/index.ts";
 import {
   allowHairpin,
   type BoundPort,
@@ -141,6 +141,12 @@ export function publish(
     if (published.length > 0) {
       allowHairpin(state.route, endpoint.veth);
       state.firewall.publish(published);
+      forget(
+        state,
+        published
+          .filter((p) => p.protocol === "udp")
+          .map((p) => ({ protocol: UDP, port: p.hostPort, family: p.hostAddress.length === 4 ? 2 : 10 })),
+      );
     }
     return { bound, published };
   } catch (error) {
@@ -153,9 +159,20 @@ export function publish(
   }
 }
 
+const UDP = 17;
+
+/** UDP has no end of a connection: packets would go on to where they went before. */
+function forget(state: State, what: ForgetConnections[]): void {
+  if (what.length > 0) forgetConnections(what).catch((error) => state.engine.log("debug", `connection tracking: ${error}`));
+}
+
 export function unpublish(state: State, sandbox: Sandbox): void {
   const { bound, published } = sandbox.ports;
   if (published.length > 0) state.firewall.unpublish(published);
   for (const b of bound) b.close();
+  forget(
+    state,
+    published.filter((p) => p.protocol === "udp").map((p) => ({ protocol: UDP, address: p.address })),
+  );
   sandbox.ports = { bound: [], published: [] };
 }

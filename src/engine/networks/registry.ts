@@ -244,7 +244,28 @@ export function activate(state: State): void {
   }
   const ports: PublishedPort[] = [...state.sandboxes.values()].flatMap((s) => s.ports.published);
   state.firewall.reset(real.map(firewallBridge), ports);
-  state.active = true;
+  if (!state.active) {
+    state.active = true;
+    attend(state);
+  }
+}
+
+/** Looks after the packet filter: mends what others flush, and says who stands in the way. */
+function attend(state: State): void {
+  const { engine, firewall } = state;
+  firewall.watch(() => {
+    engine.log("warn", "another program removed rules of ours from the packet filter; they are restored");
+    try {
+      activate(state);
+    } catch (error) {
+      engine.log("error", `the packet filter: ${messageOf(error)}`);
+    }
+  });
+  for (const chain of firewall.obstacles())
+    engine.log(
+      "warn",
+      `the nftables chain "${chain}" drops forwarded packets by default, also those of containers; see docs/decisions/networking.md`,
+    );
 }
 
 /** By full id, name, or unambiguous id prefix, in this order. NotFound: "network X not found". */
