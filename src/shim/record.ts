@@ -1,66 +1,126 @@
-// What a shim writes down of its tasks, for the one that takes over when it dies: STATE/c/ID/task.json, replaced atomically at each change of
-// phase. The runtime's own record is beside it, in STATE/c/ID/runtime; exits stand there, with the keepers.
-import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+// What a shim writes down of its tasks, for the one that takes over when it dies. In STATE/c/ID: `task`, and `exec.ID` for each exec; a line of
+// single letters (phase, and for the task paused and deleting), then what never changes, as JSON. A change of phase overwrites one byte in place:
+// that is whole or not at all for whoever reads it after this process' death, and costs a fifth of replacing the file. The runtime's own record
+// is beside them, in STATE/c/ID/runtime; exits stand there, with the keepers.
+import {
+  closeSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  unlinkSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import type { Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { Driver } from "./drivers.ts";
 import type { Phase } from "./process.ts";
 import type { Stdio } from "./stdio.ts";
 
-export interface ProcessRecord {
+export interface ExecRecord {
   stdio: Stdio;
-  phase: Phase;
-  spec?: SpecProcess;
+  spec: SpecProcess;
 }
 
 export interface TaskRecord {
-  id: string;
   bundle: string;
   driver: Driver | undefined;
   /** Kill what is left in the cgroup when init ends: it has no pid namespace of its own that would do it. */
   killAll: boolean;
-  paused: boolean;
-  deleting: boolean;
-  init: ProcessRecord;
-  execs: Record<string, ProcessRecord>;
+  stdio: Stdio;
+}
+
+export interface Found {
+  id: string;
+  /** Undefined: its creation was never answered. */
+  task: (TaskRecord & { phase: Phase; paused: boolean; deleting: boolean }) | undefined;
+  execs: Map<string, ExecRecord & { phase: Phase }>;
 }
 
 export interface Records {
-  /** Directory of a task, made. */
-  make(id: string): string;
+  /** Makes a task's directory. */
+  make(id: string): void;
   runtimeDir(id: string): string;
-  write(record: TaskRecord): void;
+  writeTask(id: string, record: TaskRecord): void;
+  writeExec(id: string, execId: string, record: ExecRecord): void;
+  /** "": init. */
+  phase(id: string, execId: string, phase: Phase): void;
+  paused(id: string, paused: boolean): void;
+  deleting(id: string, deleting: boolean): void;
   remove(id: string): void;
-  /** Every task written down; a directory without a record is given with `record` undefined: its creation was never answered. */
-  all(): { id: string; record: TaskRecord | undefined }[];
+  removeExec(id: string, execId: string): void;
+  all(): Found[];
 }
+
+const letters: Record<Phase, string> = { added: "a", created: "c", starting: "s", running: "r", stopped: "x" };
+const phases = new Map(Object.entries(letters).map(([phase, letter]) => [letter, phase as Phase]));
 
 export function records(state: string): Records {
   const root = `${state}/c`;
   const dir = (id: string): string => `${root}/${id}`;
+  const file = (id: string, execId: string): string => (execId === "" ? `${dir(id)}/task` : `${dir(id)}/exec.${execId}`);
   mkdirSync(root, { recursive: true, mode: 0o700 });
+
+  const poke = (path: string, position: number, letter: string): void => {
+    const fd = openSync(path, "r+");
+    try {
+      writeSync(fd, letter, position);
+    } finally {
+      closeSync(fd);
+    }
+  };
+  const read = <T>(path: string): { line: string; rest: T; phase: Phase } | undefined => {
+    try {
+      const text = readFileSync(path, "utf8");
+      const end = text.indexOf("\n");
+      const phase = phases.get(text[0] ?? "");
+      return phase && end > 0 ? { line: text.slice(0, end), rest: JSON.parse(text.slice(end)) as T, phase } : undefined;
+    } catch {
+      // not there, or cut off by the death of the one who wrote it: it was never answered for
+      return undefined;
+    }
+  };
+
   return {
     make(id) {
-      mkdirSync(dir(id), { recursive: true, mode: 0o700 });
-      return dir(id);
+      mkdirSync(dir(id), { mode: 0o700 });
     },
     runtimeDir: (id) => `${dir(id)}/runtime`,
-    write(record) {
-      const file = `${dir(record.id)}/task.json`;
-      writeFileSync(`${file}.new`, JSON.stringify(record), { mode: 0o600 });
-      renameSync(`${file}.new`, file);
+    writeTask(id, record) {
+      writeFileSync(file(id, ""), `${letters.created}--\n${JSON.stringify(record)}`, { mode: 0o600 });
     },
+    writeExec(id, execId, record) {
+      writeFileSync(file(id, execId), `${letters.added}\n${JSON.stringify(record)}`, { mode: 0o600 });
+    },
+    phase: (id, execId, phase) => poke(file(id, execId), 0, letters[phase]),
+    paused: (id, paused) => poke(file(id, ""), 1, paused ? "p" : "-"),
+    deleting: (id, deleting) => poke(file(id, ""), 2, deleting ? "d" : "-"),
     remove(id) {
-      rmSync(dir(id), { recursive: true, force: true });
+      try {
+        // The usual case: the runtime removed its own, and nothing else is there.
+        unlinkSync(file(id, ""));
+        rmdirSync(dir(id));
+      } catch {
+        rmSync(dir(id), { recursive: true, force: true });
+      }
+    },
+    removeExec(id, execId) {
+      rmSync(file(id, execId), { force: true });
     },
     all() {
       return readdirSync(root).map((id) => {
-        let record: TaskRecord | undefined;
-        try {
-          record = JSON.parse(readFileSync(`${dir(id)}/task.json`, "utf8")) as TaskRecord;
-        } catch {
-          record = undefined;
+        const found = read<TaskRecord>(file(id, ""));
+        const execs: Found["execs"] = new Map();
+        for (const name of readdirSync(dir(id))) {
+          if (!name.startsWith("exec.")) continue;
+          const exec = read<ExecRecord>(`${dir(id)}/${name}`);
+          if (exec) execs.set(name.slice("exec.".length), { ...exec.rest, phase: exec.phase });
         }
-        return { id, record };
+        if (!found) return { id, task: undefined, execs };
+        const task = { ...found.rest, phase: found.phase, paused: found.line[1] === "p", deleting: found.line[2] === "d" };
+        return { id, task, execs };
       });
     },
   };

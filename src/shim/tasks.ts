@@ -15,10 +15,11 @@ import {
 import { alreadyExists, Failure, failedPrecondition, invalidArgument, messageOf, notFound } from "../lib/errors.ts";
 import type { Resources, Spec, Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { CgroupStats, ExitRecord, RootMount, RuntimeContainer } from "../runtime/face.ts";
+import { active, entering, span } from "../trace/index.ts";
 import { chooseDriver, type Driver, runtimeOf } from "./drivers.ts";
 import { type Publisher, timestamp } from "./events.ts";
 import { attach, pidOf, release, signalProcess, type TaskProcess, taskProcess } from "./process.ts";
-import { type ProcessRecord, type Records, records, type TaskRecord } from "./record.ts";
+import { type Found, type Records, records } from "./record.ts";
 import { openStdio, type Stdio } from "./stdio.ts";
 
 export interface Task {
@@ -101,20 +102,6 @@ export function createTasks(options: { namespace: string; state: string; events:
   const making = new Set<string>();
   const store: Records = records(options.state);
 
-  const save = (task: Task): void => {
-    const record = (p: TaskProcess): ProcessRecord => ({ stdio: p.stdio, phase: p.phase, ...(p.spec ? { spec: p.spec } : {}) });
-    store.write({
-      id: task.id,
-      bundle: task.bundle,
-      driver: task.driver,
-      killAll: task.killAll,
-      paused: task.paused,
-      deleting: task.deleting,
-      init: record(task.init),
-      execs: Object.fromEntries([...task.execs].map(([id, exec]) => [id, record(exec)])),
-    });
-  };
-
   const get = (id: string): Task => {
     const task = tasks.get(id);
     if (!task) throw notFound("container not created: not found");
@@ -161,19 +148,14 @@ export function createTasks(options: { namespace: string; state: string; events:
     making.add(id);
     try {
       const driver = await chooseDriver(request.options, namespace);
-      const spec = readSpec(request.bundle);
+      const spec = span("read config.json", {}, () => readSpec(request.bundle));
       const runtime = await runtimeOf(driver);
-      const opened = await openStdio(request.stdio, { id, namespace });
+      const opened = await span("open stdio", {}, () => openStdio(request.stdio, { id, namespace }));
       store.make(id);
       try {
-        const container = await runtime.create({
-          id,
-          bundle: request.bundle,
-          spec,
-          rootfs: request.rootfs,
-          io: opened.io,
-          state: store.runtimeDir(id),
-        });
+        const state = store.runtimeDir(id);
+        const { bundle, rootfs } = request;
+        const container = await below("create", () => runtime.create({ id, bundle, spec, rootfs, io: opened.io, state }));
         const init = taskProcess("", request.stdio, undefined, "created");
         const task: Task = {
           id,
@@ -188,7 +170,7 @@ export function createTasks(options: { namespace: string; state: string; events:
           stopOom: () => {},
         };
         await attach(init, container.init, opened);
-        save(task);
+        store.writeTask(id, { bundle, driver, killAll: task.killAll, stdio: request.stdio });
         tasks.set(id, task);
         watchOom(task);
         follow(task, init);
@@ -216,16 +198,17 @@ export function createTasks(options: { namespace: string; state: string; events:
     process.gate = new Promise((resolve) => {
       told = resolve;
     });
-    save(task);
+    store.phase(task.id, execId, "starting");
     try {
       if (!made) await makeExec(task, process);
-      await process.running!.start();
+      await below("start", () => process.running!.start());
       process.phase = "running";
-      save(task);
+      store.phase(task.id, execId, "running");
       if (execId === "") events.publish("/tasks/start", TaskStartSchema, { containerId: task.id, pid: pidOf(process) });
       else events.publish("/tasks/exec-started", TaskExecStartedSchema, { containerId: task.id, execId, pid: pidOf(process) });
     } catch (error) {
       process.end({ status: 255, at: Date.now() });
+      store.phase(task.id, execId, "stopped");
       throw runtimeError(error, execId === "" ? "OCI runtime start failed" : "OCI runtime exec failed");
     } finally {
       told();
@@ -236,7 +219,8 @@ export function createTasks(options: { namespace: string; state: string; events:
     const opened = await openStdio(process.stdio, { id: task.id, namespace });
     try {
       const spec = { ...process.spec!, terminal: process.stdio.terminal };
-      const running = await task.container!.exec({ execId: process.execId, process: spec, io: opened.io });
+      const { execId } = process;
+      const running = await below("exec", () => task.container!.exec({ execId, process: spec, io: opened.io }));
       await attach(process, running, opened);
       follow(task, process);
     } catch (error) {
@@ -255,10 +239,11 @@ export function createTasks(options: { namespace: string; state: string; events:
     task.deleting = true;
     const pid = pidOf(init);
     try {
-      save(task);
-      await task.container?.delete(true);
+      store.deleting(task.id, true);
+      await below("delete", async () => task.container?.delete(true));
     } catch (error) {
       task.deleting = false;
+      store.deleting(task.id, false);
       throw runtimeError(error, "OCI runtime delete failed");
     }
     if (!init.exit) await within(init.exited, EXECS_MS);
@@ -286,7 +271,7 @@ export function createTasks(options: { namespace: string; state: string; events:
     task.execs.delete(process.execId);
     process.end({ status: 0, at: Date.now() });
     release(process);
-    save(task);
+    store.removeExec(task.id, process.execId);
     return { pid, record: process.exit! };
   };
 
@@ -296,7 +281,7 @@ export function createTasks(options: { namespace: string; state: string; events:
     return task.container;
   };
 
-  const adoptOne = async (id: string, record: TaskRecord | undefined): Promise<void> => {
+  const adoptOne = async ({ id, task: record, execs }: Found): Promise<void> => {
     const runtime = await runtimeOf(record?.driver);
     const found = await runtime.adopt(id, store.runtimeDir(id));
     if (!record || record.deleting) {
@@ -305,15 +290,14 @@ export function createTasks(options: { namespace: string; state: string; events:
       store.remove(id);
       return;
     }
-    const restore = (execId: string, saved: ProcessRecord): TaskProcess => taskProcess(execId, saved.stdio, saved.spec, saved.phase);
     const task: Task = {
       id,
       bundle: record.bundle,
       driver: record.driver,
       killAll: record.killAll,
       container: found?.container,
-      init: restore("", record.init),
-      execs: new Map(Object.entries(record.execs).map(([execId, saved]) => [execId, restore(execId, saved)])),
+      init: taskProcess("", record.stdio, undefined, record.phase),
+      execs: new Map([...execs].map(([execId, saved]) => [execId, taskProcess(execId, saved.stdio, saved.spec, saved.phase)])),
       paused: record.paused,
       deleting: false,
       stopOom: () => {},
@@ -342,7 +326,7 @@ export function createTasks(options: { namespace: string; state: string; events:
       // The gate may or may not have been opened: opening it again does no harm, and the caller's answer was lost either way.
       process.phase = "running";
       process.gate = running.start().catch(() => {});
-      save(task);
+      store.phase(task.id, process.execId, "running");
     }
     follow(task, process);
   };
@@ -380,7 +364,7 @@ export function createTasks(options: { namespace: string; state: string; events:
       if (task.paused) throw failedPrecondition("cannot exec in a paused state: failed precondition");
       if (task.init.phase === "stopped" || !task.container) throw failedPrecondition("cannot exec in a stopped state: failed precondition");
       task.execs.set(execId, taskProcess(execId, stdio, spec, "added"));
-      save(task);
+      store.writeExec(id, execId, { stdio, spec });
       events.publish("/tasks/exec-added", TaskExecAddedSchema, { containerId: id, execId });
     },
     kill(id, execId, signal, all) {
@@ -396,14 +380,14 @@ export function createTasks(options: { namespace: string; state: string; events:
       if (task.init.phase !== "running") throw failedPrecondition(`cannot pause a ${task.init.phase} container: failed precondition`);
       await living(task, "pause").pause();
       task.paused = true;
-      save(task);
+      store.paused(id, true);
       events.publish("/tasks/paused", TaskPausedSchema, { containerId: id });
     },
     async resume(id) {
       const task = get(id);
       await living(task, "resume").resume();
       task.paused = false;
-      save(task);
+      store.paused(id, false);
       events.publish("/tasks/resumed", TaskResumedSchema, { containerId: id });
     },
     update(id, resources) {
@@ -417,16 +401,22 @@ export function createTasks(options: { namespace: string; state: string; events:
     },
     size: () => tasks.size + making.size,
     async adopt(only) {
-      for (const { id, record } of store.all()) {
-        if (only !== undefined && id !== only) continue;
+      for (const found of store.all()) {
+        if (only !== undefined && found.id !== only) continue;
         try {
-          await adoptOne(id, record);
+          await adoptOne(found);
         } catch (error) {
-          process.stderr.write(`adopt ${id}: ${messageOf(error)}\n`);
+          process.stderr.write(`adopt ${found.id}: ${messageOf(error)}\n`);
         }
       }
     },
   };
+}
+
+/** A call of the runtime, as a span of the runtime's layer. */
+function below<T>(name: string, call: () => T): T {
+  const context = active();
+  return context ? entering({ ...context, layer: "runtime" }, () => span(name, {}, call)) : call();
 }
 
 function readSpec(bundle: string): Spec {
