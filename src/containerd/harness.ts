@@ -1,6 +1,6 @@
 // For the tests: temporary directories, an image made from the host's busybox-static, a manager as a process of its own, and the programs on PATH.
 import { execFile, spawn } from "node:child_process";
-import { accessSync, constants, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { digestOf, hexOf, MEDIA, TAR_END, tarEntry, tarHeader, tarOf, tarPadding } from "../oci/index.ts";
@@ -19,7 +19,6 @@ export function programs(name: string): string[] {
   return (process.env.PATH ?? "")
     .split(":")
     .map((directory) => join(directory, name))
-    .filter((path, i, all) => all.indexOf(path) === i)
     .filter((path) => {
       try {
         accessSync(path, constants.X_OK);
@@ -27,7 +26,8 @@ export function programs(name: string): string[] {
       } catch {
         return false;
       }
-    });
+    })
+    .filter((path, i, all) => all.findIndex((other) => realpathSync(other) === realpathSync(path)) === i);
 }
 
 export const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
