@@ -10,7 +10,7 @@ import type { Manager } from "../context.ts";
 
 type Request = MessageInitShape<typeof WriteContentRequestSchema>;
 
-const PIECE = 512 << 10;
+const PIECE = 64 << 10;
 
 /** Call options that put what is made under a lease. */
 export interface Lease {
@@ -117,15 +117,18 @@ async function writeOnce(manager: Manager, options: WriteOptions, open: (offset:
   const { descriptor, labels, lease, signal, onProgress } = options;
   const ref = `layer-${descriptor.digest}`;
   const total = BigInt(descriptor.size);
-  let started: (offset: number) => void = () => {};
-  const offsetKnown = new Promise<number>((resolve) => {
-    started = resolve;
-  });
+  // As containerd's own client: a request goes out when the one before it is answered. Sent ahead, or larger, they stall over HTTP/2 under Bun.
+  let answered = Promise.withResolvers<number>();
+  const reply = async (): Promise<number> => {
+    const offset = await answered.promise;
+    answered = Promise.withResolvers<number>();
+    return offset;
+  };
   let failure: { error: unknown } | undefined;
 
   async function* requests(): AsyncGenerator<Request> {
     yield { action: WriteAction.STAT, ref, total, expected: descriptor.digest };
-    let offset = await offsetKnown;
+    let offset = await reply();
     // An older attempt of another kind may have left more than there is.
     if (offset > descriptor.size) offset = 0;
     try {
@@ -144,10 +147,14 @@ async function writeOnce(manager: Manager, options: WriteOptions, open: (offset:
         length += piece.length;
         if (length >= PIECE) {
           yield flush();
+          await reply();
           onProgress?.(offset);
         }
       }
-      if (length > 0) yield flush();
+      if (length > 0) {
+        yield flush();
+        await reply();
+      }
       onProgress?.(offset);
     } catch (error) {
       failure = { error };
@@ -157,8 +164,8 @@ async function writeOnce(manager: Manager, options: WriteOptions, open: (offset:
   }
 
   try {
-    for await (const reply of manager.content.write(requests(), { headers: lease.headers, ...(signal ? { signal } : {}) })) {
-      if (reply.action === WriteAction.STAT) started(Number(reply.offset));
+    for await (const { offset } of manager.content.write(requests(), { headers: lease.headers, ...(signal ? { signal } : {}) })) {
+      answered.resolve(Number(offset));
     }
   } catch (error) {
     throw failure ? failure.error : error;
