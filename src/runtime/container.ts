@@ -5,7 +5,7 @@
 //   exec-ID/record   the same for each further process
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { Failure, failedPrecondition } from "../lib/errors.ts";
-import { binding, check, close, kill, O_CREAT, O_NONBLOCK, O_RDWR, O_TRUNC, open, pidfdGetfd, pidfdSignal, SYS } from "../linux/index.ts";
+import { binding, check, close, EPOLLIN, kill, O_CREAT, O_NONBLOCK, O_RDWR, O_TRUNC, open, pidfdGetfd, pidfdSignal, SYS, watch } from "../linux/index.ts";
 import type { Hooks, Process, Spec, State } from "../oci/runtime-spec.ts";
 import { active } from "../trace/index.ts";
 import { type Cgroup, type CgroupLocation, locateCgroup, openCgroup } from "./cgroups/index.ts";
@@ -105,20 +105,32 @@ async function launch(
   } finally {
     close(recordFd);
     if (!done) {
-      close(notify);
-      close(control);
-      // The process first: its keeper's end would kill it too, but later.
-      if (pidfd >= 0) {
-        pidfdSignal(pidfd, 9);
-        close(pidfd);
-      }
+      if (pidfd >= 0) pidfdSignal(pidfd, 9);
       if (keeper) {
+        // The keeper reaps its process before it goes: an orphan would stay in its cgroup until someone else does.
+        if (pidfd >= 0) await readable([notify, keeper.pidfd], 2000);
         pidfdSignal(keeper.pidfd, 9);
         await ended(keeper.pidfd);
         keeper.close();
       }
+      close(pidfd);
+      close(notify);
+      close(control);
     }
   }
+}
+
+/** Resolves once one of the descriptors can be read, or the time is over. */
+function readable(fds: number[], milliseconds: number): Promise<void> {
+  return new Promise((resolve) => {
+    const over = () => {
+      clearTimeout(timer);
+      for (const each of watches) each.close();
+      resolve();
+    };
+    const timer = setTimeout(over, milliseconds);
+    const watches = fds.map((fd) => watch(fd, EPOLLIN, over));
+  });
 }
 
 /** Reaps a keeper of ours that was killed. */
@@ -264,9 +276,17 @@ export function runtimeContainer(
       if (!force && readExit(`${state}/record`) === undefined && init.signal(0)) {
         throw failedPrecondition(`cannot delete container ${saved.id} that is not stopped`);
       }
-      init.signal(9);
-      for (const exec of execs) exec.release();
-      init.release();
+      // Each keeper reaps its process before it is let go; all of them are given two seconds together.
+      const processes = [init, ...execs];
+      const alive = processes.map((each) => each.signal(9));
+      if (alive[0] && cgroup.frozen()) await cgroup.freeze(false).catch(() => {});
+      let timer: ReturnType<typeof setTimeout> | undefined;
+      const late = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, 2000);
+      });
+      await Promise.race([Promise.all(processes.map((each) => each.exited)), late]);
+      clearTimeout(timer);
+      for (const each of processes) each.release();
       await cgroup.remove(true);
       const { hooks, ociVersion } = specForHooks() ?? {};
       rmSync(state, { recursive: true, force: true });

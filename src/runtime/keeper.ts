@@ -143,6 +143,9 @@ export function runningProcess(kept: Kept, onReleased: () => void): RunningProce
     settle(exit);
   }
 
+  // Of a process that ended before it was adopted, pidfd is not its own.
+  if (!kept.child && readExit(kept.record)) ended();
+
   return {
     pid: kept.pid,
     keeper: kept.keeper,

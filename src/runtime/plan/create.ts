@@ -471,6 +471,7 @@ export function planParent(
   tape.step(SYS.close_range, [31, FD.hold - 1, 0]);
   if (input.holds < MAX_HOLD) tape.step(SYS.close_range, [FD.hold + input.holds, FD.holdEnd - 1, 0]);
   if (!input.holdStdin) tape.step(SYS.close, [FD.holdStdin]);
+  if (!waitTerminal) tape.step(SYS.close, [FD.terminal]);
   tape.step(SYS.close_range, [FD.record + 1, { value: 0xffffffff, name: "~0" }, 0]);
   p.writeFile("/proc/self/oom_score_adj", "-999", { why: "be the last to be killed for want of memory", ignore: "all" });
   tape.step(SYS.chdir, ["/"], { why });
