@@ -5,6 +5,7 @@ import type { WaitResponse } from "../../gen/containerd/services/tasks/v1_pb.ts"
 import { messageOf } from "../../lib/errors.ts";
 import type { Entry } from "./book.ts";
 import { type Core, now, publish, timeOf } from "./core.ts";
+import { unmountShm } from "./shm.ts";
 
 /** Output that is not at its end this long after the exit belongs to a process that outlived its container's init. */
 const DRAIN_MS = 2000;
@@ -74,6 +75,7 @@ export async function handleExit(core: Core, entry: Entry, status: number, at: s
   const release = io ? io.release().catch((error) => engine.log("warn", `streams of ${record.id}: ${messageOf(error)}`)) : undefined;
   entry.io = undefined;
   rmSync(`${record.dir}/rootfs`, { force: true });
+  if (record.hostConfig.IpcMode === "shareable") unmountShm(engine.config.execRoot, record.id);
 
   Object.assign(state, { Pid: 0, ExitCode: status, Paused: false, FinishedAt: at, OOMKilled: entry.oomKilled, Error: "" });
   const again = shouldRestart(core, entry);

@@ -13,6 +13,7 @@ import { type Core, now, publish, timeOf } from "./core.ts";
 import { SNAPSHOT_OWNER } from "./create.ts";
 import { handleExit, shouldRestart, watchExit } from "./exit.ts";
 import { removeFiles } from "./remove.ts";
+import { sweepShm } from "./shm.ts";
 import { linkRoot } from "./start.ts";
 
 /** A task of a running record that nobody knows any more: it was killed with its keeper. */
@@ -124,6 +125,7 @@ async function removeOrphans(core: Core): Promise<void> {
   for (const name of entriesOf(`${config.dataRoot}/containers`)) {
     if (!book.byId(name)) await rm(`${config.dataRoot}/containers/${name}`, { recursive: true, force: true });
   }
+  sweepShm(config.execRoot, live);
   // FIFOs of starts that were cut short (engine/io keeps them by container id).
   for (const name of entriesOf(`${config.execRoot}/io`)) {
     if (!live.has(name)) await rm(`${config.execRoot}/io/${name}`, { recursive: true, force: true });

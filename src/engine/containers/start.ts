@@ -1,6 +1,6 @@
 // From created or exited to running. All or nothing: where a step fails, what was made before it is undone.
 
-import { rmSync, symlinkSync } from "node:fs";
+import { existsSync, rmSync, symlinkSync } from "node:fs";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
 import type { MountSchema } from "../../gen/containerd/types_pb.ts";
@@ -14,6 +14,7 @@ import { findInit, hasApparmor, isCgroupV2 } from "./host.ts";
 import { accountFiles, type SnapshotMount } from "./rootfs.ts";
 import { runtimeOf } from "./runtime.ts";
 import { seccompFor } from "./seccomp.ts";
+import { mountShm, shmPath, unmountShm } from "./shm.ts";
 import { capabilitySet } from "./spec/capabilities.ts";
 import { buildSpec } from "./spec/index.ts";
 import { securityOptions } from "./spec/security.ts";
@@ -90,7 +91,7 @@ async function specOf(core: Core, record: ContainerRecord, rootfs: SnapshotMount
     mounts: {
       points,
       shmSize: hostConfig.ShmSize || engine.config.defaultShmSize,
-      shmPath: ipc ? `/proc/${ipc.state.Pid}/root/dev/shm` : hostConfig.IpcMode === "host" ? "/dev/shm" : undefined,
+      shmPath: sharedMemory(core, record, ipc),
       initPath,
     },
     pidOf: { pid: pid?.state.Pid, ipc: ipc?.state.Pid },
@@ -99,6 +100,14 @@ async function specOf(core: Core, record: ContainerRecord, rootfs: SnapshotMount
     cgroupV2: isCgroupV2(),
     defaultUlimits: engine.config.defaultUlimits,
   });
+}
+
+/** What is bound at /dev/shm: undefined for a tmpfs inside the container's own mount namespace. */
+function sharedMemory(core: Core, record: ContainerRecord, ipc: ContainerRecord | undefined): string | undefined {
+  const { execRoot, defaultShmSize } = core.engine.config;
+  if (ipc) return ipc.hostConfig.IpcMode === "host" ? "/dev/shm" : shmPath(execRoot, ipc.id);
+  if (record.hostConfig.IpcMode === "shareable") return mountShm(execRoot, record.id, record.hostConfig.ShmSize || defaultShmSize);
+  return record.hostConfig.IpcMode === "host" && existsSync("/dev/shm") ? "/dev/shm" : undefined;
 }
 
 function hostnameOf(core: Core, record: ContainerRecord): string {
@@ -123,6 +132,7 @@ async function bringUp(core: Core, entry: Entry): Promise<void> {
     const opening = engine.io.open(record);
     undo.push(async () => (await opening).release());
     opening.catch(() => {});
+    if (record.hostConfig.IpcMode === "shareable") undo.push(() => unmountShm(engine.config.execRoot, record.id));
     const { mounts } = await manager.snapshots.mounts({ snapshotter: manager.snapshotter, key: record.snapshotKey });
     const rootfs = mounts as unknown as SnapshotMount[];
     const spec = await span("specification", {}, () => specOf(core, record, rootfs, attaching));
