@@ -64,7 +64,7 @@ export interface RuntimeContainer {
   killAll(signal: number): void;
   pause(): Promise<void>;
   resume(): Promise<void>;
-  update(resources: Resources): void;
+  update(resources: Resources): void | Promise<void>;
   /** Raw numbers of the cgroup controllers; see cgroups.ts. */
   stats(): CgroupStats;
   /** Calls back when the kernel kills a process in it for want of memory. */
