@@ -9,7 +9,7 @@ import { createHash } from "node:crypto";
 import { fstatSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { unavailable } from "../lib/errors.ts";
 import { programCommand } from "../lib/program.ts";
-import { binding, check, close, errno, O_APPEND, O_CREAT, O_PATH, O_RDWR, O_WRONLY, open, reap, SYS, spawn } from "../linux/index.ts";
+import { binding, check, close, errno, O_APPEND, O_CREAT, O_PATH, O_RDWR, O_WRONLY, open, SYS, spawn } from "../linux/index.ts";
 import { connectUnix, listenUnix } from "./unix.ts";
 
 export interface Group {
@@ -121,7 +121,7 @@ export function startDaemon(group: Group, options: DaemonOptions): void {
     // Measured: without a compiler for hot code the process holds 10.6 MB instead of 24.6 after a hundred containers, at the same speed.
     const extra = { BUN_JSC_useJIT: "0", TTRPC_ADDRESS: options.ttrpc ?? `${options.address}.ttrpc` };
     const env = Object.entries({ ...process.env, ...extra }).map(([name, value]) => `${name}=${value}`);
-    // The intermediate process of a double fork is not needed: a shim whose parent lives on is reaped by it (below).
+    // No double fork: the caller, a command, ends at once.
     const { pidfd } = spawn({
       exe: executable,
       argv: [...argv, ...flags, "serve"],
@@ -129,42 +129,9 @@ export function startDaemon(group: Group, options: DaemonOptions): void {
       fds: [nothing, nothing, log, listener],
       setsid: true,
     });
-    reapLater(pidfd);
+    close(pidfd);
   } finally {
     for (const fd of [listener, executable, nothing, log]) close(fd);
-  }
-}
-
-/** A long-lived parent (the engine) must not keep a dead shim as a zombie. */
-function reapLater(pidfd: number): void {
-  void import("../linux/index.ts").then(({ EPOLLIN, watch }) => {
-    const watching = watch(
-      pidfd,
-      EPOLLIN,
-      () => {
-        watching.close();
-        try {
-          reap(pidfd);
-        } catch {
-          // reaped by someone else
-        }
-        close(pidfd);
-      },
-      { ref: false },
-    );
-  });
-}
-
-/** The address of the group's shim, started where it is not there. `id` is the task that the caller is about to create. */
-export async function ensureShim(name: GroupName, options: DaemonOptions): Promise<string> {
-  const group = groupOf(name);
-  const held = await lock(group);
-  try {
-    if (name.id !== undefined) setPending(group, name.id);
-    if (!alive(group)) startDaemon(group, options);
-    return group.address;
-  } finally {
-    close(held);
   }
 }
 

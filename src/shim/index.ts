@@ -12,14 +12,14 @@
 //   address  unix://…, where the group's shim answers.
 //
 // One worked sequence, by a manager:
-//   const address = await startShim({ command: ["containerd-shim-jubako-v1"], namespace: "moby", address: "/run/jubako/containerd.sock", id, bundle });
+//   $ containerd-shim-jubako-v1 -namespace moby -address /run/jubako/containerd.sock -id ID start      in the bundle; prints the address
 //   const shim = connectShim(address);
 //   const { pid } = await shim.create({ id, bundle, rootfs, stdout: "/run/…/stdout" });
 //   const exit = shim.wait({ id });
 //   await shim.start({ id });
 //   const { exitStatus } = await exit;
 //   await shim.delete({ id });
-// When the connection closes (`shim.closed`): startShim and connectShim again, and every task is there.
+// When the connection closes (`shim.closed`): start and connect again, and every task is there.
 import { Task } from "../gen/containerd/task/v2_pb.ts";
 import { type Client, createTtrpcClient } from "./ttrpc/index.ts";
 

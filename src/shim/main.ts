@@ -170,7 +170,11 @@ async function serve(flags: Flags): Promise<number> {
   const group: Group = { dir: flags.state, socket: `${flags.state}/sock`, address: `unix://${flags.state}/sock` };
   const { serveShim } = await import("./serve.ts");
   process.chdir("/");
-  process.title = NAME;
+  // A defect in one call must not take the others' containers out of sight.
+  for (const kind of ["uncaughtException", "unhandledRejection"] as const)
+    process.on(kind, (error: unknown) =>
+      process.stderr.write(`${error instanceof Error ? (error.stack ?? error.message) : String(error)}\n`),
+    );
   return new Promise((resolve) => {
     const end = async (id: string): Promise<void> => {
       if (ID.test(id)) clearPending(group, id);

@@ -326,10 +326,10 @@ function container(options: RuncOptions, id: string, state: string, saved: Saved
     async resume() {
       await command("resume", id);
     },
-    update(resources: Resources) {
+    async update(resources: Resources) {
       const file = `${state}/resources.json`;
       writeFileSync(file, JSON.stringify(resources));
-      void command("update", "--resources", file, id).catch(() => {});
+      await command("update", "--resources", file, id);
     },
     stats: () => readStats(cgroup),
     onOom: (callback) => watchOom(cgroup, callback),

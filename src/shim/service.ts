@@ -91,8 +91,8 @@ function implementation(tasks: Tasks, created: ((id: string) => void) | undefine
       if (stdin) process.running?.closeStdin();
       return {};
     },
-    update({ id, resources }: Plain<v2.UpdateTaskRequest>) {
-      tasks.update(id, resources);
+    async update({ id, resources }: Plain<v2.UpdateTaskRequest>) {
+      await tasks.update(id, resources);
       return {};
     },
     async wait({ id, execId }: Plain<v2.WaitRequest>) {

@@ -62,7 +62,7 @@ export interface Tasks {
   kill(id: string, execId: string, signal: number, all: boolean): void;
   pause(id: string): Promise<void>;
   resume(id: string): Promise<void>;
-  update(id: string, resources: Any | undefined): void;
+  update(id: string, resources: Any | undefined): Promise<void>;
   stats(id: string): CgroupStats;
   size(): number;
   /** Takes over what an earlier shim of this group left: all, or one task. */
@@ -390,9 +390,9 @@ export function createTasks(options: { namespace: string; state: string; events:
       store.paused(id, false);
       events.publish("/tasks/resumed", TaskResumedSchema, { containerId: id });
     },
-    update(id, resources) {
+    async update(id, resources) {
       const task = get(id);
-      living(task, "update").update(json<Resources>(resources, "the resources"));
+      await living(task, "update").update(json<Resources>(resources, "the resources"));
     },
     stats(id) {
       const { container } = get(id);

@@ -1,9 +1,10 @@
 // Copies between a terminal's master side and the FIFOs of its client, inside the kernel (splice(2)): no byte is ever in the shim's memory, so
 // none is lost when the shim is killed. Where splice is refused (a file opened for appending), read(2) and write(2) do it.
-import { binding, check, close, EPOLLIN, EPOLLOUT, errno, SYS, type Watch, watch, write } from "../linux/index.ts";
+import { binding, check, close, EPOLLIN, EPOLLOUT, errno, O_WRONLY, open, SYS, type Watch, watch, write } from "../linux/index.ts";
 
 const SPLICE_F_NONBLOCK = 2;
 const CHUNK = 65536;
+const F_DUPFD_CLOEXEC = 1030;
 const POLLIN = 1;
 const POLLOUT = 4;
 /** How long the exit of a process waits for a reader that doesn't read. */
@@ -75,20 +76,22 @@ function pump(from: number, to: number): Pump {
   };
 }
 
-/** Starts copying master → output and input → master; -1: none. The master stays its owner's, and must be closed after close(). */
+/**
+ * Starts copying master → output and input → master; -1: none. The master stays its owner's, and must be closed after close(). `output` is closed
+ * as soon as the terminal's other side is: the reader sees the end before anyone deletes the process.
+ */
 export function copyTerminal(master: number, input: number, output: number): TerminalCopy {
   // The master is watched for both directions, but a descriptor can be watched once: a duplicate serves the writing side.
-  const writer = input >= 0 ? check(binding.syscall(SYS.fcntl, master, 1030, 0), "fcntl F_DUPFD_CLOEXEC") : -1;
-  const out = oneWay(master, output);
+  const writer = input >= 0 ? check(binding.syscall(SYS.fcntl, master, F_DUPFD_CLOEXEC, 0), "fcntl F_DUPFD_CLOEXEC") : -1;
+  // Without a reader, what arrives is dropped, so that a program never blocks on a terminal that nobody looks at.
+  const out = oneWay(master, output >= 0 ? output : open("/dev/null", O_WRONLY));
   const into = input >= 0 ? oneWay(input, writer) : undefined;
   return {
     drained: () => out.drained(),
     close() {
       out.close();
       into?.close();
-      close(writer);
       close(input);
-      close(output);
     },
   };
 }
@@ -98,9 +101,8 @@ interface OneWay {
   close(): void;
 }
 
-/** Copies until the end. Without a target, what arrives is dropped, so that a program never blocks on a terminal that nobody looks at. */
-function oneWay(from: number, to: number): OneWay {
-  const target = to >= 0 ? to : check(binding.syscall(SYS.openat, -100, "/dev/null", 1 | 0o2000000, 0), "open /dev/null");
+/** Copies until the end, and closes the target then. */
+function oneWay(from: number, target: number): OneWay {
   const { move } = pump(from, target);
   let source: Watch | undefined;
   let sink: Watch | undefined;
@@ -116,7 +118,7 @@ function oneWay(from: number, to: number): OneWay {
     done = true;
     source?.close();
     sink?.close();
-    if (to < 0) close(target);
+    close(target);
     settle();
   };
   const step = (): "empty" | "full" | "end" => {
