@@ -80,6 +80,12 @@ export function ensureBridge(route: NetlinkSocket, bridge: BridgeOptions): numbe
     sysctl(`ipv6/conf/${bridge.name}/accept_dad`, "0");
     if (!bridge.gateways.some((g) => g.address.length === 16)) sysctl(`ipv6/conf/${bridge.name}/disable_ipv6`, "1");
   }
+  // left by an engine that had other directories: this one is its heir
+  if (link.alias !== bridge.alias && link.alias?.startsWith("jubako")) {
+    const m = netlinkMessages(128);
+    setLinkAlias(m, bridge.name, bridge.alias);
+    route.request(m);
+  }
   const index = link.index;
   const present = listAddresses(route).filter((a) => a.index === index);
   const m = netlinkMessages();

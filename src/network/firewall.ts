@@ -23,6 +23,7 @@ import {
   HOOK,
   listDroppingChains,
   listElements,
+  listTables,
   lookup,
   mask,
   masquerade,
@@ -76,6 +77,8 @@ export interface Firewall {
   watch(callback: () => void): void;
   /** Chains of other programs that drop forwarded packets they don't know: an acceptance of ours cannot overrule them. */
   obstacles(): string[];
+  /** Removes tables that other engines left for a bridge of this name; their elements would send packets astray. Answers their names. */
+  inherit(bridge: string): string[];
   /** Removes the table. */
   remove(): void;
   close(): void;
@@ -280,6 +283,21 @@ export function createFirewall(name: string): Firewall {
       listDroppingChains(socket, HOOK.forward)
         .filter((chain) => chain.table !== name && [NFPROTO_INET, NFPROTO_IPV4].includes(chain.family))
         .map(({ family, table, chain }) => `${family === NFPROTO_IPV4 ? "ip" : "inet"} ${table} ${chain}`),
+    inherit(bridge) {
+      const key = fields(bridge);
+      const stale = listTables(socket, NFPROTO_INET).filter(
+        (table) =>
+          table !== name &&
+          /^jubako(-[0-9a-f]{8})?$/.test(table) &&
+          listElements(socket, NFPROTO_INET, table, "bridges").some((element) => Buffer.compare(element, key) === 0),
+      );
+      for (const table of stale) {
+        const t = nftTransaction(socket, NFPROTO_INET, table);
+        t.replaceTable(false);
+        t.commit();
+      }
+      return stale;
+    },
     remove() {
       rules = 0;
       const t = transaction();

@@ -25,3 +25,4 @@ export * from "./firewall.ts";
 export * from "./namespace.ts";
 export * from "./pool.ts";
 export * from "./ports.ts";
+export { createRelay, type Relay } from "./relay.ts";

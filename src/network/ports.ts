@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { binding, close, errno, errnoText, SYS } from "../linux/index.ts";
 import { formatAddress } from "./address.ts";
+import { sockaddr } from "./socket.ts";
 
 export type Protocol = "tcp" | "udp" | "sctp";
 
@@ -10,29 +11,27 @@ const AF_INET = 2;
 const AF_INET6 = 10;
 const SOCK = { tcp: 1, udp: 2, sctp: 1 } as const;
 const IPPROTO_SCTP = 132;
-const CLOEXEC = 0o2000000;
+const NONBLOCK_CLOEXEC = 0o4000 | 0o2000000;
 const ESOCKTNOSUPPORT = 94;
 
 /** A bound port: hold it as long as it is published. */
 export interface BoundPort {
   readonly port: number;
+  /** The addresses it is bound on, and the sockets, in the same order; listening where TCP. They stay this object's. */
+  readonly bound: Uint8Array[];
+  readonly fds: number[];
   close(): void;
-}
-
-function sockaddr(address: Uint8Array, port: number): Uint8Array {
-  const v4 = address.length === 4;
-  const out = new Uint8Array(v4 ? 16 : 28);
-  out[0] = v4 ? AF_INET : AF_INET6;
-  out[2] = port >> 8;
-  out[3] = port & 255;
-  out.set(address, v4 ? 4 : 8);
-  return out;
 }
 
 /** Binds; a negative errno where that fails. */
 function bind(protocol: Protocol, address: Uint8Array, port: number): number {
   const v4 = address.length === 4;
-  const fd = binding.syscall(SYS.socket, v4 ? AF_INET : AF_INET6, SOCK[protocol] | CLOEXEC, protocol === "sctp" ? IPPROTO_SCTP : 0);
+  const fd = binding.syscall(
+    SYS.socket,
+    v4 ? AF_INET : AF_INET6,
+    SOCK[protocol] | NONBLOCK_CLOEXEC,
+    protocol === "sctp" ? IPPROTO_SCTP : 0,
+  );
   if (fd < 0) return fd;
   const one = new Int32Array([1]);
   if (!v4) binding.syscall(SYS.setsockopt, fd, 41, 26, one, 4); // IPV6_V6ONLY
@@ -40,7 +39,7 @@ function bind(protocol: Protocol, address: Uint8Array, port: number): number {
   if (protocol === "tcp") binding.syscall(SYS.setsockopt, fd, 1, 2, one, 4); // SO_REUSEADDR
   const sa = sockaddr(address, port);
   let result = binding.syscall(SYS.bind, fd, sa, sa.length);
-  if (result >= 0 && protocol === "tcp") result = binding.syscall(SYS.listen, fd, 0);
+  if (result >= 0 && protocol === "tcp") result = binding.syscall(SYS.listen, fd, 128);
   if (result >= 0) return fd;
   close(fd);
   return result;
@@ -71,12 +70,7 @@ export type PortError = { port: number; address: Uint8Array; errno: number };
  * Binds one port on all the given addresses of the host: the first of `from`…`to` that is free on each (0: any of the ephemeral range, round robin).
  * Addresses whose family this host lacks are left out of `bound`.
  */
-export function bindPort(
-  protocol: Protocol,
-  addresses: Uint8Array[],
-  from: number,
-  to = from,
-): (BoundPort & { bound: Uint8Array[] }) | PortError {
+export function bindPort(protocol: Protocol, addresses: Uint8Array[], from: number, to = from): BoundPort | PortError {
   const range = from === 0 ? ephemeralRange() : { first: from, last: to, next: from };
   const count = range.last - range.first + 1;
   let failure: PortError = { port: from, address: addresses[0]!, errno: errno.EADDRINUSE };
@@ -94,6 +88,7 @@ export function bindPort(
       } else if (fd === -errno.EAFNOSUPPORT || (address.length === 16 && fd === -errno.EADDRNOTAVAIL && address.every((b) => b === 0))) {
         // no IPv6 here
       } else if (fd === -errno.EPROTONOSUPPORT || fd === -ESOCKTNOSUPPORT) {
+        fds.push(-1);
         bound.push(address); // SCTP is not in this kernel as a socket, but may be forwarded
       } else {
         failure = { port, address, errno: -fd };
@@ -110,6 +105,7 @@ export function bindPort(
     return {
       port,
       bound,
+      fds,
       close() {
         if (!open) return;
         open = false;

@@ -20,8 +20,10 @@ import {
 import {
   activate,
   bridgeName,
+  errno,
   firewallBridge,
   firstHost,
+  isErrno,
   newId,
   OPTION,
   realize,
@@ -252,11 +254,17 @@ export function createNetwork(state: State, request: CreateRequest): Network {
   try {
     if (record.enableIPv6) enableForwarding(true);
     realize(state, network);
-    state.firewall.addBridge(firewallBridge(network));
+    try {
+      state.firewall.addBridge(firewallBridge(network));
+    } catch (error) {
+      // somebody has just flushed the rules: all are made anew, this network's with them
+      if (!isErrno(error, errno.ENOENT)) throw error;
+      activate(state);
+    }
   } catch (error) {
     state.networks.delete(record.id);
     state.store.delete(record.id);
-    removeLink(bridgeName(record)).catch(() => {});
+    if (findLink(state.route, bridgeName(record))?.alias === state.alias) removeLink(bridgeName(record)).catch(() => {});
     throw error;
   }
   state.engine.events.publish("network", "create", record.id, { name, type: record.driver });

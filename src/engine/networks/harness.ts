@@ -1,4 +1,5 @@
 // For tests: the networks resource against the real kernel, without an engine around it.
+import { test } from "bun:test";
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
@@ -23,16 +24,42 @@ import type { ContainerRecord, Engine, NetworksFace } from "../context.ts";
 import type { Call, Route } from "../route.ts";
 import { createNetworks, routes } from "./index.ts";
 
+/**
+ * Whether this test file runs in a network namespace of its own, where nobody else's engine, firewall or address is in the way. Where it does not,
+ * registers one test that runs the file so.
+ */
+export function isolated(path: string): boolean {
+  if (process.env.JUBAKO_TEST_NETNS) return true;
+  const why = unable();
+  test.skipIf(why !== undefined)(
+    `in a network namespace of its own${why ? ` (${why})` : ""}`,
+    async () => {
+      const child = spawn("unshare", ["--net", process.execPath, "test", "--timeout", "20000", path], {
+        env: { ...process.env, JUBAKO_TEST_NETNS: "1" },
+      });
+      let output = "";
+      for (const stream of [child.stdout, child.stderr])
+        stream.on("data", (chunk) => {
+          output += chunk;
+        });
+      const code = await new Promise((resolve) => child.on("close", resolve));
+      if (code !== 0) throw new Error(output);
+    },
+    120_000,
+  );
+  return false;
+}
+
 /** Why the tests cannot run here; undefined where they can. */
 export function unable(): string | undefined {
-  const missing = ["nft", "nsenter", "busybox"].filter((program) => !Bun.which(program));
+  const missing = ["nft", "nsenter", "unshare", "busybox"].filter((program) => !Bun.which(program));
   if (process.getuid?.() !== 0) return "needs root";
   return missing.length > 0 ? `needs ${missing.join(", ")}` : undefined;
 }
 
-export async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 100 && !condition(); i++) await Bun.sleep(30);
-  if (!condition()) throw new Error(`did not come true: ${condition}`);
+export async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 100 && !(await condition()); i++) await Bun.sleep(30);
+  if (!(await condition())) throw new Error(`did not come true: ${condition}`);
 }
 
 /** A web server's command line: it answers with this text. */
@@ -238,6 +265,9 @@ export function createHarness(BRIDGE: string, bip: string) {
     ours,
     outsideHost,
     async open() {
+      const m = netlinkMessages(64);
+      setLinkUp(m, { index: 1 });
+      route.request(m);
       forwarding = readFileSync("/proc/sys/net/ipv4/ip_forward", "utf8");
       await networks.restore([]);
       alias = getLink(route, { name: BRIDGE }).alias ?? "";

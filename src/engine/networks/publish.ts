@@ -4,8 +4,8 @@ import { invalidArgument, unknown } from "../../lib/errors.ts";
 import { errno, type ForgetConnections, forgetConnections } from "../../linux/index.ts";
 import {
   allowHairpin,
-  type BoundPort,
   bindPort,
+  createRelay,
   formatAddress,
   hostPort,
   type Protocol,
@@ -13,8 +13,8 @@ import {
   parseAddress,
 } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
-import type { State } from "./registry.ts";
-import type { Endpoint, Sandbox } from "./state.ts";
+import { type State, withFirewall } from "./registry.ts";
+import type { Endpoint, Held, Sandbox } from "./state.ts";
 
 export interface PortPlan {
   /** "80/tcp". */
@@ -94,14 +94,22 @@ function allocated(state: State, protocol: Protocol, address: Uint8Array, port: 
   return false;
 }
 
+/** Whether what comes by IPv6 can be passed on to a container that has only IPv4. */
+const relayed = (plan: Pick<PortPlan, "protocol">, v4: Uint8Array | undefined) => plan.protocol === "tcp" && v4 !== undefined;
+
+/** Held with the ports, so that it ends before they do. */
+export function relay(listener: number, address: Uint8Array, port: number): Held {
+  return createRelay(listener, address, port);
+}
+
 /** Binds and publishes all of the plan on one endpoint, or nothing. Fills `ports` with what was assigned. */
 export function publish(
   state: State,
   endpoint: Endpoint,
   plans: PortPlan[],
   ports: PortMap,
-): { bound: BoundPort[]; published: PublishedPort[] } {
-  const bound: BoundPort[] = [];
+): { bound: Held[]; published: PublishedPort[] } {
+  const bound: Held[] = [];
   const published: PublishedPort[] = [];
   const v4 = endpoint.addresses.find((a) => a.cidr.address.length === 4)?.cidr.address;
   const v6 = endpoint.addresses.find((a) => a.cidr.address.length === 16)?.cidr.address;
@@ -109,8 +117,8 @@ export function publish(
     for (const plan of plans) {
       const binding = plan.hostIp || endpoint.network.bridge!.hostBinding;
       const wanted = [parseAddress(binding)!];
-      if (v6 && plan.hostIp === "" && any(wanted[0]!)) wanted.push(new Uint8Array(16));
-      const addresses = wanted.filter((a) => (a.length === 4 ? v4 : v6));
+      if (plan.hostIp === "" && any(wanted[0]!)) wanted.push(new Uint8Array(16));
+      const addresses = wanted.filter((a) => (a.length === 4 ? v4 : v6 || relayed(plan, v4)));
       if (addresses.length === 0) {
         throw invalidArgument(`host address ${binding} cannot be published: the container has no address of its family`);
       }
@@ -131,16 +139,17 @@ export function publish(
         throw unknown(`failed to bind host port ${where}/${plan.protocol}: ${why}`);
       }
       bound.push(result);
-      for (const address of result.bound) {
-        const inner = address.length === 4 ? v4! : v6!;
-        published.push({ protocol: plan.protocol, hostAddress: address, hostPort: result.port, address: inner, port: plan.port });
+      for (const [i, address] of result.bound.entries()) {
+        const inner = address.length === 4 ? v4! : v6;
+        if (!inner) bound.push(relay(result.fds[i]!, v4!, plan.port));
+        else published.push({ protocol: plan.protocol, hostAddress: address, hostPort: result.port, address: inner, port: plan.port });
         ports[plan.key] ??= [];
         ports[plan.key]!.push({ HostIp: formatAddress(address), HostPort: String(result.port) });
       }
     }
     if (published.length > 0) {
       allowHairpin(state.route, endpoint.veth);
-      state.firewall.publish(published);
+      withFirewall(state, (firewall) => firewall.publish(published));
       forget(
         state,
         published
@@ -150,7 +159,7 @@ export function publish(
     }
     return { bound, published };
   } catch (error) {
-    for (const b of bound) b.close();
+    for (const b of bound.reverse()) b.close();
     const failure = error instanceof Error ? error.message : String(error);
     throw unknown(
       `driver failed programming external connectivity on endpoint ${endpoint.containerName} (${endpoint.id}): ${failure}`,
@@ -169,7 +178,7 @@ function forget(state: State, what: ForgetConnections[]): void {
 export function unpublish(state: State, sandbox: Sandbox): void {
   const { bound, published } = sandbox.ports;
   if (published.length > 0) state.firewall.unpublish(published);
-  for (const b of bound) b.close();
+  for (const b of bound.reverse()) b.close();
   forget(
     state,
     published.filter((p) => p.protocol === "udp").map((p) => ({ protocol: UDP, address: p.address })),

@@ -246,7 +246,21 @@ export function activate(state: State): void {
   state.firewall.reset(real.map(firewallBridge), ports);
   if (!state.active) {
     state.active = true;
+    if (state.engine.config.bridge !== "none")
+      for (const table of state.firewall.inherit(state.engine.config.bridge))
+        state.engine.log("info", `removed the nftables table ${table}, which another engine left for this bridge`);
     attend(state);
+  }
+}
+
+/** Changes the packet filter; where somebody has just flushed it, mends it and tries again. */
+export function withFirewall(state: State, change: (firewall: Firewall) => void): void {
+  try {
+    change(state.firewall);
+  } catch (error) {
+    if (!isErrno(error, errno.ENOENT)) throw error;
+    activate(state);
+    change(state.firewall);
   }
 }
 

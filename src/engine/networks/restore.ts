@@ -3,14 +3,14 @@
 import { readdirSync, rmSync } from "node:fs";
 import { messageOf } from "../../lib/errors.ts";
 import { type Link, listAddresses, listLinks } from "../../linux/index.ts";
-import { type BoundPort, bindPort, contains, namespaceOf, type PublishedPort, parseAddress, removeLink } from "../../network/index.ts";
+import { bindPort, contains, namespaceOf, type PublishedPort, parseAddress, removeLink } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
 import { dnsNames, linksOf, sandboxKey, started } from "./attach.ts";
 import { refreshFiles } from "./files.ts";
-import { parsePort } from "./publish.ts";
+import { parsePort, relay } from "./publish.ts";
 import { activate, findNetwork, newId, type State } from "./registry.ts";
 import { modeOf } from "./settings.ts";
-import type { Endpoint, Network, Sandbox } from "./state.ts";
+import type { Endpoint, Held, Network, Sandbox } from "./state.ts";
 
 /** Where an interface of the container belongs: to the network of ours that has its address. */
 function networkOfAddress(state: State, address: Uint8Array): Network | undefined {
@@ -88,7 +88,7 @@ function endpoint(record: ContainerRecord, network: Network, id: string | undefi
 
 /** Binds the published ports again, as the record has them. A port that somebody took meanwhile stays published all the same. */
 function rebind(state: State, record: ContainerRecord, sandbox: Sandbox): void {
-  const bound: BoundPort[] = [];
+  const bound: Held[] = [];
   const published: PublishedPort[] = [];
   const inner = (length: number) =>
     sandbox.endpoints
@@ -100,13 +100,14 @@ function rebind(state: State, record: ContainerRecord, sandbox: Sandbox): void {
     for (const binding of bindings ?? []) {
       const hostAddress = parseAddress(binding.HostIp ?? "");
       const hostPort = Number(binding.HostPort);
-      const address = hostAddress && inner(hostAddress.length);
-      if (!address || !(hostPort > 0)) continue;
+      if (!hostAddress || !(hostPort > 0)) continue;
+      const address = inner(hostAddress.length);
       const result = bindPort(protocol, [hostAddress], hostPort);
       if ("errno" in result)
         state.engine.log("warn", `port ${binding.HostIp}:${hostPort} of ${record.name} is held by another program too`);
       else bound.push(result);
-      published.push({ protocol, hostAddress, hostPort, address, port });
+      if (address) published.push({ protocol, hostAddress, hostPort, address, port });
+      else if (!("errno" in result) && inner(4)) bound.push(relay(result.fds[0]!, inner(4)!, port));
     }
   }
   sandbox.ports = { bound, published };

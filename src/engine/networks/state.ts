@@ -2,7 +2,7 @@
 // on disk: a stopped container holds none, and those of running ones stand in their records and in their namespaces.
 import type { DatabaseSync } from "node:sqlite";
 import type { IPAMConfig } from "../../api/types.ts";
-import type { Allocator, BoundPort, Cidr, Namespace, PublishedPort, Resolver } from "../../network/index.ts";
+import type { Allocator, Cidr, Namespace, PublishedPort, Resolver } from "../../network/index.ts";
 
 export type Driver = "bridge" | "host" | "null";
 
@@ -58,6 +58,11 @@ export interface Endpoint {
   gatewayPriority: number;
 }
 
+/** A bound port, or what listens on one; ended in the opposite order. */
+export interface Held {
+  close(): void;
+}
+
 /** The network stack of one container. */
 export interface Sandbox {
   id: string;
@@ -67,7 +72,7 @@ export interface Sandbox {
   /** The container's init; 0 before `started`. */
   pid: number;
   endpoints: Endpoint[];
-  ports: { bound: BoundPort[]; published: PublishedPort[] };
+  ports: { bound: Held[]; published: PublishedPort[] };
   resolver: Resolver | undefined;
   /** Where the resolver passes on what it doesn't know. */
   upstreams: string[];

@@ -2,8 +2,7 @@ import { afterAll, expect, test } from "bun:test";
 import { createSocket, type Socket } from "node:dgram";
 import { createServer, type Server } from "node:net";
 import { createForwarder } from "./forward.ts";
-import { answers, parseQuery, pointer, RCODE, rcodeOf, reply, reverseAddress, TYPE } from "./message.ts";
-import { framed, frames } from "./socket.ts";
+import { answers, framed, frames, parseQuery, pointer, RCODE, rcodeOf, reply, reverseAddress, TYPE } from "./message.ts";
 
 function query(name: string, type: number = TYPE.A, id = 0x1234): Uint8Array {
   const labels = name.split(".").flatMap((label) => [label.length, ...Buffer.from(label)]);

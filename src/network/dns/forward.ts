@@ -3,8 +3,8 @@
 import { randomBytes } from "node:crypto";
 import { close, EPOLLIN, EPOLLOUT, type Watch, watch } from "../../linux/index.ts";
 import { parseAddress } from "../address.ts";
-import { answers, RCODE, rcodeOf } from "./message.ts";
-import { connected, framed, frames, type Kind, receive, send } from "./socket.ts";
+import { connected, type Kind, receive, send } from "../socket.ts";
+import { answers, framed, frames, RCODE, rcodeOf } from "./message.ts";
 
 export interface UpstreamHealth {
   server: string;

@@ -104,3 +104,32 @@ export function reverseAddress(text: string): Uint8Array | undefined {
   const v6 = /^((?:[0-9a-f]\.){32})ip6\.arpa$/.exec(text);
   return v6 ? Uint8Array.from(Buffer.from(v6[1]!.split(".").reverse().join(""), "hex")) : undefined;
 }
+
+/** A DNS message as it goes over a stream: its length before it. */
+export function framed(message: Uint8Array): Uint8Array {
+  const out = new Uint8Array(message.length + 2);
+  out[0] = message.length >> 8;
+  out[1] = message.length & 255;
+  out.set(message, 2);
+  return out;
+}
+
+/** Cuts a stream into messages. */
+export function frames(): (chunk: Uint8Array) => Uint8Array[] {
+  let rest: Uint8Array = new Uint8Array(0);
+  return (chunk) => {
+    const all = new Uint8Array(rest.length + chunk.length);
+    all.set(rest);
+    all.set(chunk, rest.length);
+    const out: Uint8Array[] = [];
+    let at = 0;
+    while (at + 2 <= all.length) {
+      const length = (all[at]! << 8) | all[at + 1]!;
+      if (at + 2 + length > all.length) break;
+      out.push(all.slice(at + 2, at + 2 + length));
+      at += 2 + length;
+    }
+    rest = all.slice(at);
+    return out;
+  };
+}

@@ -20,9 +20,9 @@ import {
   type Watch,
   watch,
 } from "../../linux/index.ts";
+import { accept, bound, type Kind, receive, receiveFrom, send } from "../socket.ts";
 import type { Forwarder } from "./forward.ts";
-import { isInternet, parseQuery, pointer, RCODE, reply, reverseAddress, TYPE } from "./message.ts";
-import { accept, bound, framed, frames, type Kind, receive, receiveFrom, send } from "./socket.ts";
+import { framed, frames, isInternet, parseQuery, pointer, RCODE, reply, reverseAddress, TYPE } from "./message.ts";
 
 export const RESOLVER_ADDRESS = Uint8Array.of(127, 0, 0, 11);
 const DNS = portField(53);

@@ -1,5 +1,5 @@
 // Non-blocking internet sockets by raw system calls: the only way to have them in another network namespace. Readiness comes by `watch`.
-import { binding, check, close, errno, SYS } from "../../linux/index.ts";
+import { binding, check, close, errno, SYS } from "../linux/index.ts";
 
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -77,35 +77,11 @@ export function receive(fd: number): Uint8Array | number | undefined {
   return n < 0 ? n : buffer.slice(0, n);
 }
 
+/** Ends the sending direction; the other side reads to the end. */
+export function endSending(fd: number): void {
+  binding.syscall(SYS.shutdown, fd, 1);
+}
+
 export function send(fd: number, data: Uint8Array, to?: Uint8Array): number {
   return binding.syscall(SYS.sendto, fd, data, data.length, MSG_DONTWAIT | MSG_NOSIGNAL, to ?? null, to?.length ?? 0);
-}
-
-/** A DNS message as it goes over a stream: its length before it. */
-export function framed(message: Uint8Array): Uint8Array {
-  const out = new Uint8Array(message.length + 2);
-  out[0] = message.length >> 8;
-  out[1] = message.length & 255;
-  out.set(message, 2);
-  return out;
-}
-
-/** Cuts a stream into messages; undefined once more than one message is waiting without an end in sight. */
-export function frames(): (chunk: Uint8Array) => Uint8Array[] {
-  let rest: Uint8Array = new Uint8Array(0);
-  return (chunk) => {
-    const all = new Uint8Array(rest.length + chunk.length);
-    all.set(rest);
-    all.set(chunk, rest.length);
-    const out: Uint8Array[] = [];
-    let at = 0;
-    while (at + 2 <= all.length) {
-      const length = (all[at]! << 8) | all[at + 1]!;
-      if (at + 2 + length > all.length) break;
-      out.push(all.slice(at + 2, at + 2 + length));
-      at += 2 + length;
-    }
-    rest = all.slice(at);
-    return out;
-  };
 }
