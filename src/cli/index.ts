@@ -8,7 +8,6 @@
 // a message and an exit status (StatusError: its own; a wrong flag: 125; anything else: 1).
 //
 //   process.exit(await main(["run", "--rm", "busybox", "true"]));
-import { isatty } from "node:tty";
 import {
   type Client,
   configDirectory,
@@ -23,7 +22,7 @@ import { messageOf } from "../lib/errors.ts";
 import { type Arguments, type Cli, type Command, StatusError } from "./command.ts";
 import { type Entry, find, isGroup, later, sections } from "./commands.ts";
 import { bool, FlagError, HelpAsked, hidden, list, parseFlags, string, type Values } from "./flags.ts";
-import { output } from "./output.ts";
+import { isTerminal, output } from "./output.ts";
 
 export const VERSION = "0.1.0";
 const NAME = "jubako";
@@ -50,6 +49,8 @@ export interface MainOptions {
   env?: Record<string, string | undefined>;
   /** Headers for every request: the trace context. */
   extraHeaders?: () => Record<string, string>;
+  /** Wraps every request: a span. */
+  around?: <T>(name: string, send: () => Promise<T>) => Promise<T>;
 }
 
 /** Runs one command line; resolves to the exit status. Where standard input was read the caller should exit, not wait for its end. */
@@ -245,6 +246,7 @@ function createCli(
       version: env.DOCKER_API_VERSION || undefined,
       headers: getConfig().HttpHeaders,
       extraHeaders: options.extraHeaders,
+      around: options.around,
     });
     clients.push(made);
     return made;
@@ -264,6 +266,6 @@ function createCli(
     },
     contextName: () => contextName(targetOptions()),
     changed,
-    isTty: (fd) => isatty(fd),
+    isTty: isTerminal,
   };
 }

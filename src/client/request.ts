@@ -69,6 +69,8 @@ export interface CallerOptions {
   headers?: Record<string, string> | undefined;
   /** Headers that are asked for with each request: the trace context. */
   extraHeaders?: (() => Record<string, string>) | undefined;
+  /** Wraps each request until its head has come: a span. */
+  around?: (<T>(name: string, send: () => Promise<T>) => Promise<T>) | undefined;
 }
 
 export function createCaller(options: CallerOptions): Caller {
@@ -110,7 +112,8 @@ export function createCaller(options: CallerOptions): Caller {
 
   const attempt = async (method: string, path: string, call: Call): Promise<HttpResponse> => {
     try {
-      return await once(method, path, call);
+      const { around } = options;
+      return await (around ? around(`${method} ${path}`, () => once(method, path, call)) : once(method, path, call));
     } catch (error) {
       throw call.signal?.aborted ? error : connectionFailure(error, options.target.host);
     }

@@ -1,6 +1,7 @@
 import { type Cli, command, exactly } from "../command.ts";
 import { registryAuth } from "../credentials.ts";
 import { bool, string } from "../flags.ts";
+import { isTerminal } from "../output.ts";
 import { familiarName, fullString, parseReference, withTag } from "../reference.ts";
 import { showProgress } from "../terminal/progress.ts";
 
@@ -51,8 +52,7 @@ export async function pullImage(cli: Cli, image: string, options: PullOptions): 
 }
 
 export async function terminalWidth(fd: 1 | 2): Promise<number | undefined> {
-  const { isatty } = await import("node:tty");
-  if (!isatty(fd)) return undefined;
+  if (!isTerminal(fd)) return undefined;
   const { terminalSize } = await import("../terminal/tty.ts");
   return terminalSize(fd)?.w || undefined;
 }
