@@ -365,3 +365,108 @@ real("a keeper's death ends its container, and a successor finds it so", async (
   expect(existsSync(state)).toBe(false);
   await end();
 });
+
+real("an overlay of two layers, mounted only inside", async () => {
+  for (const name of ["upper", "work", "top"]) mkdirSync(`${work}/${name}`);
+  writeFileSync(`${work}/top/added`, "from the layer above\n");
+  const spec = specOf(["sh", "-c", "cat /added; echo kept > /new; mount | head -1"]);
+  spec.root = { path: "rootfs" };
+  const rootfs = [
+    {
+      type: "overlay",
+      source: "overlay",
+      options: [`lowerdir=${work}/top:${work}/rootfs`, `upperdir=${work}/upper`, `workdir=${work}/work`],
+    },
+  ];
+  const out = pipe(O_NONBLOCK);
+  const id = `jubako-test-${process.pid}-overlay`;
+  const container = await runtime.create({ id, bundle: work, spec, rootfs, io: ioOf(out.write), state: `${work}/overlay-state` });
+  close(out.write);
+  await container.init.start();
+  expect(readFileSync("/proc/mounts", "utf8")).not.toContain(`${work}/upper`);
+  expect((await container.init.exited).status).toBe(0);
+  const output = drain(out.read);
+  expect(output).toStartWith("from the layer above\noverlay on / type overlay");
+  expect(readFileSync(`${work}/upper/new`, "utf8")).toBe("kept\n");
+  await container.delete();
+  close(out.read);
+});
+
+real("namespaces of another container, by path", async () => {
+  const first = await make(specOf(["sleep", "100"]));
+  await first.container.init.start();
+  const ns = (name: string) => `/proc/${first.container.init.pid}/ns/${name}`;
+  const { readlinkSync } = await import("node:fs");
+  const { output, status } = await run(
+    specOf(["sh", "-c", "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; ps; cat /proc/self/cgroup"], (spec) => {
+      delete spec.hostname;
+      spec.linux!.namespaces = [
+        { type: "mount" },
+        { type: "pid", path: ns("pid") },
+        { type: "network", path: ns("net") },
+        { type: "ipc", path: ns("ipc") },
+        { type: "uts", path: ns("uts") },
+        { type: "cgroup" },
+      ];
+    }),
+  );
+  expect(status).toBe(0);
+  expect(output).toStartWith(`${readlinkSync(ns("net"))}\n${readlinkSync(ns("ipc"))}\n`);
+  expect(output).toContain("sleep 100");
+  expect(output).toMatch(/pids?[^\n]*:\/\n|0::\/\n/);
+  await first.end();
+});
+
+real("a user namespace: root inside is nobody special outside", async () => {
+  const map = [{ containerID: 0, hostID: 100000, size: 65536 }];
+  const { output, status } = await run(
+    specOf(["sh", "-c", "id; cat /proc/self/uid_map; echo x > /dev/null && echo null; echo y > /etc/passwd"], (spec) => {
+      spec.linux!.namespaces!.push({ type: "user" });
+      spec.linux!.uidMappings = map;
+      spec.linux!.gidMappings = map;
+    }),
+  );
+  expect(status).toBe(1);
+  expect(output).toContain("uid=0(root)");
+  expect(output).toMatch(/0 +100000 +65536/);
+  expect(output).toContain("\nnull\n");
+  expect(output).toContain("Permission denied");
+});
+
+real("hooks run in their order, and one that fails undoes the container", async () => {
+  const log = `${work}/hooks`;
+  const hook = (name: string) => ({ path: "/bin/sh", args: ["sh", "-c", `cat > /dev/null; echo ${name} >> ${log}`] });
+  const names = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] as const;
+  await run(
+    specOf(["true"], (spec) => {
+      spec.hooks = Object.fromEntries(names.map((name) => [name, [hook(name)]]));
+    }),
+  );
+  expect(readFileSync(log, "utf8")).toBe(`${names.join("\n")}\n`);
+  const failing = specOf(["true"], (spec) => {
+    spec.hooks = { createRuntime: [{ path: "/bin/sh", args: ["sh", "-c", "echo no network >&2; exit 3"] }] };
+  });
+  await expect(make(failing)).rejects.toThrow("error running createRuntime hook #0: exit status 3, stdout: , stderr: no network");
+});
+
+real("a limit that is changed; stdin that ends only when told", async () => {
+  const input = pipe();
+  const out = pipe(O_NONBLOCK);
+  const id = `jubako-test-${process.pid}-stdin`;
+  const io: ProcessIo = { stdin: input.read, stdout: out.write, stderr: -1, terminal: false, hold: [out.read], holdStdin: input.write };
+  const container = await runtime.create({ id, bundle: work, spec: specOf(["cat"]), rootfs: [], io, state: `${work}/stdin-state` });
+  for (const fd of [input.read, input.write, out.write]) close(fd);
+  await container.init.start();
+  container.update({ memory: { limit: 64 << 20 }, cpu: { shares: 512 } });
+  expect(container.stats().memory?.limit).toBe(64 << 20);
+  let over = false;
+  void container.init.exited.then(() => {
+    over = true;
+  });
+  await Bun.sleep(30);
+  expect(over).toBe(false);
+  container.init.closeStdin();
+  expect((await container.init.exited).status).toBe(0);
+  await container.delete();
+  close(out.read);
+});

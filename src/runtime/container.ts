@@ -5,7 +5,22 @@
 //   exec-ID/record   the same for each further process
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { Failure, failedPrecondition } from "../lib/errors.ts";
-import { binding, check, close, EPOLLIN, kill, O_CREAT, O_NONBLOCK, O_RDWR, O_TRUNC, open, pidfdGetfd, pidfdSignal, SYS, watch } from "../linux/index.ts";
+import {
+  binding,
+  check,
+  close,
+  EPOLLIN,
+  kill,
+  O_CREAT,
+  O_NONBLOCK,
+  O_RDWR,
+  O_TRUNC,
+  open,
+  pidfdGetfd,
+  pidfdSignal,
+  SYS,
+  watch,
+} from "../linux/index.ts";
 import type { Hooks, Process, Spec, State } from "../oci/runtime-spec.ts";
 import { active } from "../trace/index.ts";
 import { type Cgroup, type CgroupLocation, locateCgroup, openCgroup } from "./cgroups/index.ts";

@@ -1,0 +1,119 @@
+// The command line, as a caller of runc uses it.
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import type { Spec } from "../oci/runtime-spec.ts";
+import { exampleSpec } from "./spec.ts";
+
+const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
+const real = test.skipIf(process.getuid?.() !== 0 || busybox === undefined);
+const id = `jubako-cli-${process.pid}`;
+let work = "";
+
+beforeAll(() => {
+  if (!busybox) return;
+  work = mkdtempSync(`${tmpdir()}/jubako-runtime-cli-`);
+  mkdirSync(`${work}/rootfs/bin`, { recursive: true });
+  copyFileSync(busybox, `${work}/rootfs/bin/busybox`);
+  Bun.spawnSync(["chmod", "755", `${work}/rootfs/bin/busybox`]);
+  for (const name of ["sh", "sleep", "true", "echo"]) symlinkSync("busybox", `${work}/rootfs/bin/${name}`);
+});
+afterAll(() => {
+  if (work) rmSync(work, { recursive: true, force: true });
+});
+
+function bundle(args: string[], change: (spec: Spec) => void = () => {}): string {
+  const spec = exampleSpec();
+  spec.process!.args = args;
+  spec.process!.terminal = false;
+  change(spec);
+  writeFileSync(`${work}/config.json`, JSON.stringify(spec));
+  return work;
+}
+
+function jubako(...args: string[]): { status: number; stdout: string; stderr: string } {
+  const run = Bun.spawnSync([process.execPath, `${import.meta.dir}/../main.ts`, "jubako-runtime", "--root", `${work}/state`, ...args], {
+    stdin: "ignore",
+  });
+  return { status: run.exitCode, stdout: run.stdout.toString(), stderr: run.stderr.toString() };
+}
+
+real("run gives output and status, and forgets the container", () => {
+  const run = jubako("run", "-b", bundle(["sh", "-c", "echo hello; exit 5"]), id);
+  expect(run).toMatchObject({ status: 5, stdout: "hello\n", stderr: "" });
+  expect(jubako("list").stdout.split("\n").length).toBe(2);
+});
+
+real("create, state, start, exec, kill, delete", () => {
+  const pidFile = `${work}/pid`;
+  // What a detached container writes must not keep this test's pipes open.
+  bundle(["sh", "-c", "exec sleep 100 >/dev/null 2>&1"]);
+  const shell = `exec ${process.execPath} ${import.meta.dir}/../main.ts jubako-runtime --root ${work}/state create -b ${work} --pid-file ${pidFile} ${id} </dev/null >/dev/null 2>${work}/errors`;
+  expect(Bun.spawnSync(["sh", "-c", shell]).exitCode).toBe(0);
+  expect(JSON.parse(jubako("state", id).stdout)).toMatchObject({
+    id,
+    status: "created",
+    bundle: work,
+    pid: Number(readFileSync(pidFile, "utf8")),
+  });
+  expect(jubako("create", "-b", work, id)).toMatchObject({ status: 1 });
+  expect(jubako("start", id).status).toBe(0);
+  expect(jubako("start", id).stderr).toContain("cannot start an already running container");
+  expect(JSON.parse(jubako("state", id).stdout).status).toBe("running");
+  expect(jubako("exec", id, "sh", "-c", "echo inside; exit 9")).toMatchObject({ status: 9, stdout: "inside\n" });
+  const missing = jubako("exec", id, "nope");
+  expect(missing.status).toBe(255);
+  expect(missing.stderr).toContain('exec failed: unable to start container process: exec: \\"nope\\": executable file not found in $PATH');
+  expect(jubako("delete", id)).toMatchObject({ status: 1 });
+  expect(jubako("pause", id).status).toBe(0);
+  expect(JSON.parse(jubako("list", "--format", "json").stdout)[0].status).toBe("paused");
+  expect(jubako("resume", id).status).toBe(0);
+  expect(JSON.parse(jubako("events", "--stats", id).stdout)).toMatchObject({ type: "stats", id });
+  expect(jubako("kill", id, "KILL").status).toBe(0);
+  for (let i = 0; i < 100 && JSON.parse(jubako("state", id).stdout).status !== "stopped"; i++) Bun.sleepSync(10);
+  expect(jubako("exec", id, "true").stderr).toContain("cannot exec in a stopped container");
+  expect(jubako("delete", id).status).toBe(0);
+  expect(jubako("state", id)).toMatchObject({ status: 1 });
+});
+
+real("errors in runc's forms: log, status, nothing left", () => {
+  const log = `${work}/log`;
+  const failed = jubako("--log", log, "--log-format", "json", "run", "-b", bundle(["nope"]), id);
+  expect(failed.status).toBe(1);
+  expect(JSON.parse(readFileSync(log, "utf8"))).toMatchObject({
+    level: "error",
+    msg: 'runc run failed: unable to start container process: exec: "nope": executable file not found in $PATH',
+  });
+  expect(jubako("run", "-b", `${work}/none`, id).stderr).toContain("config.json not found");
+  expect(jubako("run", "-b", work, "../x").stderr).toContain("invalid container ID format");
+  expect(jubako("delete", "--force", id).status).toBe(0);
+  expect(jubako("nosuch").status).toBe(1);
+  const step = jubako(
+    "run",
+    "-b",
+    bundle(["true"], (spec) => spec.mounts!.push({ destination: "/mnt", type: "nosuchfs", source: "none" })),
+    id,
+  );
+  expect(step.stderr).toContain("mount nosuchfs on /mnt: ENODEV (no such device)");
+  expect(jubako("list", "-q").stdout).toBe("");
+});
+
+real("explain prints the tape and does nothing", () => {
+  const text = jubako("explain", bundle(["true"])).stdout;
+  expect(text).toContain("# mount proc on /proc");
+  expect(text).toContain("pivot_root(");
+  const steps = JSON.parse(jubako("explain", "--json", work).stdout);
+  expect(steps[0]).toMatchObject({ index: 0, op: "syscall" });
+  expect(existsSync(`${work}/state/ID`)).toBe(false);
+});
+
+real("descriptors are preserved only where asked for", () => {
+  bundle(["sh", "-c", "echo 3: >&3; echo 4: >&4"]);
+  const command = (n: number) =>
+    `${process.execPath} ${import.meta.dir}/../main.ts jubako-runtime --root ${work}/state run --preserve-fds ${n} -b ${work} ${id} 3>${work}/three 4>${work}/four 2>/dev/null`;
+  Bun.spawnSync(["sh", "-c", command(2)]);
+  expect(readFileSync(`${work}/four`, "utf8")).toBe("4:\n");
+  Bun.spawnSync(["sh", "-c", command(1)]);
+  expect(readFileSync(`${work}/three`, "utf8")).toBe("3:\n");
+  expect(readFileSync(`${work}/four`, "utf8")).toBe("");
+});
