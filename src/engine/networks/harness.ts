@@ -1,7 +1,7 @@
 // For tests: the networks resource against the real kernel, without an engine around it.
 import { test } from "bun:test";
 import { type ChildProcess, spawn } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import type { EndpointSettings, HostConfig } from "../../api/types.ts";
 import { notFound } from "../../lib/errors.ts";
@@ -178,7 +178,12 @@ export function createHarness(BRIDGE: string, bip: string) {
     });
     processes.push(child);
     pids.set(record.id, child.pid!);
-    await Bun.sleep(60);
+    // nsenter has gone where it should, and a server listens
+    await until(
+      () => record.hostConfig.NetworkMode === "host" || readlinkSync(`/proc/${child.pid}/ns/net`) === readlinkSync(attachment.netns!),
+    );
+    if (options.command?.includes("httpd"))
+      await until(() => ["tcp", "tcp6"].some((kind) => readFileSync(`/proc/${child.pid}/net/${kind}`, "utf8").includes(":0050 ")));
     await networks.started(record.id, child.pid!);
     return record;
   }
