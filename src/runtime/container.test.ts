@@ -392,6 +392,37 @@ real("an overlay of two layers, mounted only inside", async () => {
   close(out.read);
 });
 
+real("the steps for older kernels work too", async () => {
+  const { facts } = await import("./facts.ts");
+  const { kernel } = facts();
+  facts().kernel = 6.01;
+  try {
+    for (const name of ["upper2", "work2", "rootfs2"]) mkdirSync(`${work}/${name}`);
+    mkdirSync(`${work}/a:b`);
+    writeFileSync(`${work}/a:b/added`, "above\n");
+    const spec = specOf(["sh", "-c", "cat /added; mount | grep -c 'on / type overlay'; ls /proc/acpi | wc -l"]);
+    spec.root = { path: "rootfs2" };
+    const rootfs = [
+      {
+        type: "overlay",
+        source: "overlay",
+        options: [`lowerdir=${work}/a\\:b:${work}/rootfs`, `upperdir=${work}/upper2`, `workdir=${work}/work2`],
+      },
+    ];
+    const out = pipe(O_NONBLOCK);
+    const id = `jubako-test-${process.pid}-old`;
+    const container = await runtime.create({ id, bundle: work, spec, rootfs, io: ioOf(out.write), state: `${work}/old-state` });
+    close(out.write);
+    await container.init.start();
+    await container.init.exited;
+    expect(drain(out.read)).toBe("above\n1\n0\n");
+    await container.delete();
+    close(out.read);
+  } finally {
+    facts().kernel = kernel;
+  }
+});
+
 real("namespaces of another container, by path", async () => {
   const first = await make(specOf(["sleep", "100"]));
   await first.container.init.start();

@@ -256,7 +256,7 @@ export function runtimeContainer(
             id: saved.id,
             spec,
             process: { ...process, terminal: io.terminal },
-            cgroup: cgroup.plan({}),
+            cgroup: cgroup.plan({}, true),
             seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
             keeper: true,
             holds: io.hold.length,

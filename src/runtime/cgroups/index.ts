@@ -19,6 +19,8 @@ export interface CgroupPlan {
   writes: CgroupWrite[];
   /** Directories whose cgroup.procs takes the process. */
   join: string[];
+  /** v2: the BPF program that decides on devices, to be attached to the last of `directories`. */
+  devices?: Uint8Array;
   /** What a cgroup mount inside the container shows. v2: one entry. */
   mounts: { name: string; links: string[]; directory: string }[];
 }
@@ -38,8 +40,11 @@ export interface CgroupLocation {
 }
 
 export interface Cgroup {
-  /** Makes parents where they are missing (they stay), which is why it is not pure; the container's own directories are the tape's to make. */
-  plan(resources: Resources): CgroupPlan;
+  /**
+   * Makes parents where they are missing (they stay), which is why it is not pure, unless it is a `rehearsal`; the container's own directories
+   * are the tape's to make.
+   */
+  plan(resources: Resources, rehearsal?: boolean): CgroupPlan;
   pids(): number[];
   apply(resources: Resources): void;
   stats(): CgroupStats;

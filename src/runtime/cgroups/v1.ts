@@ -128,11 +128,11 @@ export function controlGroupsV1(location: CgroupLocation): Cgroup {
   };
 
   return {
-    plan(resources) {
+    plan(resources, rehearsal = false) {
       const writes: CgroupWrite[] = [];
       const put = collect(writes);
       const top = hierarchies().mounts;
-      for (const [controller, directory] of Object.entries(directories))
+      for (const [controller, directory] of rehearsal ? [] : Object.entries(directories))
         prepareParent(controller, directory, top.get(controller) ?? dirname(directory));
       if (directories.cpuset)
         for (const [name, value] of inherited(directories.cpuset)) put("cpuset", name, value, "give the cpuset what its parent has");

@@ -5,9 +5,9 @@ import { Failure, unimplemented } from "../../lib/errors.ts";
 import { binding, check, close, EPOLLIN, read, SYS, watch } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats } from "../face.ts";
-import { effectiveRules } from "./devices.ts";
+import { deviceProgram } from "./devices.ts";
 import { codeOf, pidsBelow, readKeyed, readNumber, readText, removeTrees, write } from "./files.ts";
-import { type Cgroup, type CgroupLocation, type CgroupWrite, hierarchies } from "./index.ts";
+import { type Cgroup, type CgroupLocation, type CgroupPlan, type CgroupWrite, hierarchies } from "./index.ts";
 
 const CONTROLLERS = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"];
 
@@ -105,20 +105,18 @@ export function controlGroupsV2(location: CgroupLocation): Cgroup {
     return writes;
   };
   return {
-    plan(resources) {
-      prepareParent(dirname(directory), hierarchies().mounts.get("") ?? "/sys/fs/cgroup");
-      const { allowAll } = effectiveRules(resources.devices ?? []);
-      if (resources.devices?.length && !allowAll) {
-        // Device rules of v2 are BPF programs; until they are loaded, /dev holds only the nodes that the container was given.
-        if (process.env.JUBAKO_REQUIRE_DEVICE_RULES) throw unimplemented("device rules are not supported on cgroup v2");
-      }
-      return {
+    plan(resources, rehearsal = false) {
+      if (!rehearsal) prepareParent(dirname(directory), hierarchies().mounts.get("") ?? "/sys/fs/cgroup");
+      const plan: CgroupPlan = {
         version: 2,
         directories: [directory],
         writes: collect(resources),
         join: [directory],
         mounts: [{ name: "", links: [], directory }],
       };
+      const program = deviceProgram(resources.devices ?? []);
+      if (program) plan.devices = program;
+      return plan;
     },
     pids: () => pidsBelow(directory),
     apply(resources) {

@@ -35,6 +35,7 @@ export function planBundle(
   spec: Spec,
   flags: Flags,
   preserved: number,
+  rehearsal = false,
 ): { plan: Plan; location: Stored["cgroup"] } {
   const location = locateCgroup(spec, id);
   const { hooks } = spec;
@@ -44,7 +45,7 @@ export function planBundle(
       bundle,
       spec,
       rootfs: [],
-      cgroup: openCgroup(location).plan(spec.linux?.resources ?? {}),
+      cgroup: openCgroup(location).plan(spec.linux?.resources ?? {}, rehearsal),
       seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
       keeper: false,
       holds: 0,

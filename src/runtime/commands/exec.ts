@@ -117,7 +117,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
         id,
         spec,
         process,
-        cgroup: cgroupOf(stored).plan({}),
+        cgroup: cgroupOf(stored).plan({}, true),
         seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
         keeper: false,
         holds: 0,

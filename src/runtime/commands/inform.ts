@@ -104,7 +104,7 @@ export async function explain(_context: Context, argv: string[]): Promise<number
   const words = flags.rest.filter((word) => word !== "--json");
   const json = flags.on("json") || words.length !== flags.rest.length;
   const bundle = bundleOf(words[0]);
-  const { plan } = planBundle(flags.value("id") ?? "ID", bundle, readBundle(bundle), flags, 0);
+  const { plan } = planBundle(flags.value("id") ?? "ID", bundle, readBundle(bundle), flags, 0, true);
   const { steps } = plan.tape;
   if (json) {
     out(

@@ -9,7 +9,7 @@ import { errno, SYS } from "../../linux/index.ts";
 import type { IdMapping, Namespace, NamespaceType, Spec } from "../../oci/runtime-spec.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { RootMount } from "../face.ts";
-import { type Arg, REPORT_FD, type Tape, type Word } from "../tape.ts";
+import { type Arg, type Block, REPORT_FD, type Tape, type Word } from "../tape.ts";
 import { AT_FDCWD, CLONE, flags, IOCTL, MOUNT_ATTR, MOVE_MOUNT, MS, named, O, PR } from "./constants.ts";
 import { planDeviceSources, planDevices } from "./devices.ts";
 import { FD, MAX_HOLD, RECORD, REPORT } from "./layout.ts";
@@ -20,6 +20,7 @@ import {
   newFileSystem,
   planMasked,
   planMount,
+  planOldOverlay,
   planReadonly,
   planReadonlyMount,
   planRoot,
@@ -30,6 +31,8 @@ import { type ProcessMarks, planProcess, planTerminal } from "./process.ts";
 
 /** What a plan must know of the machine. */
 export interface Facts {
+  /** Of the kernel's version: 6.1 is 6.01, 6.18 is 6.18. */
+  kernel: number;
   lastCapability: number;
   /** The file system type of the host's path. Throws where it does not exist. */
   kindOf(path: string): "directory" | "file";
@@ -74,6 +77,9 @@ const cloneFlags: Record<NamespaceType, keyof typeof CLONE> = {
   time: "CLONE_NEWTIME",
 };
 
+const LAYERS_BY_FSCONFIG = 6.08;
+const CLONES_OF_DETACHED = 6.15;
+
 /** The order in which namespaces are joined: user first, as it gives the right to the others; mount last, as it changes what paths mean. */
 const joinOrder: NamespaceType[] = ["user", "ipc", "uts", "network", "cgroup", "mount"];
 
@@ -99,7 +105,10 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const root = tape.word("root");
   const rootPath = spec.root?.path ?? "rootfs";
   const rootPlace = rootPath.startsWith("/") ? rootPath : `${input.bundle}/${rootPath}`;
-  planRoot(p, rootPlace, input.rootfs, root);
+  // Before Linux 6.8 an overlay's layers are one string of at most 255 bytes by fsconfig(2), of a page by mount(2), which needs a place to
+  // mount on: that is then in the process' own mount namespace.
+  const byMount = facts.kernel < LAYERS_BY_FSCONFIG && input.rootfs.some((m) => m.type === "overlay");
+  if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
   const cgroupMounts = (spec.mounts ?? []).filter((m) => m.type === "cgroup" || m.type === "cgroup2");
   const sources = planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle);
   const cgroupSources = cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup) : [];
@@ -155,9 +164,11 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   tape.step(SYS.mount, [0, "/", 0, flags(MS, "MS_SLAVE", "MS_REC"), 0], { why: "keep mounts from reaching the host" });
   // Anywhere will do, as it becomes the root: only hooks expect it at its path in the bundle.
   const on = input.pauseForHooks && !ownUser ? rootPlace : "/";
-  tape.step(SYS.move_mount, [root, "", AT_FDCWD, on, flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH", "MOVE_MOUNT_T_SYMLINKS")], {
-    why: `put the root file system on ${on}`,
-  });
+  if (byMount) planOldOverlay(p, input.rootfs, rootPlace, root);
+  else
+    tape.step(SYS.move_mount, [root, "", AT_FDCWD, on, flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH", "MOVE_MOUNT_T_SYMLINKS")], {
+      why: `put the root file system on ${on}`,
+    });
 
   for (const planned of sources) {
     const cgroup = cgroupMounts.indexOf(planned.mount);
@@ -169,7 +180,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   for (const [name, value] of Object.entries(spec.linux?.sysctl ?? {})) planSysctl(p, name, value, root);
   if (process.terminal) planTerminal(p, process, root);
   planReadonly(p, spec.linux?.readonlyPaths ?? [], root);
-  planMasked(p, spec.linux?.maskedPaths ?? [], root);
+  planMasked(p, spec.linux?.maskedPaths ?? [], root, facts.kernel >= CLONES_OF_DETACHED);
   if (process.cwd && process.cwd !== "/") {
     const cwd = tape.word("cwd");
     p.ensure(root, process.cwd, "directory", cwd, `make the working directory ${process.cwd}`);
@@ -195,7 +206,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     const value = rootPropagation.flag | (rootPropagation.recursive ? MS.MS_REC : 0);
     tape.step(SYS.mount, [0, "/", 0, named(MS, value), 0], { why: `make the root ${spec.linux!.rootfsPropagation}` });
   }
-  if (waitTerminal) tape.step(SYS.write, [terminalReady, one, 8], { why: "hand the terminal to the keeper" });
+  if (waitTerminal) handTerminal(p, terminalReady, one);
   if (isNew("cgroup")) tape.step(SYS.unshare, [flags(CLONE, "CLONE_NEWCGROUP")], { why: "make a cgroup namespace" });
   planPersonality(p, spec);
 
@@ -238,6 +249,26 @@ export function recordSelf(p: Planner, offset: number, why: string): void {
   p.close(fd);
 }
 
+/** v2's device rules: a BPF program of type CGROUP_DEVICE, loaded (5) and attached (8) to the cgroup for all that is below. */
+function planDeviceRules(p: Planner, directory: string, program: Uint8Array): void {
+  const { tape } = p;
+  const cgroup = tape.word("cgroup_fd");
+  const why = "attach the device rules";
+  p.open(directory, O.O_DIRECTORY, cgroup, { why });
+  const instructions = tape.bytes(program, `${program.length / 8} instructions`);
+  // union bpf_attr: prog_type, insn_cnt, insns, license; the kernel takes a shorter one as ending in zeros.
+  const load = tape.structure([15 + (program.length / 8) * 0x100000000, instructions, "Apache"], "{BPF_PROG_TYPE_CGROUP_DEVICE}");
+  const loaded = tape.word("program");
+  tape.step(SYS.bpf, [{ value: 5, name: "BPF_PROG_LOAD" }, load, 24], { store: loaded });
+  // target_fd, attach_bpf_fd, attach_type BPF_CGROUP_DEVICE, attach_flags BPF_F_ALLOW_MULTI
+  const attach = tape.structure([0, 6 + 2 * 0x100000000], "{cgroup_fd, program, BPF_CGROUP_DEVICE, BPF_F_ALLOW_MULTI}");
+  tape.compute("ADD", cgroup, 0, tape.wordAt(attach, 0, 4, "attr.target_fd"));
+  tape.compute("ADD", loaded, 0, tape.wordAt(attach, 4, 4, "attr.attach_bpf_fd"));
+  tape.step(SYS.bpf, [{ value: 8, name: "BPF_PROG_ATTACH" }, attach, 16]);
+  p.close(loaded);
+  p.close(cgroup);
+}
+
 function planCgroup(p: Planner, cgroup: CgroupPlan): void {
   const { tape } = p;
   for (const directory of cgroup.directories) {
@@ -246,6 +277,7 @@ function planCgroup(p: Planner, cgroup: CgroupPlan): void {
       ignore: [errno.EEXIST],
     });
   }
+  if (cgroup.devices) planDeviceRules(p, cgroup.directories.at(-1)!, cgroup.devices);
   // Rules for devices come one a write, but many to one file.
   const fd = tape.word("limit");
   cgroup.writes.forEach(({ file, value, why, ignore }, i) => {
@@ -436,6 +468,13 @@ export function reportPid(p: Planner, cloned: Cloned): void {
   tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, tag, REPORT.size], { why: "report: process made" });
 }
 
+/** The event's counter is filled, so that adding one waits until the keeper, who has the terminal then, takes the counter. */
+export function handTerminal(p: Planner, terminalReady: Arg, one: Block): void {
+  const full = p.tape.structure([0xfffffffffffffffen], "{2^64-2}");
+  p.tape.step(SYS.write, [terminalReady, full, 8], { why: "hand the terminal to the keeper" });
+  p.tape.step(SYS.write, [terminalReady, one, 8], { why: "wait for the keeper to have it", retry: errno.EINTR });
+}
+
 /** What the parent does once the process runs: leave, or keep it. */
 export function planParent(
   p: Planner,
@@ -462,6 +501,7 @@ export function planParent(
     tape.step(SYS.pidfd_getfd, [cloned.pidfd, FD.terminal, 0], { why: "hold the terminal", store: terminal });
     tape.step(SYS.dup3, [terminal, FD.terminal, flags(O, "O_CLOEXEC")]);
     p.close(terminal);
+    tape.step(SYS.read, [waitTerminal, buffer, 8], { why: "let the process go on" });
     tape.place(ready);
   }
   // Only what the keeper is for stays open: everything else would be held as long as the container lives.

@@ -6,7 +6,7 @@ import type { NamespaceType, Process, Spec } from "../../oci/runtime-spec.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { Arg } from "../tape.ts";
 import { CLONE, flags, PR } from "./constants.ts";
-import { cloneProcess, type Facts, openLabel, type Plan, planJoin, planParent, recordSelf, reportPid } from "./create.ts";
+import { cloneProcess, type Facts, handTerminal, openLabel, type Plan, planJoin, planParent, recordSelf, reportPid } from "./create.ts";
 import { FD, RECORD } from "./layout.ts";
 import { createPlanner } from "./planner.ts";
 import { planProcess, planTerminal } from "./process.ts";
@@ -81,7 +81,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   }
   if (process.terminal) {
     planTerminal(p, process, undefined);
-    if (waitTerminal) tape.step(SYS.write, [terminalReady, one, 8], { why: "hand the terminal to the keeper" });
+    if (waitTerminal) handTerminal(p, terminalReady, one);
   }
   const marks = planProcess(
     p,

@@ -109,6 +109,41 @@ export function planRoot(p: Planner, rootPath: string, mounts: readonly RootMoun
   newFileSystem(p, mount.type, mount.source || mount.type, data, options.set, store, `mount the root file system (${mount.type})`);
 }
 
+/** An overlay by mount(2) on `place`, its layers named from their common directory, as they must fit into a page; its root opened in `store`. */
+export function planOldOverlay(p: Planner, mounts: readonly RootMount[], place: string, store: Word): void {
+  const { tape } = p;
+  const mount = mounts[0]!;
+  const options = parseOptions(mount.options);
+  let layers = splitLayers(options.data.find(([key]) => key === "lowerdir")?.[1] ?? "");
+  const common = commonDirectory(layers);
+  const why = "mount the root file system (overlay)";
+  if (layers.length > 1 && common !== "/") {
+    tape.step(SYS.chdir, [common], { why });
+    layers = layers.map((layer) => layer.slice(common.length + 1));
+  }
+  const escaped = layers.map((layer) => layer.replace(/[\\:,]/g, "\\$&")).join(":");
+  const rest = options.data
+    .filter(([key]) => key !== "lowerdir")
+    .map(([key, value]) => (value === undefined ? key : `${key}=${value.replaceAll(",", "\\,")}`));
+  const data = [`lowerdir=${escaped}`, ...rest].join(",");
+  if (Buffer.byteLength(data) > 4095) throw unimplemented(`a root file system of ${layers.length} layers needs Linux 6.8 or later`);
+  const readonly = options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY ? MS.MS_RDONLY : 0;
+  tape.step(SYS.mount, ["overlay", place, "overlay", named(MS, readonly), data], { why });
+  p.open(place, O.O_PATH | O.O_DIRECTORY, store);
+}
+
+function commonDirectory(paths: readonly string[]): string {
+  const split = paths.map((path) => path.split("/").slice(0, -1));
+  const first = split[0] ?? [];
+  let n = first.length;
+  for (const parts of split) {
+    let i = 0;
+    while (i < n && parts[i] === first[i]) i++;
+    n = i;
+  }
+  return first.slice(0, n).join("/") || "/";
+}
+
 /** The directories of lowerdir=a:b\:c. */
 export function splitLayers(value: string): string[] {
   const layers: string[] = [];
@@ -183,25 +218,17 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word): void {
 }
 
 /** Covers paths: a directory by an empty read-only file system, anything else by /dev/null; what does not exist is left alone. */
-export function planMasked(p: Planner, paths: readonly string[], root: Word): void {
+export function planMasked(p: Planner, paths: readonly string[], root: Word, cloneDetached: boolean): void {
   if (paths.length === 0) return;
   const { tape } = p;
   const empty = tape.word("empty");
   const nothing = tape.word("null");
   const place = tape.word("place");
   const copy = tape.word("copy");
-  newFileSystem(
-    p,
-    "tmpfs",
-    "tmpfs",
-    [
-      ["size", "0"],
-      ["nr_inodes", "2"],
-    ],
-    MOUNT_ATTR.MOUNT_ATTR_RDONLY,
-    empty,
-    "make an empty directory for masked paths",
-  );
+  const makeEmpty = (store: Word, why: string) =>
+    newFileSystem(p, "tmpfs", "tmpfs", [["nr_inodes", "2"]], MOUNT_ATTR.MOUNT_ATTR_RDONLY, store, why);
+  // A mount that is attached nowhere can be copied since Linux 6.15; before, each directory gets a file system of its own.
+  if (cloneDetached) makeEmpty(empty, "make an empty directory for masked paths");
   p.openInRoot(root, "/dev/null", O.O_PATH, nothing, { why: "open /dev/null for masked paths" });
   for (const path of paths) {
     const next = tape.label();
@@ -209,7 +236,8 @@ export function planMasked(p: Planner, paths: readonly string[], root: Word): vo
     const done = tape.label();
     const why = `mask ${path}`;
     p.openInRoot(root, path, O.O_PATH | O.O_DIRECTORY, place, { why, jump: { to: notDirectory, on: ABSENT } });
-    tape.step(SYS.open_tree, [empty, "", COPY], { store: copy });
+    if (cloneDetached) tape.step(SYS.open_tree, [empty, "", COPY], { store: copy });
+    else makeEmpty(copy, why);
     tape.jump(done);
     tape.place(notDirectory);
     p.openInRoot(root, path, O.O_PATH, place, { jump: { to: next, on: ABSENT } });
@@ -220,7 +248,7 @@ export function planMasked(p: Planner, paths: readonly string[], root: Word): vo
     p.close(place);
     tape.place(next);
   }
-  p.close(empty);
+  if (cloneDetached) p.close(empty);
   p.close(nothing);
 }
 

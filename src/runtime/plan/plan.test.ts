@@ -14,6 +14,7 @@ import { parseOptions } from "./mount-options.ts";
 import { splitLayers } from "./mounts.ts";
 
 const facts: Facts = {
+  kernel: 6.18,
   lastCapability: 40,
   apparmor: false,
   selinux: false,
