@@ -1,7 +1,7 @@
 // Plans without root: what a tape says, in which order.
 import { expect, test } from "bun:test";
 import type { Spec } from "../../oci/runtime-spec.ts";
-import { effectiveRules, ruleText } from "../cgroups/devices.ts";
+import { deviceProgram, effectiveRules, ruleText } from "../cgroups/devices.ts";
 import { locateCgroup, readHierarchies } from "../cgroups/index.ts";
 import { cpuWeight } from "../cgroups/v2.ts";
 import { resolveDockerSeccomp } from "../seccomp-profile.ts";
@@ -223,4 +223,19 @@ test("Docker's seccomp profile depends on capabilities, architecture and kernel"
   expect(names([]).has("arch_prctl")).toBe(true);
   expect(resolveDockerSeccomp(undefined, { capabilities: [], arch: "amd64" }).architectures).toContain("SCMP_ARCH_X86");
   expect(() => resolveDockerSeccomp({ syscalls: [] }, { capabilities: [] })).toThrow("defaultAction");
+});
+
+test("device rules as a program: its jumps stay inside, it ends in a verdict", () => {
+  const program = deviceProgram([
+    { allow: false, access: "rwm" },
+    { allow: true, type: "b", major: 254, minor: 0, access: "r" },
+  ])!;
+  const view = new DataView(program.buffer);
+  const count = program.length / 8;
+  for (let i = 0; i < count; i++) {
+    const opcode = view.getUint8(8 * i);
+    if ([0x55, 0x5d, 0x15].includes(opcode)) expect(i + 1 + view.getInt16(8 * i + 2, true)).toBeLessThan(count);
+  }
+  expect(view.getUint8(8 * (count - 1))).toBe(0x95);
+  expect(deviceProgram([{ allow: true, access: "rwm" }])).toBeUndefined();
 });
