@@ -1,7 +1,7 @@
 // Giving a container its place in the network, and taking it away. Everything here is synchronous: no other request sees half of it.
 import { mkdirSync, rmSync, symlinkSync } from "node:fs";
 import type { EndpointSettings } from "../../api/types.ts";
-import { conflict, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
+import { conflict, Failure, failedPrecondition, invalidArgument, messageOf } from "../../lib/errors.ts";
 import {
   bridgedPacketsAreFiltered,
   contains,
@@ -166,7 +166,22 @@ function attachShared(state: State, record: ContainerRecord, ref: string): Netwo
   };
 }
 
+/** In dockerd's words. What is no failure of ours but the kernel's answers 500, as a resource that could not be had. */
+function setUpFailure(error: unknown): Failure {
+  const kind = error instanceof Failure && error.kind !== "Unknown" ? error.kind : "ResourceExhausted";
+  return new Failure(kind, `failed to set up container networking: ${messageOf(error)}`, { cause: error });
+}
+
+/** All or nothing: a container that can't have all it asks for holds nothing afterwards. */
 export function attach(state: State, record: ContainerRecord): NetworkAttachment {
+  try {
+    return setUp(state, record);
+  } catch (error) {
+    throw setUpFailure(error);
+  }
+}
+
+function setUp(state: State, record: ContainerRecord): NetworkAttachment {
   if (!state.active) activate(state);
   const { mode, name } = modeOf(record.hostConfig.NetworkMode);
   if (mode === "container") return attachShared(state, record, name);

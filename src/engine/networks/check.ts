@@ -94,7 +94,6 @@ export function check(state: State, record: ContainerRecord, endpoints: Record<s
     const asked = Object.keys(endpoints ?? {});
     if (asked.some((n) => n !== hostConfig.NetworkMode))
       throw invalidArgument("container sharing network namespace with another container or host cannot be connected to any other network");
-    state.engine.containers.get(name);
     record.networks = {};
     return;
   }

@@ -47,7 +47,9 @@ it("none, host and container:ID", async () => {
   );
   await end(one);
   h.records.set(one.id, one);
-  expect(await refusal(networks.attach(two))).toBe(`Conflict: cannot join network of a non running container: ${one.id}`);
+  expect(await refusal(networks.attach(two))).toBe(
+    `Conflict: failed to set up container networking: cannot join network of a non running container: ${one.id}`,
+  );
 });
 
 it("an internal network reaches its own and the host, nothing else", async () => {
@@ -140,7 +142,7 @@ it("what Docker refuses is refused in its words", async () => {
   // a network that is not there is found out at the start
   const lost = newRecord("lost", { NetworkMode: "nosuch" });
   await networks.check(lost, undefined);
-  expect(await refusal(networks.attach(lost))).toBe("NotFound: network nosuch not found");
+  expect(await refusal(networks.attach(lost))).toBe("NotFound: failed to set up container networking: network nosuch not found");
 });
 
 it("lists by filters, and the JSON has Docker's fields", async () => {

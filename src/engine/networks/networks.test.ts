@@ -177,10 +177,12 @@ it("a port that is taken fails with Docker's words, and leaves nothing behind", 
     return error;
   };
   expect(await failing("18100")).toMatch(
-    /^driver failed programming external connectivity on endpoint failing \([0-9a-f]{64}\): Bind for 0.0.0.0:18100 failed: port is already allocated$/,
+    /^failed to set up container networking: driver failed programming external connectivity on endpoint failing \([0-9a-f]{64}\): Bind for 0.0.0.0:18100 failed: port is already allocated$/,
   );
   expect(await failing(String(held.port))).toMatch(
-    new RegExp(`^driver failed .*: failed to bind host port 0\\.0\\.0\\.0:${held.port}/tcp: address already in use$`),
+    new RegExp(
+      `^failed to set up container networking: driver failed .*: failed to bind host port 0\\.0\\.0\\.0:${held.port}/tcp: address already in use$`,
+    ),
   );
   held.stop();
   const next = await run("next");
