@@ -15,7 +15,7 @@ const PLAIN: UnpackOptions = { noOverwriteDirNonDir: false, owner: undefined };
 
 async function collect(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
   const parts: Uint8Array[] = [];
-  for await (const part of stream) parts.push(part);
+  for await (const part of stream) parts.push(Buffer.from(part));
   return Buffer.concat(parts);
 }
 

@@ -66,14 +66,15 @@ function openBelow(walk: Walk, parent: number, name: string, as: string, flags: 
   return files.openIn(parent, name, flags | O_NOFOLLOW | O_NONBLOCK, resolve);
 }
 
+/** A full piece is valid until the next one is asked for: one buffer serves a file of any size. */
 async function* fileData(fd: number, size: number): AsyncGenerator<Buffer> {
   let left = size;
+  const buffer = Buffer.allocUnsafe(Math.min(PIECE, left));
   while (left > 0) {
-    const buffer = Buffer.allocUnsafe(Math.min(PIECE, left));
-    const n = await readPiece(fd, buffer, buffer.length);
+    const n = await readPiece(fd, buffer, Math.min(buffer.length, left));
     if (n === 0) break;
     left -= n;
-    yield n === buffer.length ? buffer : buffer.subarray(0, n);
+    yield n === PIECE ? buffer : Buffer.from(buffer.subarray(0, n));
   }
   // It became shorter while we read.
   for (; left > 0; left -= PIECE) yield Buffer.alloc(Math.min(PIECE, left));
@@ -159,7 +160,7 @@ async function* batched(pieces: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8
   yield Buffer.concat(waiting);
 }
 
-/** What the directory `root` holds, without an entry for itself. */
+/** What the directory `root` holds, without an entry for itself. A piece is valid until the next one is asked for. */
 export function packTree(root: number, options: PackOptions): AsyncIterable<Uint8Array> {
   return batched(packDirectory({ options, links: new Map() }, root, ".", ""));
 }
