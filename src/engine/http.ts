@@ -350,8 +350,17 @@ export function serveConnection(socket: Socket, handle: (exchange: Exchange) => 
             if (step.done) break;
             const chunk = typeof step.value === "string" ? Buffer.from(step.value) : step.value;
             if (chunk.length === 0 || head.method === "HEAD") continue;
-            const data = chunked ? Buffer.concat([Buffer.from(`${chunk.length.toString(16)}\r\n`), chunk, CRLF]) : chunk;
-            if (!socket.write(data)) {
+            const size = Buffer.from(`${chunk.length.toString(16)}\r\n`);
+            let taken: boolean;
+            if (!chunked) taken = socket.write(chunk);
+            else if (chunk.length < LARGE) taken = socket.write(Buffer.concat([size, chunk, CRLF]));
+            else {
+              // A copy of each large chunk would pile up faster than it is collected.
+              socket.write(size);
+              socket.write(chunk);
+              taken = socket.write(CRLF);
+            }
+            if (!taken) {
               await new Promise<void>((resolve) => {
                 drained = resolve;
                 if (gone) resolve();
@@ -396,3 +405,5 @@ export function serveConnection(socket: Socket, handle: (exchange: Exchange) => 
 }
 
 const CRLF = Buffer.from("\r\n");
+/** A chunk of this size is written as it is, a smaller one together with its framing. */
+const LARGE = 32 * 1024;
