@@ -49,7 +49,7 @@ export function spec(rootfs: string, args: string[], terminal = false) {
       },
     ],
     linux: {
-      cgroupsPath: `/jubako-shim-test/${Math.random().toString(36).slice(2)}`,
+      cgroupsPath: `/jubako-shim-test-${Math.random().toString(36).slice(2)}`,
       namespaces: [{ type: "pid" }, { type: "ipc" }, { type: "uts" }, { type: "mount" }],
       resources: { devices: [{ allow: true, access: "rwm" }] },
     },

@@ -16,10 +16,11 @@ import { alreadyExists, Failure, failedPrecondition, invalidArgument, messageOf,
 import type { Resources, Spec, Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { CgroupStats, ExitRecord, RootMount, RuntimeContainer } from "../runtime/face.ts";
 import { active, entering, span } from "../trace/index.ts";
+import { adoptTask } from "./adopt.ts";
 import { chooseDriver, type Driver, runtimeOf } from "./drivers.ts";
 import { type Publisher, timestamp } from "./events.ts";
 import { attach, pidOf, release, signalProcess, type TaskProcess, taskProcess } from "./process.ts";
-import { type Found, type Records, records } from "./record.ts";
+import { type Records, records } from "./record.ts";
 import { openStdio, type Stdio } from "./stdio.ts";
 
 export interface Task {
@@ -281,56 +282,6 @@ export function createTasks(options: { namespace: string; state: string; events:
     return task.container;
   };
 
-  const adoptOne = async ({ id, task: record, execs }: Found): Promise<void> => {
-    const runtime = await runtimeOf(record?.driver);
-    const found = await runtime.adopt(id, store.runtimeDir(id));
-    if (!record || record.deleting) {
-      // Its creation was never answered, or its deletion was under way: both end with nothing.
-      await found?.container.delete(true);
-      store.remove(id);
-      return;
-    }
-    const task: Task = {
-      id,
-      bundle: record.bundle,
-      driver: record.driver,
-      killAll: record.killAll,
-      container: found?.container,
-      init: taskProcess("", record.stdio, undefined, record.phase),
-      execs: new Map([...execs].map(([execId, saved]) => [execId, taskProcess(execId, saved.stdio, saved.spec, saved.phase)])),
-      paused: record.paused,
-      deleting: false,
-      stopOom: () => {},
-    };
-    tasks.set(id, task);
-    watchOom(task);
-    for (const process of [task.init, ...task.execs.values()]) {
-      const running = process.execId === "" ? found?.container.init : found?.execs.get(process.execId);
-      await adoptProcess(task, process, running);
-    }
-  };
-
-  const adoptProcess = async (task: Task, process: TaskProcess, running: TaskProcess["running"]): Promise<void> => {
-    if (!running) {
-      // An exec whose start had not got as far as a process can be started again; anything else is dead, and its status is lost with its keeper.
-      if (process.execId !== "" && (process.phase === "added" || process.phase === "starting") && task.container) process.phase = "added";
-      else if (process.phase !== "added") await onExit(task, process, { status: 128 + SIGKILL, at: Date.now() });
-      return;
-    }
-    if (process.stdio.terminal) {
-      const opened = await openStdio(process.stdio, { id: task.id, namespace });
-      await attach(process, running, opened);
-      opened.close();
-    } else process.running = running;
-    if (process.phase === "starting") {
-      // The gate may or may not have been opened: opening it again does no harm, and the caller's answer was lost either way.
-      process.phase = "running";
-      process.gate = running.start().catch(() => {});
-      store.phase(task.id, process.execId, "running");
-    }
-    follow(task, process);
-  };
-
   return {
     async create(request) {
       const task = await create(request);
@@ -404,7 +355,7 @@ export function createTasks(options: { namespace: string; state: string; events:
       for (const found of store.all()) {
         if (only !== undefined && found.id !== only) continue;
         try {
-          await adoptOne(found);
+          await adoptTask({ namespace, store, tasks, watchOom, follow, onExit }, found);
         } catch (error) {
           process.stderr.write(`adopt ${found.id}: ${messageOf(error)}\n`);
         }
