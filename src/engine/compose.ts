@@ -83,7 +83,7 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
     id: metaValue(db, "id", randomUUID),
     startedAt: new Date(),
     signal: ending.signal,
-    log: createLog(config.debug),
+    log: createLog(config),
   };
   engine.manager = await openManager(config, engine.log);
   const [events, images, volumes, networks, io, containers, exec, attach, logs, archive, stats, system] = await Promise.all([
@@ -133,10 +133,9 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
 const LEVELS = { debug: 0, info: 1, warn: 2, error: 3 };
 
 /** Log lines as key=value on stderr. */
-export function createLog(debug: boolean): Engine["log"] {
-  const least = debug ? 0 : 1;
+function createLog(config: Pick<EngineConfig, "debug">): Engine["log"] {
   return (level, message, fields) => {
-    if (LEVELS[level] < least) return;
+    if (LEVELS[level] < (config.debug ? LEVELS.debug : LEVELS.info)) return;
     let line = `time="${new Date().toISOString()}" level=${level} msg=${JSON.stringify(message)}`;
     for (const [key, value] of Object.entries(fields ?? {})) if (value !== undefined) line += ` ${key}=${JSON.stringify(value)}`;
     process.stderr.write(`${line}\n`);

@@ -289,6 +289,24 @@ export function parseOptions(argv: string[], read: (file: string) => string | un
   return { config: assemble(said), configFile, action };
 }
 
+/** What SIGHUP changes in a running engine, as with dockerd. */
+const RELOADABLE = [
+  "debug",
+  "labels",
+  "liveRestore",
+  "shutdownTimeout",
+  "insecureRegistries",
+  "registryMirrors",
+  "maxConcurrentDownloads",
+] as const;
+
+/** Takes over the settings that can change while the engine runs; gives their names. */
+export function reloadInto(config: EngineConfig, next: EngineConfig): string[] {
+  const changed = RELOADABLE.filter((name) => JSON.stringify(config[name]) !== JSON.stringify(next[name]));
+  for (const name of changed) Object.assign(config, { [name]: next[name] });
+  return changed;
+}
+
 function shown(value: unknown): string {
   return Array.isArray(value) ? `[${value.join(" ")}]` : typeof value === "object" ? JSON.stringify(value) : String(value);
 }

@@ -1,11 +1,12 @@
 // jubakod, the process: one instance per data root and exec root, the sockets, and the signals.
 import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
+import { hostname } from "node:os";
 import { dirname } from "node:path";
 import { failedPrecondition, messageOf } from "../lib/errors.ts";
 import { binding, check, close, O_CLOEXEC, O_CREAT, O_RDWR, open, SYS } from "../linux/index.ts";
 import { createEngine } from "./compose.ts";
-import { parseOptions, usage } from "./config.ts";
+import { parseOptions, reloadInto, usage } from "./config.ts";
 import type { EngineConfig } from "./context.ts";
 import { type Listener, listen } from "./listen.ts";
 import { createServer } from "./server.ts";
@@ -51,7 +52,7 @@ function isJubakod(pid: number): boolean {
   }
 }
 
-async function run(config: EngineConfig): Promise<number> {
+async function run(config: EngineConfig, argv: string[]): Promise<number> {
   const release: (() => void)[] = [];
   try {
     release.push(lockDirectory(config.execRoot, "exec root"));
@@ -60,6 +61,15 @@ async function run(config: EngineConfig): Promise<number> {
     mkdirSync(traceDir(config.execRoot), { recursive: true, mode: 0o700 });
     const { engine, routes, recover, shutdown } = await createEngine(config);
     await recover();
+    process.on("SIGHUP", () => {
+      try {
+        const changed = reloadInto(config, parseOptions(argv).config);
+        engine.log("info", `reloaded configuration: ${changed.join(", ") || "nothing changed"}`);
+        engine.events.publish("daemon", "reload", engine.id, { name: hostname() });
+      } catch (error) {
+        engine.log("error", `configuration not reloaded: ${messageOf(error)}`);
+      }
+    });
     const connections = new Set<Socket>();
     const answer = createServer({ routes, traceDir: traceDir(config.execRoot), log: engine.log });
     const serve = (socket: Socket) => {
@@ -107,7 +117,7 @@ export async function main(argv: string[]): Promise<number> {
     if (action === "help") process.stdout.write(usage());
     else if (action === "version") process.stdout.write(`Jubako version ${VERSION}\n`);
     else if (action === "validate") process.stdout.write(`configuration OK (${configFile})\n`);
-    else return await run(config);
+    else return await run(config, argv);
     return 0;
   } catch (error) {
     process.stderr.write(`jubakod: ${messageOf(error)}\n`);
