@@ -17,7 +17,8 @@ export function lines(spans: readonly Span[]): Line[] {
   if (spans.length === 0) return [];
   const unique = new Map(spans.map((span) => [span.spanId, span]));
   const begin = (span: Span) => BigInt(span.startTimeUnixNano);
-  const zero = [...unique.values()].reduce((least, span) => (begin(span) < least ? begin(span) : least), begin(spans[0]!));
+  let zero = begin(spans[0]!);
+  for (const span of spans) if (begin(span) < zero) zero = begin(span);
   const children = new Map<string, Span[]>();
   const roots: Span[] = [];
   for (const span of unique.values()) {
