@@ -10,8 +10,10 @@ export interface Entry {
   tail: Promise<unknown>;
   /** While a start is under way; an exit is handled after it. */
   starting: Promise<void> | undefined;
-  /** What is left to do after an exit before the container can start again. */
+  /** After an exit: until its addresses, ports and streams are free. */
   cleanup: Promise<void> | undefined;
+  /** After an exit: until the manager has forgotten its task. */
+  ending: Promise<void> | undefined;
   /** Set where a task is being waited for: resolves when its exit has been handled. */
   exited: Promise<void> | undefined;
   io: ProcessIo | undefined;
@@ -51,6 +53,7 @@ export function newEntry(record: ContainerRecord): Entry {
     tail: Promise.resolve(),
     starting: undefined,
     cleanup: undefined,
+    ending: undefined,
     exited: undefined,
     io: undefined,
     oomKilled: false,

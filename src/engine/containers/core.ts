@@ -8,9 +8,17 @@ export interface Core {
   book: Book;
   /** The engine is shutting down: what ends now is not started again. */
   stopping: boolean;
+  /** Work that nobody waits for but the engine's end. */
+  background: Set<Promise<unknown>>;
   start(entry: Entry): Promise<boolean>;
   stop(entry: Entry, options: { timeout?: number; signal?: string; byUser: boolean }): Promise<boolean>;
   remove(entry: Entry, options: { force: boolean; volumes: boolean }): Promise<void>;
+}
+
+/** Lets `work` go on by itself; the engine's end waits for it. It must not fail. */
+export function inBackground(core: Core, work: Promise<unknown>): void {
+  core.background.add(work);
+  void work.finally(() => core.background.delete(work));
 }
 
 export const NEVER = "0001-01-01T00:00:00Z";

@@ -69,7 +69,9 @@ export async function handleExit(core: Core, entry: Entry, status: number, at: s
   engine.io.stopHealth(record.id);
   // What the task held is let go while its last output is read.
   const io = entry.io ?? engine.io.get(record.id);
-  const task = endOfTask(core, record.id);
+  entry.ending = endOfTask(core, record.id).finally(() => {
+    entry.ending = undefined;
+  });
   const network = engine.networks.detach(record).catch((error) => engine.log("error", `network of ${record.id}: ${messageOf(error)}`));
   if (io) await withTimeout(io.drained, DRAIN_MS);
   const release = io ? io.release().catch((error) => engine.log("warn", `streams of ${record.id}: ${messageOf(error)}`)) : undefined;
@@ -82,7 +84,7 @@ export async function handleExit(core: Core, entry: Entry, status: number, at: s
   if (again) Object.assign(state, { Status: "restarting", Running: true, Restarting: true });
   else Object.assign(state, { Status: "exited", Running: false, Restarting: false });
   entry.exited = undefined;
-  entry.cleanup = Promise.all([task, network, release]).then(() => {
+  entry.cleanup = Promise.all([network, release]).then(() => {
     entry.cleanup = undefined;
   });
   const removeNow = record.hostConfig.AutoRemove && !again && !entry.keep && !entry.removing;

@@ -37,6 +37,7 @@ export function createContainers(engine: Engine): ContainersFace {
     engine,
     book: openBook(engine.db),
     stopping: false,
+    background: new Set(),
     start: (entry) => startContainer(core, entry),
     stop: (entry, options) => stopContainer(core, entry, options),
     remove: (entry, options) => removeContainer(core, entry, options),
@@ -89,7 +90,7 @@ export function recover(engine: Engine): Promise<void> {
 /** Ends what runs, unless live-restore keeps it. */
 export async function shutdown(engine: Engine): Promise<void> {
   const core = coreOf(engine);
-  if (engine.config.liveRestore) return;
   core.stopping = true;
-  await stopAll(core);
+  if (!engine.config.liveRestore) await stopAll(core);
+  await Promise.all(core.background);
 }

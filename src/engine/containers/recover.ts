@@ -97,7 +97,7 @@ async function settle(core: Core, entry: Entry, task: Process | undefined): Prom
   entry.keep = true;
   await handleExit(core, entry, status, at);
   entry.keep = false;
-  await entry.cleanup;
+  await Promise.all([entry.cleanup, entry.ending]);
   if (record.hostConfig.AutoRemove) await core.remove(entry, { force: true, volumes: true });
 }
 
@@ -193,7 +193,7 @@ export async function stopAll(core: Core): Promise<void> {
       const timeout = limit < 0 ? own : Math.min(own < 0 ? limit : own, limit);
       return core
         .stop(entry, { timeout, byUser: false })
-        .then(() => entry.cleanup)
+        .then(() => Promise.all([entry.cleanup, entry.ending]))
         .catch((error) => engine.log("error", `stopping ${entry.record.id}: ${messageOf(error)}`));
     }),
   );

@@ -5,7 +5,7 @@ import { rm } from "node:fs/promises";
 import { conflict, messageOf } from "../../lib/errors.ts";
 import { span } from "../../trace/index.ts";
 import { type Entry, locked } from "./book.ts";
-import { type Core, publish } from "./core.ts";
+import { type Core, inBackground, publish } from "./core.ts";
 import { cancelRestart } from "./exit.ts";
 import { killAndWait } from "./stop.ts";
 
@@ -44,13 +44,14 @@ async function takeAway(core: Core, entry: Entry, volumes: boolean): Promise<voi
   });
   publish(core, record, "destroy");
   for (const waiter of [...entry.waiters]) waiter.removed(record.state.ExitCode ?? 0, "");
-  void removeFiles(core, record.id, record.snapshotKey, record.dir);
+  inBackground(core, removeFiles(core, record.id, record.snapshotKey, record.dir, entry.ending));
 }
 
-/** What is left on disk. A crash in between leaves files without a record, which the next start of the engine removes. */
-export async function removeFiles(core: Core, id: string, snapshotKey: string, dir: string): Promise<void> {
+/** What is left of it in the manager and on disk. A crash in between leaves things without a record, which the next start of the engine removes. */
+export async function removeFiles(core: Core, id: string, snapshotKey: string, dir: string, ending?: Promise<void>): Promise<void> {
   const { engine } = core;
   const { manager } = engine;
+  await ending;
   await manager.snapshots.remove({ snapshotter: manager.snapshotter, key: snapshotKey }).catch((error) => {
     if (!/not found|not exist/i.test(messageOf(error))) engine.log("warn", `snapshot of ${id}: ${messageOf(error)}`);
   });

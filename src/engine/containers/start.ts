@@ -36,7 +36,7 @@ async function startLocked(core: Core, entry: Entry): Promise<boolean> {
   if (state.Running && !state.Restarting) return false;
   clearTimeout(entry.restart.timer);
   entry.restart.timer = undefined;
-  if (entry.cleanup) await entry.cleanup;
+  await Promise.all([entry.cleanup, entry.ending]);
   const start = bringUp(core, entry);
   entry.starting = start;
   try {
