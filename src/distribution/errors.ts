@@ -54,6 +54,9 @@ export function registryError(status: number, body: string, request: string): Re
 
 /** The failure of a pull, as Docker words it. */
 export function pullFailure(error: unknown, reference: Reference): unknown {
+  // A registry that can't be reached is, over Docker's API, an error 500 like any other.
+  if (error instanceof Failure && error.kind === "Unavailable" && !(error instanceof RegistryError))
+    return new Failure("Unknown", error.message, { cause: error });
   if (!(error instanceof RegistryError)) return error;
   if (error.code === "DENIED") {
     const why = "repository does not exist or may require 'docker login'";

@@ -1,7 +1,7 @@
 // One HTTP request to a registry, safely: only http and https, redirects followed by hand so that no credential reaches another host, a limit on
 // silence, answers of bounded size, certificates as Docker's certs.d directory says.
 import { readdirSync, readFileSync } from "node:fs";
-import { Failure, unavailable } from "../lib/errors.ts";
+import { Failure, invalidArgument, unavailable } from "../lib/errors.ts";
 
 export interface RequestOptions {
   method?: string;
@@ -146,18 +146,18 @@ export function createTransport(options: TransportOptions): Transport {
   };
 }
 
-/** The whole body; Unavailable where it is longer than `limit` or stops coming for `timeoutMs`. */
+/** The whole body; InvalidArgument where it is longer than `limit`, Unavailable where it stops coming for `timeoutMs`. */
 export async function readBody(response: Response, limit: number, timeoutMs: number): Promise<Uint8Array> {
   const announced = Number(response.headers.get("content-length") ?? 0);
   if (announced > limit) {
     await response.body?.cancel();
-    throw unavailable(`answer of ${announced} bytes is too long; the limit is ${limit}`);
+    throw invalidArgument(`answer of ${announced} bytes is too long; the limit is ${limit}`);
   }
   const chunks: Uint8Array[] = [];
   let length = 0;
   for await (const chunk of pieces(response, timeoutMs)) {
     length += chunk.length;
-    if (length > limit) throw unavailable(`answer is too long; the limit is ${limit} bytes`);
+    if (length > limit) throw invalidArgument(`answer is too long; the limit is ${limit} bytes`);
     chunks.push(chunk);
   }
   return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
