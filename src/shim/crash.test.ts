@@ -1,8 +1,8 @@
 // A shim killed at its worst moment: the containers go on, and the next shim of the group has them all, with output, terminals, execs and the
 // exits that nobody saw.
-import { afterAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync } from "node:fs";
-import { createServer } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { TaskExitSchema } from "../gen/containerd/events_pb.ts";
 import { OptionsSchema } from "../gen/containerd/runc/v1_pb.ts";
@@ -18,7 +18,8 @@ describe.skipIf(!BUSYBOX)("a shim of its own process", () => {
   const address = `${here.dir}/manager.sock`;
   const topics: string[] = [];
   const exits = new Map<string, number>();
-  const events = createServer();
+  const connections = new Set<Socket>();
+  const events = createServer((socket) => connections.add(socket));
   serveTtrpc(events, Events, {
     forward({ envelope }) {
       topics.push(envelope!.topic);
@@ -29,11 +30,9 @@ describe.skipIf(!BUSYBOX)("a shim of its own process", () => {
       return {};
     },
   });
-  events.listen(`${address}.ttrpc`);
 
   const env = { ...process.env, JUBAKO_SHIM_STATE: `${here.dir}/shim`, JUBAKO_SHIM_RUNTIME: "", TTRPC_ADDRESS: `${address}.ttrpc` };
   const command = programCommand("containerd-shim-jubako-v1");
-  mkdirSync(`${here.dir}/cwd`);
   const call = async (id: string, verb: string): Promise<Buffer> => {
     const child = Bun.spawn([...command, "-namespace", "test", "-address", address, "-publish-binary", "x", "-id", id, verb], {
       cwd: `${here.dir}/cwd`,
@@ -51,6 +50,11 @@ describe.skipIf(!BUSYBOX)("a shim of its own process", () => {
     if (!started.includes(shimPid)) started.push(shimPid);
     return { client, pid: shimPid };
   };
+  beforeAll(() => {
+    here.make();
+    mkdirSync(`${here.dir}/cwd`);
+    events.listen(`${address}.ttrpc`);
+  });
   afterAll(() => {
     for (const pid of started) {
       try {
@@ -206,4 +210,23 @@ describe.skipIf(!BUSYBOX)("a shim of its own process", () => {
     expect(topics).toContain("/tasks/exec-added");
     expect(topics).toContain("/tasks/exec-started");
   });
+
+  test("events wait for a manager that is away; the kernel's kill for want of memory is one", async () => {
+    const { client } = await start("m1");
+    const limited = bundle(here, "m1", ["tail", "/dev/zero"], false, { memory: { limit: 16 << 20, swap: 16 << 20 } });
+    topics.length = 0;
+    events.close();
+    for (const socket of connections) socket.destroy();
+    await client.create({ id: "m1", bundle: limited });
+    await client.start({ id: "m1" });
+    expect((await client.wait({ id: "m1" })).exitStatus).toBe(137);
+    await client.delete({ id: "m1" });
+    expect(topics).toEqual([]);
+    events.listen(`${address}.ttrpc`);
+    for (let i = 0; i < 300 && !topics.includes("/tasks/delete"); i++) await Bun.sleep(20);
+    expect(topics.filter((topic) => topic !== "/tasks/oom")).toEqual(["/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"]);
+    expect(topics).toContain("/tasks/oom");
+    await client.shutdown({ id: "m1" });
+    client.close();
+  }, 20_000);
 });

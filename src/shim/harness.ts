@@ -1,5 +1,6 @@
 // What the shim's tests share: a bundle with busybox, FIFOs, a shim in this process or one of its own.
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { randomBytes } from "node:crypto";
+import { copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { binding, check, close, EPOLLIN, O_NONBLOCK, O_RDONLY, open, read, SYS, watch } from "../linux/index.ts";
 import { findProgram } from "./command.ts";
 
@@ -9,17 +10,26 @@ export const RUNC = findProgram("runc", "/usr/local/sbin:/usr/local/bin:/usr/sbi
 export interface Place {
   dir: string;
   rootfs: string;
+  /** Makes it; in beforeAll, so that a suite that is filtered out leaves nothing. */
+  make(): void;
   remove(): void;
 }
 
+const APPLETS = ["sh", "true", "sleep", "cat", "echo", "stty", "tty", "kill", "ps", "head", "wc", "dd", "tr", "tail"];
+
 export function place(name: string): Place {
-  const dir = mkdtempSync(`/tmp/jubako-shim-${name}-`);
+  const dir = `/tmp/jubako-shim-${name}-${randomBytes(4).toString("hex")}`;
   const rootfs = `${dir}/rootfs`;
-  for (const sub of ["bin", "proc", "dev", "sys", "tmp", "etc"]) mkdirSync(`${rootfs}/${sub}`, { recursive: true });
-  copyFileSync(BUSYBOX!, `${rootfs}/bin/busybox`);
-  for (const applet of ["sh", "true", "sleep", "cat", "echo", "stty", "tty", "kill", "ps", "head", "wc", "dd", "tr"])
-    symlinkSync("busybox", `${rootfs}/bin/${applet}`);
-  return { dir, rootfs, remove: () => rmSync(dir, { recursive: true, force: true }) };
+  return {
+    dir,
+    rootfs,
+    make() {
+      for (const sub of ["bin", "proc", "dev", "sys", "tmp", "etc"]) mkdirSync(`${rootfs}/${sub}`, { recursive: true });
+      copyFileSync(BUSYBOX!, `${rootfs}/bin/busybox`);
+      for (const applet of APPLETS) symlinkSync("busybox", `${rootfs}/bin/${applet}`);
+    },
+    remove: () => rmSync(dir, { recursive: true, force: true }),
+  };
 }
 
 const CAPABILITIES = ["CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_KILL", "CAP_SETGID", "CAP_SETUID", "CAP_NET_BIND_SERVICE"];
@@ -57,10 +67,12 @@ export function spec(rootfs: string, args: string[], terminal = false) {
 }
 
 /** A bundle directory in `place`. */
-export function bundle(place: Place, id: string, args: string[], terminal = false): string {
+export function bundle(place: Place, id: string, args: string[], terminal = false, resources: object = {}): string {
   const dir = `${place.dir}/bundle-${id}`;
   mkdirSync(dir, { recursive: true });
-  writeFileSync(`${dir}/config.json`, JSON.stringify(spec(place.rootfs, args, terminal)));
+  const config = spec(place.rootfs, args, terminal);
+  Object.assign(config.linux.resources, resources);
+  writeFileSync(`${dir}/config.json`, JSON.stringify(config));
   return dir;
 }
 

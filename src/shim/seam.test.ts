@@ -75,6 +75,7 @@ for (const containerd of installed)
         .map(Number);
 
     beforeAll(async () => {
+      here.make();
       mkdirSync(`${here.dir}/bin`);
       const words = programCommand("containerd-shim-jubako-v1").map((word) => `'${word}'`);
       writeFileSync(`${here.dir}/bin/containerd-shim-jubako-v1`, `#!/bin/sh\nexec ${words.join(" ")} "$@"\n`, { mode: 0o755 });

@@ -23,6 +23,7 @@ for (const [name, program] of [
     let client: TaskClient;
     const before = process.env.JUBAKO_SHIM_RUNTIME;
     beforeAll(async () => {
+      here.make();
       process.env.JUBAKO_SHIM_RUNTIME = program;
       shim = await serveShim({ namespace: "test", state: `${here.dir}/state`, listen: `${here.dir}/sock` });
       client = connectShim(`unix://${here.dir}/sock`);

@@ -1,5 +1,6 @@
-import { afterAll, expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { randomBytes } from "node:crypto";
+import { mkdirSync, rmSync } from "node:fs";
 import { connect, createServer, type Server } from "node:net";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Task } from "../../gen/containerd/task/v2_pb.ts";
@@ -8,8 +9,11 @@ import { notFound, unimplemented } from "../../lib/errors.ts";
 import { encodeFrame, type Frame, frameReader, HEADER, MAX_MESSAGE, REQUEST } from "./frame.ts";
 import { createTtrpcClient, type Implementation, serveTtrpc } from "./index.ts";
 
-const dir = mkdtempSync("/tmp/jubako-shim-ttrpc-");
+const dir = `/tmp/jubako-shim-ttrpc-${randomBytes(4).toString("hex")}`;
 const servers: Server[] = [];
+beforeAll(() => {
+  mkdirSync(dir);
+});
 afterAll(() => {
   for (const server of servers) server.close();
   rmSync(dir, { recursive: true });
