@@ -20,6 +20,8 @@ import {
   parseMac,
   parseResolvConf,
   plainResolvConf,
+  replaceHosts,
+  resolvConfEdited,
 } from "./index.ts";
 
 const cidr = (text: string) => parseCidr(text)!;
@@ -79,6 +81,11 @@ test("resolv.conf and hosts", () => {
   expect(plainResolvConf(parseResolvConf("nameserver 127.0.0.1\n"), {}, false)).toContain("nameserver 8.8.8.8\nnameserver 8.8.4.4\n");
   expect(plainResolvConf(host, { nameservers: ["127.0.0.1"], search: ["."], options: ["ndots:3"] }, false)).toEndWith(
     "edited.\nnameserver 127.0.0.1\noptions ndots:3\n",
+  );
+  expect(resolvConfEdited(plainResolvConf(host, {}, false))).toBe(false);
+  expect(resolvConfEdited(`${plainResolvConf(host, {}, false)}nameserver 9.9.9.9\n`)).toBe(true);
+  expect(replaceHosts("127.0.0.1\tlocalhost\n10.0.0.2\tme\n1.2.3.4 mine\n", "me", [["10.0.0.3", "me"]])).toBe(
+    "127.0.0.1\tlocalhost\n1.2.3.4 mine\n10.0.0.3\tme\n",
   );
   const named = namedResolvConf(host, {});
   expect(named.text).toEndWith("nameserver 127.0.0.11\nsearch lan corp\noptions edns0 ndots:0\n");

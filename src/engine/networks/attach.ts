@@ -17,7 +17,7 @@ import type { ContainerRecord, NetworkAttachment } from "../context.ts";
 import { paths, resolve, writeFiles } from "./files.ts";
 import { exposedPorts, planPorts, publish, unpublish } from "./publish.ts";
 import { activate, allocate, errno, findNetwork, isErrno, newId, realize, type State } from "./registry.ts";
-import { assign, modeOf, settle, unassign, wantedMac } from "./settings.ts";
+import { assign, modeFor, modeOf, settle, unassign, wantedMac } from "./settings.ts";
 import type { Endpoint, Network, Sandbox } from "./state.ts";
 
 /** Names by which others on a user-defined network find the container. */
@@ -183,7 +183,7 @@ export function attach(state: State, record: ContainerRecord): NetworkAttachment
 
 function setUp(state: State, record: ContainerRecord): NetworkAttachment {
   if (!state.active) activate(state);
-  const { mode, name } = modeOf(record.hostConfig.NetworkMode);
+  const { mode, name } = modeFor(record, state.engine.config.bridge !== "none");
   if (mode === "container") return attachShared(state, record, name);
   if (state.sandboxes.has(record.id)) detach(state, record);
 
@@ -201,7 +201,7 @@ function setUp(state: State, record: ContainerRecord): NetworkAttachment {
   };
   try {
     // the network of the mode becomes eth0, the others follow by name
-    const names = Object.keys(record.networks);
+    const names = mode === "none" ? [name] : Object.keys(record.networks);
     const first = names.find((n) => findNetwork(state, n) === findNetwork(state, name)) ?? name;
     record.networks[first] ??= {};
     for (const n of [first, ...names.filter((n) => n !== first).sort()])
@@ -242,13 +242,12 @@ export function leave(sandbox: Sandbox, network: Network): string | undefined {
 function dissolve(state: State, sandbox: Sandbox): void {
   sandbox.resolver?.close();
   unpublish(state, sandbox);
-  const shared = sandbox.pid === 0 && sandbox.namespace !== undefined;
   sandbox.namespace?.close();
   sandbox.namespace = undefined;
   for (const endpoint of sandbox.endpoints) {
     endpoint.network.endpoints.delete(sandbox.containerId);
     releaseAddresses(endpoint);
-    if (endpoint.veth && !shared) reap(state, endpoint.veth);
+    if (endpoint.veth) reap(state, endpoint.veth);
   }
   sandbox.endpoints = [];
 }

@@ -6,7 +6,7 @@ import type { ContainerRecord } from "../context.ts";
 import { extraHosts } from "./files.ts";
 import { parsePort, planPorts } from "./publish.ts";
 import { findNetwork, type State } from "./registry.ts";
-import { modeOf } from "./settings.ts";
+import { modeFor } from "./settings.ts";
 import type { Network } from "./state.ts";
 
 const CONFLICT = {
@@ -76,7 +76,7 @@ export function wantedSettings(settings: EndpointSettings | undefined): Endpoint
 
 export function check(state: State, record: ContainerRecord, endpoints: Record<string, EndpointSettings> | undefined): void {
   const { hostConfig, config } = record;
-  const { mode, name } = modeOf(hostConfig.NetworkMode);
+  const { mode, name } = modeFor(record, state.engine.config.bridge !== "none");
   for (const key of Object.keys(config.ExposedPorts ?? {})) parsePort(key);
   planPorts(record);
   extraHosts(state, record);

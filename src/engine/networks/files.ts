@@ -1,5 +1,5 @@
 // The files of a container's directory that are bound into it: hosts, resolv.conf, hostname; and the resolver that resolv.conf may name.
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { invalidArgument } from "../../lib/errors.ts";
 import {
   createResolver,
@@ -9,6 +9,8 @@ import {
   namedResolvConf,
   parseAddress,
   plainResolvConf,
+  replaceHosts,
+  resolvConfEdited,
   sharedResolvConf,
 } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
@@ -69,9 +71,11 @@ function linkedHosts(sandbox: Sandbox): [address: string, names: string][] {
   });
 }
 
+const ownHosts = (sandbox: Sandbox, names: string) =>
+  sandbox.endpoints.flatMap((e) => e.addresses.map((a): [string, string] => [formatAddress(a.cidr.address), names]));
+
 export function writeHosts(state: State, sandbox: Sandbox, record: ContainerRecord): void {
-  const { endpoints } = sandbox;
-  const own = endpoints.flatMap((e) => e.addresses.map((a): [string, string] => [formatAddress(a.cidr.address), ownNames(record)]));
+  const own = ownHosts(sandbox, ownNames(record));
   writeFileSync(paths(record).hostsPath, hostsFile([...extraHosts(state, record), ...linkedHosts(sandbox)], own), { mode: 0o644 });
 }
 
@@ -79,7 +83,7 @@ export function writeHosts(state: State, sandbox: Sandbox, record: ContainerReco
 const named = (sandbox: Sandbox) => sandbox.endpoints.some((e) => e.network.bridge && !e.network.predefined);
 
 /** /etc/resolv.conf; notes in the sandbox where its resolver asks. */
-export function writeResolvConf(state: State, sandbox: Sandbox, record: ContainerRecord, mode: Mode): void {
+export function writeResolvConf(state: State, sandbox: Sandbox, record: ContainerRecord, mode: Mode, edited = false): void {
   const host = hostResolvConf();
   const wanted = overrides(state, record);
   let text: string;
@@ -92,7 +96,7 @@ export function writeResolvConf(state: State, sandbox: Sandbox, record: Containe
     const ipv6 = sandbox.endpoints.some((e) => e.network.record.enableIPv6);
     text = plainResolvConf(host, wanted, ipv6);
   }
-  writeFileSync(paths(record).resolvConfPath, text, { mode: 0o644 });
+  if (!edited) writeFileSync(paths(record).resolvConfPath, text, { mode: 0o644 });
 }
 
 /** Starts or ends the resolver as the networks want it; the namespace must be open. */
@@ -104,10 +108,20 @@ export function resolve(state: State, sandbox: Sandbox): void {
   }
 }
 
-/** After networks of a running container changed. The files keep their inodes: they are bind mounts in the container. */
+const read = (path: string): string => {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
+};
+
+/** After networks of a running container changed. What a program in it wrote into the files stays. The files keep their inodes: they are bind mounts in the container. */
 export function refreshFiles(state: State, sandbox: Sandbox, record: ContainerRecord): void {
-  writeHosts(state, sandbox, record);
-  writeResolvConf(state, sandbox, record, "bridge");
+  const { hostsPath, resolvConfPath } = paths(record);
+  const names = ownNames(record);
+  writeFileSync(hostsPath, replaceHosts(read(hostsPath), names, ownHosts(sandbox, names)));
+  writeResolvConf(state, sandbox, record, "bridge", resolvConfEdited(read(resolvConfPath)));
   resolve(state, sandbox);
 }
 

@@ -35,6 +35,9 @@ it("none, host and container:ID", async () => {
   const host = newRecord("host", { NetworkMode: "host" });
   await networks.check(host, undefined);
   expect(await networks.attach(host)).toMatchObject({ netns: undefined, mode: "host", hostsPath: `${host.dir}/hosts` });
+  // as old clients switch networking off
+  const off = await run("off", { config: { NetworkDisabled: true } });
+  expect(Object.keys(off.networks)).toEqual(["none"]);
   const one = await run("one");
   const two = newRecord("two", { NetworkMode: "container:one" });
   await networks.check(two, undefined);

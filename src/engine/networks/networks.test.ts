@@ -244,7 +244,12 @@ it("user-defined networks: names, aliases, isolation, live connect and disconnec
     "endpoint with name stranger already exists in network jubako-a",
   );
 
+  await sh(`echo '1.2.3.4 mine' >> ${stranger.dir}/hosts; echo 'options mine' >> ${stranger.dir}/resolv.conf`);
   await call("POST", "/networks/jubako-a/disconnect", { Container: "stranger" });
+  const hosts = readFileSync(`${stranger.dir}/hosts`, "utf8");
+  expect(hosts).toContain("\n1.2.3.4 mine\n");
+  expect(hosts).not.toContain("10.213.32.3");
+  expect(readFileSync(`${stranger.dir}/resolv.conf`, "utf8")).toContain("options mine");
   expect(stranger.networks["jubako-a"]).toBeUndefined();
   expect(await sh("ip -o link", netns(stranger))).not.toContain("eth1");
   expect(await sh("ip route", netns(stranger))).toContain("default via 10.213.33.9");

@@ -9,7 +9,7 @@ import { dnsNames, linksOf, sandboxKey, started } from "./attach.ts";
 import { refreshFiles } from "./files.ts";
 import { parsePort, relay } from "./publish.ts";
 import { activate, findNetwork, newId, type State } from "./registry.ts";
-import { modeOf } from "./settings.ts";
+import { modeFor, modeOf } from "./settings.ts";
 import type { Endpoint, Held, Network, Sandbox } from "./state.ts";
 
 /** Where an interface of the container belongs: to the network of ours that has its address. */
@@ -32,7 +32,7 @@ function adopt(state: State, record: ContainerRecord, pid: number, hostLinks: Ma
     links: linksOf(record),
     nextIndex: 2,
   };
-  const { mode, name } = modeOf(record.hostConfig.NetworkMode);
+  const { mode, name } = modeFor(record, state.engine.config.bridge !== "none");
   if (mode === "host" || mode === "none") {
     const network = findNetwork(state, name);
     sandbox.endpoints.push(endpoint(record, network, record.networks[network.record.name]?.EndpointID));

@@ -24,6 +24,12 @@ export type Settings = NetworkSettings & {
 
 export type Mode = "bridge" | "none" | "host" | "container";
 
+/** What kind of network a container asks for; without a default bridge, or with networking switched off, none. */
+export function modeFor(record: Pick<ContainerRecord, "config" | "hostConfig">, defaultBridge: boolean): { mode: Mode; name: string } {
+  const asked = modeOf(record.hostConfig.NetworkMode);
+  return record.config.NetworkDisabled || (asked.name === "bridge" && !defaultBridge) ? { mode: "none", name: "none" } : asked;
+}
+
 /** What kind of network a NetworkMode names. */
 export function modeOf(networkMode: string | undefined): { mode: Mode; name: string } {
   const name = networkMode === undefined || networkMode === "" || networkMode === "default" ? "bridge" : networkMode;
