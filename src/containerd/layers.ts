@@ -122,6 +122,7 @@ async function receiveInto(path: string, root: string, options: ReceiveOptions):
   const progress = createProgress();
   const stop = new AbortController();
   const abort = () => stop.abort(signal.reason);
+  signal.throwIfAborted();
   signal.addEventListener("abort", abort, { once: true });
   const file = await open(path, "wx", 0o444);
   const ticking = setInterval(() => options.onUnpacked?.(progress.read()), 100);

@@ -91,6 +91,7 @@ export function createTransport(options: TransportOptions): Transport {
   const once = async (url: URL, request: RequestOptions, first: URL): Promise<Response> => {
     if (url.protocol !== "https:" && url.protocol !== "http:") throw unavailable(`refusing to follow a redirect to ${url.protocol}//`);
     const method = request.method ?? "GET";
+    request.signal?.throwIfAborted();
     const controller = new AbortController();
     const giveUp = () => controller.abort();
     let late = false;

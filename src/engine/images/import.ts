@@ -61,7 +61,7 @@ export async function importImage(
   await using spool = createSpool(core.engine);
   const path = spool.path("layer.tar");
   const { digest, size, head } = await spoolFile(path, await sourceOf(source, call, sink, signal), signal);
-  const types = { gzip: MEDIA.dockerLayerGzip, zstd: MEDIA.dockerLayerZstd, none: MEDIA.dockerLayer };
+  const types = { gzip: MEDIA.ociLayerGzip, zstd: MEDIA.ociLayerZstd, none: MEDIA.ociLayer };
   const layer: Descriptor = { mediaType: types[detectCompression(head)], digest, size };
   const id = await withLease(core.engine.manager, async (lease) => {
     await writeBlob(core.engine.manager, { descriptor: layer, labels: {}, lease, signal }, (offset) => filePieces(path, offset));

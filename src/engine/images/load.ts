@@ -57,7 +57,7 @@ async function digestFile(archive: Archive, name: string): Promise<{ digest: Dig
     head ??= piece.slice(0, 8);
     digester.update(piece);
   }
-  const types = { gzip: MEDIA.dockerLayerGzip, zstd: MEDIA.dockerLayerZstd, none: MEDIA.dockerLayer };
+  const types = { gzip: MEDIA.ociLayerGzip, zstd: MEDIA.ociLayerZstd, none: MEDIA.ociLayer };
   return { digest: digester.digest(), size: file.size, mediaType: types[detectCompression(head ?? new Uint8Array(8))] };
 }
 
@@ -82,8 +82,8 @@ async function dockerImages(archive: Archive): Promise<Found[]> {
       layers.push(known);
     }
     const manifest: Manifest = {
-      mediaType: MEDIA.dockerManifest,
-      config: { mediaType: MEDIA.dockerConfig, digest: digestOf(configBytes), size: configBytes.length },
+      mediaType: MEDIA.ociManifest,
+      config: { mediaType: MEDIA.ociConfig, digest: digestOf(configBytes), size: configBytes.length },
       layers,
     };
     const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: manifest.mediaType, config: manifest.config, layers }));

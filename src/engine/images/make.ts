@@ -43,8 +43,8 @@ export async function makeImage(core: Core, image: NewImage, lease: Lease): Prom
   };
   const top = chainIds(image.diffIds).at(-1);
   const labels = top ? { [`containerd.io/gc.ref.snapshot.${manager.snapshotter}`]: top } : {};
-  const config = await writeBytes(manager, Buffer.from(JSON.stringify(document)), MEDIA.dockerConfig, labels, lease);
-  const manifest: Manifest = { mediaType: MEDIA.dockerManifest, config, layers: image.layers };
+  const config = await writeBytes(manager, Buffer.from(JSON.stringify(document)), MEDIA.ociConfig, labels, lease);
+  const manifest: Manifest = { mediaType: MEDIA.ociManifest, config, layers: image.layers };
   const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: manifest.mediaType, config, layers: image.layers }));
   const target = await writeBytes(manager, bytes, manifest.mediaType, childLabels("manifest", [config, ...image.layers]), lease);
   return { id: config.digest, target };

@@ -61,6 +61,7 @@ export async function streamed(
   const stopping = new AbortController();
   const stop = () => stopping.abort(signal.reason);
   signal.addEventListener("abort", stop, { once: true });
+  if (signal.aborted) stop();
   const push = (line: ProgressLine) => {
     if (held.length < MAX_HELD) held.push(`${JSON.stringify(line)}\r\n`);
     wake();
