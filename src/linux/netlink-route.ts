@@ -89,11 +89,11 @@ export interface VethOptions {
   master: number | undefined;
   mtu: number;
   address?: Uint8Array;
-  peer: { name: string; index: number; netns: number; address: Uint8Array | undefined };
+  peer: { name: string; netns: number; address: Uint8Array | undefined };
 }
 
 /**
- * A pair of veths: this end up, the peer born inside the other namespace with the wanted index and address, but still down (the kernel's
+ * A pair of veths: this end up, the peer born inside the other namespace with its name and address, but still down (the kernel's
  * veth_open refuses while the pair is half made). EEXIST where a name is taken.
  */
 export function addVeth(m: Messages, veth: VethOptions): void {
@@ -107,7 +107,7 @@ export function addVeth(m: Messages, veth: VethOptions): void {
     m.attrString(IFLA_INFO_KIND, "veth");
     m.nest(IFLA_INFO_DATA, () =>
       m.nest(VETH_INFO_PEER, () => {
-        ifinfo(m, veth.peer.index);
+        ifinfo(m, 0);
         m.attrString(IFLA_IFNAME, veth.peer.name);
         m.attrU32(IFLA_MTU, veth.mtu);
         if (veth.peer.address) m.attr(IFLA_ADDRESS, veth.peer.address);

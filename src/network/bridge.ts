@@ -121,27 +121,27 @@ export interface EndpointLink {
   mtu: number;
   /** In the container. */
   name: string;
-  index: number;
   mac: Uint8Array;
   addresses: Cidr[];
   /** Bridge ports that must not reach each other. */
   isolated: boolean;
 }
 
-/** Plugs a namespace into a bridge: pair, addresses, up. All or nothing. About 0.7 ms. */
-export function plug(route: NetlinkSocket, inside: Namespace, endpoint: EndpointLink): void {
+/** Plugs a namespace into a bridge: pair, addresses, up; answers the index of the link inside. All or nothing. About 0.7 ms. */
+export function plug(route: NetlinkSocket, inside: Namespace, endpoint: EndpointLink): number {
   const m = netlinkMessages();
   addVeth(m, {
     name: endpoint.veth,
     master: endpoint.bridge,
     mtu: endpoint.mtu,
-    peer: { name: endpoint.name, index: endpoint.index, netns: inside.fd, address: endpoint.mac },
+    peer: { name: endpoint.name, netns: inside.fd, address: endpoint.mac },
   });
   if (endpoint.isolated) setBridgePort(m, endpoint.veth, { isolated: true });
   let made = false;
   try {
     route.request(m);
     made = true;
+    const { index } = getLink(inside.route, { name: endpoint.name });
     const v6 = endpoint.addresses.some((a) => a.address.length === 16);
     if (v6)
       inNetns(inside.fd, () => {
@@ -150,9 +150,10 @@ export function plug(route: NetlinkSocket, inside: Namespace, endpoint: Endpoint
         sysctl(`ipv6/conf/${endpoint.name}/disable_ipv6`, "0");
       });
     const n = netlinkMessages();
-    setLinkUp(n, { index: endpoint.index });
-    for (const a of endpoint.addresses) addAddress(n, { index: endpoint.index, local: a.address, prefix: a.prefix });
+    setLinkUp(n, { index });
+    for (const a of endpoint.addresses) addAddress(n, { index, local: a.address, prefix: a.prefix });
     inside.route.request(n);
+    return index;
   } catch (error) {
     if (made || endpoint.isolated) unplug(route, endpoint.veth);
     throw error;

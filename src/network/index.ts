@@ -12,8 +12,8 @@
 //   Resolver    names for one namespace at 127.0.0.11
 //
 //   const inside = pool.take();
-//   plug(route, inside, { veth: "vethab12", bridge, name: "eth0", index: 2, mac, addresses, mtu: 1500, isolated: false });
-//   setDefaultRoutes(inside, [{ gateway, index: 2 }]);
+//   const index = plug(route, inside, { veth: "vethab12", bridge, name: "eth0", mac, addresses, mtu: 1500, isolated: false });
+//   setDefaultRoutes(inside, [{ gateway, index }]);
 //   … a process starts in /proc/self/fd/N of inside.fd …
 //   inside.close();        // now the namespace, and with it the veth, lives as long as the process
 export * from "./address.ts";

@@ -2,6 +2,7 @@
 import { mkdirSync, rmSync, symlinkSync } from "node:fs";
 import type { EndpointSettings } from "../../api/types.ts";
 import { conflict, Failure, failedPrecondition, invalidArgument, messageOf } from "../../lib/errors.ts";
+import { listLinks } from "../../linux/index.ts";
 import {
   bridgedPacketsAreFiltered,
   contains,
@@ -36,6 +37,15 @@ export function linksOf(record: ContainerRecord): Map<string, string> {
   return links;
 }
 
+/** eth0, eth1, …: the first name that is not taken, also by links that the container made itself. */
+function freeInterface(sandbox: Sandbox): string {
+  const taken = new Set(sandbox.endpoints.map((e) => e.interface));
+  if (sandbox.pid > 0 && sandbox.namespace) for (const link of listLinks(sandbox.namespace.route)) taken.add(link.name);
+  let n = 0;
+  while (taken.has(`eth${n}`)) n++;
+  return `eth${n}`;
+}
+
 /** Takes addresses for an endpoint; nothing is on the host yet. */
 function reserve(network: Network, record: ContainerRecord, settings: EndpointSettings, sandbox: Sandbox): Endpoint {
   const id = newId();
@@ -54,8 +64,7 @@ function reserve(network: Network, record: ContainerRecord, settings: EndpointSe
   };
   if (!network.bridge) return endpoint;
   endpoint.veth = `veth${id.slice(0, 7)}`;
-  endpoint.index = sandbox.nextIndex;
-  endpoint.interface = `eth${sandbox.nextIndex - 2}`;
+  endpoint.interface = freeInterface(sandbox);
   if (!network.predefined) endpoint.names = dnsNames(record, settings);
   const mac = wantedMac(settings);
   try {
@@ -92,17 +101,17 @@ export function join(state: State, sandbox: Sandbox, network: Network, record: C
     if (bridge) {
       const inside = sandbox.namespace;
       if (!inside) throw failedPrecondition(`container ${record.id} has no open network namespace`);
-      const link = () =>
-        plug(state.route, inside, {
+      const link = () => {
+        endpoint.index = plug(state.route, inside, {
           veth: endpoint.veth,
           bridge: bridge.index,
           mtu: bridge.mtu,
           name: endpoint.interface,
-          index: endpoint.index,
           mac: endpoint.mac!,
           addresses: endpoint.addresses.map((a) => a.cidr),
           isolated: !bridge.icc && !bridgedPacketsAreFiltered(),
         });
+      };
       try {
         link();
       } catch (error) {
@@ -111,7 +120,6 @@ export function join(state: State, sandbox: Sandbox, network: Network, record: C
         realize(state, network);
         link();
       }
-      sandbox.nextIndex++;
     }
   } catch (error) {
     releaseAddresses(endpoint);
@@ -197,7 +205,6 @@ function setUp(state: State, record: ContainerRecord): NetworkAttachment {
     resolver: undefined,
     upstreams: [],
     links: linksOf(record),
-    nextIndex: 2,
   };
   try {
     // the network of the mode becomes eth0, the others follow by name

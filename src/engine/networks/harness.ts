@@ -229,7 +229,7 @@ export function createHarness(BRIDGE: string, bip: string) {
       inner = openNetlink(NETLINK_ROUTE);
     });
     const m = netlinkMessages();
-    addVeth(m, { name: out, master: undefined, mtu: 1500, peer: { name: "eth0", index: 2, netns: fd, address: undefined } });
+    addVeth(m, { name: out, master: undefined, mtu: 1500, peer: { name: "eth0", netns: fd, address: undefined } });
     route.request(m);
     const n = netlinkMessages();
     addAddress(n, { index: getLink(route, { name: out }).index, local: Uint8Array.of(10, 213, 240, 1), prefix: 30 });

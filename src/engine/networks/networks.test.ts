@@ -1,7 +1,7 @@
 import { afterAll, afterEach, beforeAll, expect, test } from "bun:test";
 import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createConnection } from "node:net";
 import { createHarness, type Harness, isolated, until, web } from "./harness.ts";
 
@@ -149,6 +149,27 @@ it("UDP, ranges and ephemeral ports", async () => {
   socket.close();
 });
 
+it("attaching and detaching leaves no descriptor, no element and no address behind", async () => {
+  await call("POST", "/networks/create", { Name: "again", IPAM: { Config: [{ Subnet: "10.213.34.0/24" }] } });
+  const count = () => readdirSync("/proc/self/fd").length;
+  const once = async (mode: string) => {
+    const record = newRecord("again", { NetworkMode: mode, PortBindings: { "80/tcp": [{ HostPort: "18130" }], "81/udp": [{}] } });
+    await networks.check(record, undefined);
+    await networks.attach(record);
+    await networks.detach(record);
+    h.records.delete(record.id);
+  };
+  for (const mode of ["bridge", "again", "none"]) await once(mode);
+  await Bun.sleep(200);
+  const before = count();
+  for (let i = 0; i < 10; i++) for (const mode of ["bridge", "again", "none"]) await once(mode);
+  await until(() => count() <= before && ours().every((name) => name.startsWith("jbk-")));
+  const use = (await call("GET", "/networks/again", undefined, "", 52)).json.Status.IPAM.Subnets;
+  expect(use["10.213.34.0/24"].IPsInUse).toBe(1);
+  expect(await sh("nft list ruleset | grep -c ' 18130 '")).toStartWith("0");
+  await call("DELETE", "/networks/again");
+});
+
 it("rules that another program flushes come back", async () => {
   await run("web", { host: { PortBindings: { "80/tcp": [{ HostPort: "18110" }] } }, command: web("back") });
   const table = (await sh("ip -d link show jubakot0")).match(/jubako-[0-9a-f]+/)![0];
@@ -224,6 +245,8 @@ it("user-defined networks: names, aliases, isolation, live connect and disconnec
   // but what is published can be reached through the host
   expect(await get(`http://${outside.host}:18200/`, netns(stranger))).toBe("a");
 
+  // what the container makes itself is in nobody's way
+  await sh("ip link add own0 type bridge", netns(stranger));
   await call("POST", "/networks/jubako-a/connect", { Container: "stranger", EndpointConfig: { Aliases: ["odd"] } });
   expect(stranger.networks["jubako-a"]!.IPAddress).toBe("10.213.32.3");
   expect(await lookup("server", netns(stranger))).toContain("10.213.32.77");

@@ -30,7 +30,6 @@ function adopt(state: State, record: ContainerRecord, pid: number, hostLinks: Ma
     resolver: undefined,
     upstreams: [],
     links: linksOf(record),
-    nextIndex: 2,
   };
   const { mode, name } = modeFor(record, state.engine.config.bridge !== "none");
   if (mode === "host" || mode === "none") {
@@ -43,7 +42,6 @@ function adopt(state: State, record: ContainerRecord, pid: number, hostLinks: Ma
     const links = listLinks(inside.route);
     const addresses = listAddresses(inside.route);
     for (const link of links) {
-      sandbox.nextIndex = Math.max(sandbox.nextIndex, link.index + 1);
       if (link.kind !== "veth") continue;
       const own = addresses.filter((a) => a.index === link.index && !(a.local.length === 16 && a.local[0] === 0xfe));
       const network = own.map((a) => networkOfAddress(state, a.local)).find((n) => n !== undefined);

@@ -78,7 +78,6 @@ export interface Sandbox {
   upstreams: string[];
   /** Names that this container alone uses for others (`--link name:alias`): alias in lower case → name or id. */
   links: Map<string, string>;
-  nextIndex: number;
 }
 
 export interface NetworkStore {
