@@ -26,6 +26,7 @@ const commands: Record<string, () => Promise<Command>> = {
   events: async () => (await import("./commands/inform.ts")).events,
   features: async () => (await import("./commands/inform.ts")).features,
   spec: async () => (await import("./commands/inform.ts")).spec,
+  seccomp: async () => (await import("./commands/seccomp.ts")).seccomp,
   explain: async () => (await import("./commands/inform.ts")).explain,
 };
 

@@ -1,8 +1,10 @@
 // Compiles the seccomp section of config.json to BPF, by libseccomp. That takes milliseconds, so what was compiled is kept: in memory, and,
 // where this is root's process, in /run/jubako/seccomp for the next process.
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { Failure, invalidArgument, unimplemented } from "../lib/errors.ts";
+import { programCommand } from "../lib/program.ts";
 import { binding, check, close, SYS } from "../linux/index.ts";
 import type { Seccomp, SeccompSyscall } from "../oci/runtime-spec.ts";
 
@@ -80,7 +82,7 @@ export function compileSeccomp(seccomp: Seccomp): CompiledSeccomp | undefined {
   const key = createHash("sha256").update(FORMAT).update(JSON.stringify(seccomp)).digest("hex");
   let compiled = memory.get(key);
   if (compiled) return compiled;
-  const program = cachedProgram(key) ?? keepProgram(key, compile(seccomp));
+  const program = cachedProgram(key) ?? keepProgram(key, hasForeignCalls() ? compile(seccomp) : compileElsewhere(seccomp));
   compiled = { program, flags };
   if (memory.size >= 64) memory.clear();
   memory.set(key, compiled);
@@ -140,7 +142,22 @@ function load() {
 
 let library: Library | undefined;
 
-function compile(seccomp: Seccomp): Uint8Array {
+/** bun:ffi makes machine code: a process that runs without Bun's compilers (the shim, to be small) has none. */
+function hasForeignCalls(): boolean {
+  return process.env.BUN_JSC_useJIT !== "0";
+}
+
+/** By a process of its own: once for each profile, as its result is kept. */
+function compileElsewhere(seccomp: Seccomp): Uint8Array {
+  const [program, ...args] = programCommand("jubako-runtime");
+  const { BUN_JSC_useJIT: _, ...env } = process.env;
+  const child = spawnSync(program!, [...args, "seccomp"], { input: JSON.stringify(seccomp), env, timeout: 30_000, maxBuffer: 8 << 20 });
+  if (child.status !== 0 || child.error)
+    throw new Failure("Unknown", child.stderr?.toString().trim() || `seccomp: ${child.error?.message ?? "not compiled"}`);
+  return new Uint8Array(child.stdout);
+}
+
+export function compile(seccomp: Seccomp): Uint8Array {
   library ??= load();
   const lib = library;
   const defaultAction = actionValue(seccomp.defaultAction, seccomp.defaultErrnoRet);
