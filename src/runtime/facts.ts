@@ -2,7 +2,7 @@
 import { existsSync, readFileSync, statSync } from "node:fs";
 import { release } from "node:os";
 import { notFound } from "../lib/errors.ts";
-import type { Facts } from "./plan/create.ts";
+import type { Facts } from "./plan/facts.ts";
 
 let cached: Facts | undefined;
 

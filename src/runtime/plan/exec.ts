@@ -5,11 +5,16 @@ import { SYS } from "../../linux/index.ts";
 import type { NamespaceType, Process, Spec } from "../../oci/runtime-spec.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { Arg } from "../tape.ts";
+import { planJoin } from "./cgroup.ts";
 import { CLONE, flags, PR } from "./constants.ts";
-import { cloneProcess, type Facts, handTerminal, openLabel, type Plan, planJoin, planParent, recordSelf, reportPid } from "./create.ts";
+import type { Plan } from "./create.ts";
+import type { Facts } from "./facts.ts";
+import { handTerminal, planParent, recordSelf, reportPid } from "./keeper.ts";
 import { FD, RECORD } from "./layout.ts";
+import { cloneProcess } from "./namespaces.ts";
 import { createPlanner } from "./planner.ts";
 import { planProcess, planTerminal } from "./process.ts";
+import { openLabel } from "./settings.ts";
 
 export interface ExecInput {
   id: string;

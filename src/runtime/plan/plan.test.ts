@@ -8,8 +8,9 @@ import { resolveDockerSeccomp } from "../seccomp-profile.ts";
 import { exampleSpec } from "../spec.ts";
 import { stepText } from "../tape.ts";
 import { MOUNT_ATTR, MS } from "./constants.ts";
-import { type CreateInput, type Facts, planCreate } from "./create.ts";
+import { type CreateInput, planCreate } from "./create.ts";
 import { planExec } from "./exec.ts";
+import type { Facts } from "./facts.ts";
 import { parseOptions } from "./mount-options.ts";
 import { splitLayers } from "./mounts.ts";
 

@@ -1,0 +1,59 @@
+// Single settings of a container: loopback, sysctl, security label, personality.
+import { invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { SYS } from "../../linux/index.ts";
+import type { Spec } from "../../oci/runtime-spec.ts";
+import type { Word } from "../tape.ts";
+import { IOCTL, O } from "./constants.ts";
+import type { Facts } from "./facts.ts";
+import type { Planner } from "./planner.ts";
+
+/** A new network namespace has its loopback down. */
+export function planLoopback(p: Planner): void {
+  const { tape } = p;
+  const socket = tape.word("socket");
+  const request = new Uint8Array(40);
+  request.set(Buffer.from("lo"));
+  new DataView(request.buffer).setUint16(16, 1 | 0x40, true);
+  tape.step(SYS.socket, [{ value: 2, name: "AF_INET" }, { value: 2 | 0o2000000, name: "SOCK_DGRAM|SOCK_CLOEXEC" }, 0], {
+    why: "bring up lo",
+    store: socket,
+  });
+  tape.step(SYS.ioctl, [socket, IOCTL.SIOCSIFFLAGS, tape.bytes(request, '{"lo", IFF_UP|IFF_RUNNING}')]);
+  p.close(socket);
+}
+
+export function planSysctl(p: Planner, name: string, value: string, root: Word): void {
+  const { tape } = p;
+  // A dot separates; a slash does so too, and a name that begins with slashes may have dots in it (sysctl.d(5)).
+  const path = name.includes("/") && (!name.includes(".") || name.indexOf("/") < name.indexOf(".")) ? name : name.replaceAll(".", "/");
+  if (path.split("/").includes("..")) throw invalidArgument(`sysctl ${JSON.stringify(name)} is not a name`);
+  const fd = tape.word("sysctl");
+  p.openInRoot(root, `/proc/sys/${path}`, O.O_WRONLY, fd, { why: `set sysctl ${name} to ${value}`, noSymlinks: true });
+  tape.step(SYS.write, [fd, value, Buffer.byteLength(value)]);
+  p.close(fd);
+}
+
+export function openLabel(p: Planner, spec: Spec, facts: Facts): { text: string; fd: Word } | undefined {
+  const { apparmorProfile, selinuxLabel } = spec.process!;
+  if (selinuxLabel && !facts.selinux)
+    throw invalidArgument("selinux label is specified in config, but selinux is disabled or not supported");
+  if (apparmorProfile && apparmorProfile !== "unconfined" && !facts.apparmor) {
+    throw invalidArgument(`apparmor profile ${JSON.stringify(apparmorProfile)} is specified in config, but the kernel has no apparmor`);
+  }
+  const text = apparmorProfile && apparmorProfile !== "unconfined" ? `exec ${apparmorProfile}` : selinuxLabel;
+  if (!text) return undefined;
+  const fd = p.tape.word("label");
+  const file = apparmorProfile && facts.apparmor ? "/proc/thread-self/attr/apparmor/exec" : "/proc/thread-self/attr/exec";
+  p.open(file, O.O_WRONLY, fd, { why: "open the security label" });
+  return { text, fd };
+}
+
+const personalities: Record<string, number> = { LINUX: 0, LINUX32: 8 };
+
+export function planPersonality(p: Planner, spec: Spec): void {
+  const personality = spec.linux?.personality;
+  if (!personality) return;
+  const domain = personalities[personality.domain ?? "LINUX"];
+  if (domain === undefined || personality.flags?.length) throw unimplemented("personality flags are not supported");
+  p.tape.step(SYS.personality, [domain], { why: `set the personality ${personality.domain}` });
+}
