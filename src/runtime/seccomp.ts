@@ -153,8 +153,14 @@ function compileElsewhere(seccomp: Seccomp): Uint8Array {
   const { BUN_JSC_useJIT: _, ...env } = process.env;
   const child = spawnSync(program!, [...args, "seccomp"], { input: JSON.stringify(seccomp), env, timeout: 30_000, maxBuffer: 8 << 20 });
   if (child.status !== 0 || child.error)
-    throw new Failure("Unknown", child.stderr?.toString().trim() || `seccomp: ${child.error?.message ?? "not compiled"}`);
+    throw new Failure("Unknown", logged(child.stderr?.toString()) ?? `seccomp: ${child.error?.message ?? "not compiled"}`);
   return new Uint8Array(child.stdout);
+}
+
+/** The message in a line of the runtime's log. */
+function logged(text: string | undefined): string | undefined {
+  const quoted = /msg=("(?:[^"\\]|\\.)*")/.exec(text ?? "")?.[1];
+  return quoted === undefined ? text?.trim() || undefined : (JSON.parse(quoted) as string);
 }
 
 export function compile(seccomp: Seccomp): Uint8Array {
