@@ -210,7 +210,8 @@ test("a namespace that holds something can't be deleted", async () => {
   expect(await message(c.namespaces.delete({ name: "full" }))).toContain("must be empty, but it still has containers");
   await other.containers.delete({ id: "x" });
   await c.namespaces.delete({ name: "full" });
-  expect(await kind(c.namespaces.get({ name: "full" }))).toBe("NotFound");
+  expect((await c.namespaces.get({ name: "full" })).namespace).toMatchObject({ name: "full", labels: {} });
+  expect(await kind(c.namespaces.delete({ name: "full" }))).toBe("NotFound");
 });
 
 test("garbage: what nothing leads to goes, what an image, label, lease or container leads to stays", async () => {

@@ -5,14 +5,14 @@ import { alreadyExists, failedPrecondition, invalidArgument, notFound } from "..
 import { parseLabels } from "./database.ts";
 import { checkIdentifier, checkLabels } from "./identifiers.ts";
 import { required, type Service, service } from "./service.ts";
-import type { State } from "./state.ts";
+import { type State, touchNamespace } from "./state.ts";
 
 export function namespacesService(state: State): Service {
   const { db, events } = state;
+  // One that is not there yet has no labels: it will be there with the first thing made in it. dockerd asks for its own before it made anything.
   const load = (name: string) => {
     const row = db.get<{ labels: string }>("select labels from namespaces where name = ?", name);
-    if (!row) throw notFound(`namespace "${name}"`);
-    return { name, labels: parseLabels(row.labels) };
+    return { name, labels: row ? parseLabels(row.labels) : {} };
   };
   return service(Namespaces, {
     get: ({ name }) => ({ namespace: load(name) }),
@@ -34,6 +34,8 @@ export function namespacesService(state: State): Service {
       const { name, labels } = required(request.namespace, "namespace");
       checkLabels(labels);
       const namespace = db.transaction(() => {
+        checkIdentifier(name, "namespace");
+        touchNamespace(db, name);
         const current = load(name);
         const paths = request.updateMask?.paths ?? [];
         if (paths.length === 0) current.labels = labels;
@@ -50,7 +52,7 @@ export function namespacesService(state: State): Service {
     },
     delete({ name }) {
       db.transaction(() => {
-        load(name);
+        if (!db.get("select 1 from namespaces where name = ?", name)) throw notFound(`namespace "${name}"`);
         const has = (table: string) => db.get(`select 1 from ${table} where namespace = ? limit 1`, name) !== undefined;
         const left: string[] = [];
         if (has("images")) left.push("images");
