@@ -108,7 +108,8 @@ describe.skipIf(lacks("docker"))("a container's life", () => {
 
   test("attach sees what comes, and its exit", async () => {
     ok("run", "-d", "-i", "--name", "answering", "busybox", "sh", "-c", "read x; echo got $x; exit 5");
-    const result = engine.dockerWith({ input: "word\n" }, "attach", "answering");
+    // As with dockerd, the end of the client's input ends its attachment where the container's input stays open.
+    const result = sh(`(echo word; sleep 1) | docker -H ${engine.host} attach answering`);
     expect(result).toMatchObject({ status: 5, stdout: "got word\n" });
     ok("rm", "answering");
   });
@@ -135,6 +136,7 @@ describe.skipIf(lacks("docker"))("a container's life", () => {
     expect(stats.Name).toBe("busy");
     expect(stats.PIDs).toBe("1");
     ok("rm", "-f", "busy");
+    sh("sleep 1.1"); // the client sends --until in whole seconds
     const events = ok("events", "--since", "30s", "--until", "0s", "--filter", "container=busy", "--format", "{{.Action}}")
       .trim()
       .split("\n");
@@ -217,12 +219,17 @@ describe.skipIf(lacks("docker"))("a container's life", () => {
       "-c",
       "mkdir /w; echo port > /w/index.html; httpd -f -p 80 -h /w",
     );
-    const get = (url: string) => sh(`busybox wget -T 2 -qO- ${url}`).stdout;
-    await until("localhost", () => get("http://127.0.0.1:28080/") === "port\n");
-    expect(get("http://127.0.0.1:28081/")).toBe("port\n");
+    const get = (url: string) =>
+      fetch(url, { signal: AbortSignal.timeout(2000) }).then(
+        (answer) => answer.text(),
+        () => "",
+      );
+    await until("localhost", async () => (await get("http://127.0.0.1:28080/")) === "port\n");
+    expect(await get("http://127.0.0.1:28081/")).toBe("port\n");
     const bridge = ok("network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge").trim();
-    expect(get(`http://${bridge}:28081/`)).toBe("port\n");
-    expect(ok("run", "--rm", "busybox", "wget", "-T", "2", "-qO-", `http://${bridge}:28081/`)).toBe("port\n");
+    expect(await get(`http://${bridge}:28081/`)).toBe("port\n");
+    const request = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 2";
+    expect(ok("run", "--rm", "busybox", "sh", "-c", `${request} ${bridge} 28081`)).toContain("port\n");
     expect(ok("port", "web", "80/tcp")).toContain("127.0.0.1:28080");
     const taken = engine.docker("run", "--name", "second", "-p", "28081:80", "busybox", "true");
     expect(taken.status).toBe(125);

@@ -100,8 +100,8 @@ describe.skipIf(lacks("docker"))("docker run", () => {
     expect(engine.docker("run", "--rm", "busybox", "sh", "-c", "echo 1 > /proc/sys/kernel/domainname").stderr).toContain("Read-only");
     expect(run("busybox", "sh", "-c", "cat /proc/kcore | wc -c").trim()).toBe("0");
     expect(run("busybox", "sh", "-c", "ls /sys/firmware | wc -l").trim()).toBe("0");
-    expect(run("busybox", "sh", "-c", "ls /dev | sort | tr '\\n' ' '")).toBe(
-      "console core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero ".replace("console ", ""),
+    expect(run("busybox", "sh", "-c", "ls /dev | sort | tr '\\n' ' '")).toMatch(
+      /^(core )?fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero $/,
     );
   });
 

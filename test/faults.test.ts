@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { type Census, census } from "./support/census.ts";
 import { lacks, processesNaming, startEngine, type TestEngine, until } from "./support/engine.ts";
 
-describe.skipIf(lacks("docker", "nft"))("faults", () => {
+describe.skipIf(lacks("docker", "nft", "ctr"))("faults", () => {
   let engine: TestEngine;
   beforeAll(async () => {
     engine = await startEngine();
@@ -24,7 +24,8 @@ describe.skipIf(lacks("docker", "nft"))("faults", () => {
           now.mounts <= before.mounts &&
           now.cgroups <= before.cgroups &&
           now.nftElements <= before.nftElements &&
-          now.directories <= before.directories
+          now.snapshots <= before.snapshots &&
+          Object.entries(now.directories).every(([path, n]) => n <= before.directories[path]!)
         );
       },
       15_000,

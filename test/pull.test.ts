@@ -56,7 +56,7 @@ describe.skipIf(lacks("docker", "docker-registry", "skopeo"))("pull", () => {
     const refused = engine.docker("pull", "127.0.0.1:1/x:y");
     expect(refused.status).toBe(1);
     expect(refused.stderr).toContain("connection refused");
-    expect(engine.docker("pull", "upper/CASE").stderr).toContain("repository name must be lowercase");
+    expect(engine.docker("pull", "upper/CASE").stderr).toMatch(/repository name .*must be lowercase/);
   });
 
   test("a layer that is truncated on the registry's disk fails the pull and leaves nothing", () => {

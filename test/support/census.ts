@@ -10,7 +10,10 @@ export interface Census {
   cgroups: number;
   nftElements: number;
   processes: number;
-  directories: number;
+  /** Entries of the engine's state directories, by directory. */
+  directories: Record<string, number>;
+  /** Snapshots that the manager knows; directories made ahead of need are not counted. */
+  snapshots: number;
 }
 
 function cgroups(): number {
@@ -56,13 +59,17 @@ function count(dir: string): number {
   }
 }
 
+function snapshots(dir: string): number {
+  const listed = sh(`ctr -a ${dir}/exec/containerd.sock -n moby snapshots ls`);
+  return listed.status === 0 ? listed.stdout.trim().split("\n").length : 0;
+}
+
 /** `dir` is the test engine's own directory. */
 export function census(dir: string): Census {
   const inState = [
     "root/containers",
     "exec/io",
     "exec/io.containerd.runtime.v2.task/moby",
-    "root/containerd/snapshots",
     "exec/containerd/io.containerd.runtime.v2.task/moby",
   ];
   return {
@@ -79,6 +86,7 @@ export function census(dir: string): Census {
         return false;
       }
     }).length,
-    directories: inState.reduce((sum, path) => sum + count(join(dir, path)), 0),
+    directories: Object.fromEntries(inState.map((path) => [path, count(join(dir, path))])),
+    snapshots: snapshots(dir),
   };
 }
