@@ -183,6 +183,35 @@ export function routes(engine: Engine): Route[] {
       },
     },
     {
+      method: "POST",
+      path: "/commit",
+      async handle(call) {
+        const { commit } = await import("./commit.ts");
+        const { query } = call;
+        const body = ((await call.json()) ?? {}) as Record<string, unknown>;
+        const repo = query.get("repo") ?? "";
+        const Id = await commit(core, {
+          container: query.get("container") ?? "",
+          reference: repo === "" ? undefined : referenceOf(repo, query.get("tag") ?? ""),
+          comment: query.get("comment") ?? "",
+          author: query.get("author") ?? "",
+          pause: flag(query, "pause", true),
+          changes: query.getAll("changes"),
+          config: body,
+          signal: call.signal,
+        });
+        return { status: 201, json: { Id } };
+      },
+    },
+    {
+      method: "GET",
+      path: "/containers/{id}/changes",
+      async handle({ params }) {
+        const { containerChanges } = await import("./difference.ts");
+        return { json: await containerChanges(core, params.id!) };
+      },
+    },
+    {
       method: "GET",
       path: "/distribution/{name...}/json",
       since: 30,
