@@ -11,6 +11,26 @@ export * from "./fd.ts";
 export * from "./netlink.ts";
 export * from "./netlink-conntrack.ts";
 export * from "./netlink-nft.ts";
+export {
+  CT_ESTABLISHED_RELATED,
+  CT_STATUS_DNAT,
+  compare,
+  connection,
+  destinationIsLocal,
+  dnat,
+  type Expression,
+  fields,
+  immediate,
+  lookup,
+  mask,
+  masquerade,
+  meta,
+  payload,
+  portField,
+  type SetType,
+  setPayload,
+  verdict,
+} from "./netlink-nft-expressions.ts";
 export * from "./netlink-route.ts";
 export * from "./netns.ts";
 export * from "./poll.ts";

@@ -25,6 +25,17 @@ function refuseShared(record: ContainerRecord, network: Network): void {
     throw invalidArgument("container cannot be disconnected from host network or connected to host network");
 }
 
+/** Opens the namespace of a sandbox, unless its container is just being started and it is open still; the answer lets go of it. */
+function enter(sandbox: Sandbox): () => void {
+  if (sandbox.namespace) return () => {};
+  const opened = namespaceOf(sandbox.pid);
+  sandbox.namespace = opened;
+  return () => {
+    opened.close();
+    sandbox.namespace = undefined;
+  };
+}
+
 /** After endpoints changed: default route and published ports follow the endpoint that leads outside. */
 function repoint(state: State, sandbox: Sandbox, record: ContainerRecord, before: string | undefined): void {
   const outward = gatewayEndpoint(sandbox);
@@ -48,8 +59,8 @@ export function connect(state: State, network: Network, ref: string, endpoint: E
   checkEndpoint(network, wanted);
   state.engine.containers.update(found.id, (record) => {
     const sandbox = state.sandboxes.get(record.id);
-    if (sandbox && sandbox.pid > 0) {
-      sandbox.namespace = namespaceOf(sandbox.pid);
+    if (sandbox) {
+      const release = enter(sandbox);
       const before = gatewayEndpoint(sandbox)?.id;
       try {
         join(state, sandbox, network, record, wanted);
@@ -60,8 +71,7 @@ export function connect(state: State, network: Network, ref: string, endpoint: E
         if (veth) removeLink(veth).catch(() => {});
         throw error;
       } finally {
-        sandbox.namespace.close();
-        sandbox.namespace = undefined;
+        release();
       }
     }
     record.networks[name] = wanted;
@@ -83,14 +93,13 @@ export async function disconnect(state: State, network: Network, ref: string): P
     const settings = record.networks[key];
     if (settings) unassign(settings);
     delete record.networks[key];
-    if (sandbox && sandbox.pid > 0) {
-      sandbox.namespace = namespaceOf(sandbox.pid);
+    if (sandbox) {
+      const release = enter(sandbox);
       try {
         repoint(state, sandbox, record, before);
         refreshFiles(state, sandbox, record);
       } finally {
-        sandbox.namespace.close();
-        sandbox.namespace = undefined;
+        release();
       }
     }
     settle(record, sandbox);
