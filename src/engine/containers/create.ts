@@ -50,6 +50,11 @@ export async function createContainer(
     warnings.push("Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.");
     hostConfig.MemorySwap = -1;
   }
+  for (const mode of [hostConfig.PidMode, hostConfig.IpcMode]) {
+    if (mode?.startsWith("container:") && !isThere(core, mode.slice("container:".length))) {
+      throw invalidArgument(`No such container: ${mode.slice("container:".length)}`);
+    }
+  }
   engine.io.checkLogConfig(hostConfig);
 
   const id = newId(book);
@@ -121,4 +126,13 @@ function checkPlatform(platform: string, image: ImageRecord, ref: string): void 
   throw notFound(
     `image with reference ${ref} was found but its platform (${image.os}/${image.architecture}) does not match the specified platform (${platform})`,
   );
+}
+
+function isThere(core: Core, ref: string): boolean {
+  try {
+    core.book.find(ref);
+    return true;
+  } catch {
+    return false;
+  }
 }

@@ -198,6 +198,7 @@ async function graphDriver(core: Core, record: ContainerRecord): Promise<DriverD
 function fullConfig(config: ContainerConfig): ContainerConfig {
   const full = { ...CONFIG_DEFAULTS, ...config } as ContainerConfig & Full;
   for (const name of ["Cmd", "Entrypoint"] as const) if (full[name]?.length === 0) (full as Full)[name] = null;
+  if (full.Volumes && Object.keys(full.Volumes).length === 0) (full as Full).Volumes = null;
   if (full.ExposedPorts && Object.keys(full.ExposedPorts).length === 0) delete full.ExposedPorts;
   return full;
 }

@@ -140,6 +140,7 @@ export function parseHostConfig(value: unknown): HostConfig {
 export function parseCreate(body: unknown): CreateRequest {
   if (!isObject(body)) throw invalidArgument("config cannot be empty in order to create a container");
   const config = pick(body, CONFIG_FIELDS, "") as ContainerConfig;
+  if (Object.keys(config).length === 0) throw invalidArgument("config cannot be empty in order to create a container");
   const networking = body.NetworkingConfig;
   const endpoints = isObject(networking) && isObject(networking.EndpointsConfig) ? networking.EndpointsConfig : undefined;
   return {

@@ -4,7 +4,7 @@ import { availableParallelism } from "node:os";
 import { create } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
 import type { HostConfig } from "../../api/types.ts";
-import { conflict, invalidArgument } from "../../lib/errors.ts";
+import { conflict, Failure, invalidArgument } from "../../lib/errors.ts";
 import { type Entry, locked } from "./book.ts";
 import { checkResources, checkRestartPolicy } from "./check.ts";
 import { type Core, publish } from "./core.ts";
@@ -74,10 +74,10 @@ export function renameContainer(core: Core, entry: Entry, name: string | null): 
   return locked(entry, async () => {
     const { record } = entry;
     if (!name) throw invalidArgument("Neither old nor new names may be empty");
-    const next = checkName(name);
+    const next = renamed(() => checkName(name));
     const old = record.name;
     if (next === old) throw invalidArgument("Renaming a container with the same name as its current name");
-    core.book.rename(entry, next);
+    renamed(() => core.book.rename(entry, next));
     try {
       await core.engine.networks.renamed(record, old);
     } catch (error) {
@@ -87,4 +87,14 @@ export function renameContainer(core: Core, entry: Entry, name: string | null): 
     core.book.save(entry);
     publish(core, record, "rename", { oldName: `/${old}` });
   });
+}
+
+/** Docker's words before what is wrong with a new name. */
+function renamed<T>(change: () => T): T {
+  try {
+    return change();
+  } catch (error) {
+    if (error instanceof Failure) throw new Failure(error.kind, `Error when allocating new name: ${error.message}`, { cause: error });
+    throw error;
+  }
 }
