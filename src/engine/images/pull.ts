@@ -76,7 +76,7 @@ export async function pull(core: Core, options: PullOptions, sink: ProgressSink)
     throw pullFailure(error, reference);
   }
   const { top, image } = resolved;
-  sink.line({ status: `Pulling from ${familiarName(reference)}`, id: reference.tag ?? reference.digest! });
+  sink.line({ status: `Pulling from ${reference.path}`, id: reference.tag ?? reference.digest! });
   const before = (await core.catalogue.byName(formatReference(reference)))?.content.manifestDescriptor.digest;
   await withLease(manager, async (lease) => {
     await fetchImage(core, repository, resolved, lease, sink, signal);

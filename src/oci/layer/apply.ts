@@ -127,6 +127,7 @@ export async function applyLayer(options: ApplyOptions): Promise<Unpacked> {
     maxBytes: options.maxBytes,
     maxEntries: options.maxEntries ?? MAX_ENTRIES,
     algorithm: options.digest ? algorithmOf(options.digest) : "sha256",
+    expected: options.digest,
   };
   const abort = () => progress.abort();
   options.signal?.addEventListener("abort", abort);

@@ -20,6 +20,8 @@ export interface UnpackJob {
   maxBytes: number | undefined;
   maxEntries: number;
   algorithm: string;
+  /** What the blob's digest must be; undefined: whatever it is. */
+  expected: string | undefined;
 }
 
 export interface Unpacked {
@@ -53,6 +55,7 @@ export function unpack(job: UnpackJob): Unpacked {
     const stored = createDigester(job.algorithm);
     const plain = createDigester("sha256");
     let separate = true;
+    let failure: unknown;
     const output = (buffer: Uint8Array, offset: number, length: number) => {
       plain.update(offset === 0 && length === buffer.length ? buffer : buffer.subarray(offset, offset + length));
       reader.push(buffer, offset, length);
@@ -66,7 +69,14 @@ export function unpack(job: UnpackJob): Unpacked {
         decoder = createDecoder(compression, output);
       }
       if (separate) stored.update(input.subarray(0, length));
-      decoder.push(input, 0, length);
+      try {
+        if (failure === undefined) decoder.push(input, 0, length);
+        else if (!separate) plain.update(input.subarray(0, length));
+      } catch (error) {
+        // Bytes that are not what was promised explain more than what is wrong with them as an archive: hash on to the end, then tell.
+        if (job.expected === undefined) throw error;
+        failure = error;
+      }
       at += length;
       Atomics.store(counts, COUNT.read, BigInt(at));
     };
@@ -92,9 +102,20 @@ export function unpack(job: UnpackJob): Unpacked {
       }
       consume(n);
     }
-    decoder?.end();
-    reader.end();
-    extractor.complete();
+    try {
+      if (failure === undefined) {
+        decoder?.end();
+        reader.end();
+        extractor.complete();
+      }
+    } catch (error) {
+      failure = error;
+    }
+    if (failure !== undefined) {
+      const digest = separate ? stored.digest() : plain.digest();
+      if (job.expected === undefined || digest === job.expected) throw failure;
+      throw invalidArgument(`unexpected digest ${digest} of layer, expected ${job.expected}`, failure);
+    }
     const diffId = plain.digest();
     return {
       digest: separate ? stored.digest() : diffId,
