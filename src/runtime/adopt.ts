@@ -1,7 +1,7 @@
 // Taking over containers whose shim died: what the keepers hold is fetched from them, what they recorded is read.
 import { readdirSync, readFileSync, readlinkSync, rmSync } from "node:fs";
 import { Failure } from "../lib/errors.ts";
-import { binding, close, errnoName, errnoText, O_NONBLOCK, O_RDWR, pidfdGetfd, pidfdOpen, pidfdSignal, SYS } from "../linux/index.ts";
+import { binding, close, errnoName, errnoText, O_NONBLOCK, O_RDWR, open, pidfdGetfd, pidfdOpen, pidfdSignal, SYS } from "../linux/index.ts";
 import type { Spec } from "../oci/runtime-spec.ts";
 import { openCgroup } from "./cgroups/index.ts";
 import { type ContainerState, runtimeContainer } from "./container.ts";
@@ -54,14 +54,30 @@ function atGate(pid: number): boolean {
   }
 }
 
-/** What is left of keeper and process; undefined where the keeper is gone, and then its process is ended too. */
-function adoptProcess(directory: string): Kept | undefined {
-  let record: Buffer;
+const LOCK_EX_NB = 2 | 4;
+
+/** The record with both processes in it. One that is being made is waited for: its makers hold the file's lock from before they run. */
+async function completeRecord(path: string): Promise<Buffer | undefined> {
+  let fd = -1;
   try {
-    record = readFileSync(`${directory}/record`);
+    fd = open(path, O_RDWR);
+    for (let tries = 0; ; tries++) {
+      const record = readFileSync(path);
+      if ((recorded(record, RECORD.keeper) && recorded(record, RECORD.process)) || tries > 400) return record;
+      if (binding.syscall(SYS.flock, fd, LOCK_EX_NB) >= 0) return readFileSync(path);
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
   } catch {
     return undefined;
+  } finally {
+    close(fd);
   }
+}
+
+/** What is left of keeper and process; undefined where the keeper is gone, and then its process is ended too. */
+async function adoptProcess(directory: string): Promise<Kept | undefined> {
+  const record = await completeRecord(`${directory}/record`);
+  if (!record) return undefined;
   const keeper = recorded(record, RECORD.keeper);
   const process = recorded(record, RECORD.process);
   const keeperPidfd = keeper && openIdentity(keeper);
@@ -134,9 +150,9 @@ export async function adoptContainer(
   const directories = readdirSync(state)
     .filter((name) => name.startsWith("exec-"))
     .map((name) => ({ execId: name.slice(5), directory: `${state}/${name}` }));
-  const init = saved.id === id ? adoptProcess(state) : undefined;
+  const init = saved.id === id ? await adoptProcess(state) : undefined;
   if (!init) {
-    for (const { directory } of directories) release(adoptProcess(directory));
+    for (const { directory } of directories) release(await adoptProcess(directory));
     await openCgroup(saved.cgroup).remove(true);
     rmSync(state, { recursive: true, force: true });
     return undefined;
@@ -144,7 +160,7 @@ export async function adoptContainer(
   const spec = () => JSON.parse(readFileSync(`${saved.bundle}/config.json`, "utf8")) as Spec;
   const execs = new Map<string, RunningProcess>();
   for (const { execId, directory } of directories) {
-    const kept = adoptProcess(directory);
+    const kept = await adoptProcess(directory);
     const forget = () => rmSync(directory, { recursive: true, force: true });
     if (kept) execs.set(execId, runningProcess(kept, forget));
     else forget();

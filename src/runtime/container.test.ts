@@ -8,6 +8,7 @@ import {
   mkdtempSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   rmSync,
   symlinkSync,
   writeFileSync,
@@ -427,7 +428,7 @@ real("namespaces of another container, by path", async () => {
   const first = await make(specOf(["sleep", "100"]));
   await first.container.init.start();
   const ns = (name: string) => `/proc/${first.container.init.pid}/ns/${name}`;
-  const { readlinkSync } = await import("node:fs");
+
   const { output, status } = await run(
     specOf(["sh", "-c", "readlink /proc/self/ns/net; readlink /proc/self/ns/ipc; ps; cat /proc/self/cgroup"], (spec) => {
       delete spec.hostname;
@@ -500,4 +501,46 @@ real("a limit that is changed; stdin that ends only when told", async () => {
   expect((await container.init.exited).status).toBe(0);
   await container.delete();
   close(out.read);
+});
+
+real("kill -9 of the runtime's process at any moment: everything is adopted or cleaned up, and nothing stays", async () => {
+  const states = `${work}/killed`;
+  mkdirSync(states);
+  writeFileSync(`${work}/config.json`, JSON.stringify(specOf(["sleep", "100"])));
+  const victim = `
+    import { readFileSync } from "node:fs";
+    import { createRuntime } from "${import.meta.dir}/index.ts";
+    const spec = JSON.parse(readFileSync("${work}/config.json", "utf8"));
+    const runtime = createRuntime();
+    const io = { stdin: -1, stdout: -1, stderr: -1, terminal: false, hold: [], holdStdin: -1 };
+    console.log("ready");
+    for (let i = 0; ; i += 2) await Promise.all([i, i + 1].map(async (n) => {
+      const id = process.argv.at(-1) + n;
+      const container = await runtime.create({ id, bundle: "${work}", spec, rootfs: [], io, state: "${states}/" + id });
+      await container.init.start();
+      if (n % 2) await container.delete(true);
+    }));`;
+  writeFileSync(`${work}/victim.ts`, victim);
+  for (let round = 0; round < 4; round++) {
+    const prefix = `jubako-test-${process.pid}-killed-${round}-`;
+    const child = Bun.spawn([process.execPath, `${work}/victim.ts`, prefix], { stdout: "pipe", stderr: "inherit" });
+    for await (const _ of child.stdout) break;
+    await Bun.sleep(25 + 13 * round);
+    child.kill(9);
+    await child.exited;
+    for (const id of readdirSync(states)) await (await runtime.adopt(id, `${states}/${id}`))?.container.delete(true);
+  }
+  expect(readdirSync(states)).toEqual([]);
+  const held = readdirSync("/proc").filter((pid) => {
+    try {
+      return (
+        readFileSync(`/proc/${pid}/cmdline`, "utf8").startsWith("jubako-keeper") && readlinkSync(`/proc/${pid}/fd/52`).startsWith(states)
+      );
+    } catch {
+      return false;
+    }
+  });
+  expect(held).toEqual([]);
+  for (const mount of hierarchies().mounts.values())
+    expect(readdirSync(mount).filter((name) => name.includes(`${process.pid}-killed`))).toEqual([]);
 });

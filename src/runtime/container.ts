@@ -44,6 +44,8 @@ export interface ContainerState {
   hooks: boolean;
 }
 
+const LOCK_EX = 2;
+
 function pausesForHooks(hooks: Hooks | undefined): boolean {
   return Boolean(hooks?.prestart?.length || hooks?.createRuntime?.length || hooks?.createContainer?.length);
 }
@@ -62,6 +64,8 @@ async function launch(
   const failure = (index: number, number: number) => stepFailure(plan, process, index, number);
   const trace = active();
   const recordFd = open(record, O_RDWR | O_CREAT | O_TRUNC, 0o600);
+  // The lock is the open file's, which keeper and process share: it is held as long as one of them is there, whatever is recorded yet.
+  check(binding.syscall(SYS.flock, recordFd, LOCK_EX), "flock");
   const notify = eventfd();
   const control = eventfd();
   let keeper: ReturnType<typeof startPlayer> | undefined;
