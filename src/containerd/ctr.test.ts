@@ -164,6 +164,24 @@ for (const ctr of ctrs) {
       expect(readFileSync("/proc/self/mountinfo", "utf8")).not.toContain(place.path);
     }, 30_000);
 
+    test("containers of the shared shim survive its kill -9", async () => {
+      await ok("images", "import", join(place.path, "image.tar"));
+      for (const id of ["s1", "s2"]) await ok("run", "--runtime", own, "-d", image, id, "/bin/sleep", "1000");
+      const before = await ok("tasks", "ls");
+      const shims = (await run("pgrep", ["-f", `namespace ${namespace} -address ${manager.address}`])).stdout.trim().split("\n");
+      for (const pid of shims) process.kill(Number(pid), "SIGKILL");
+      let tries = 0;
+      const inside = async () => (await call("tasks", "exec", "--exec-id", `e${tries++}`, "s1", "/bin/echo", "still")).stdout === "still\n";
+      expect(await until(inside, 2000)).toBe(true);
+      expect(await ok("tasks", "ls")).toBe(before);
+      for (const id of ["s1", "s2"]) {
+        await ok("tasks", "kill", "-s", "SIGKILL", id);
+        expect(await until(async () => new RegExp(`${id}\\s+\\d+\\s+STOPPED`).test(await ok("tasks", "ls")))).toBe(true);
+        await call("tasks", "rm", id);
+        await ok("containers", "rm", id);
+      }
+    }, 30_000);
+
     test.skipIf(!runcShim)(
       "a container whose own shim dies is over within a second",
       async () => {

@@ -4,7 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import { Tasks } from "../../gen/containerd/services/tasks/v1_pb.ts";
 import { type Metric, MetricSchema } from "../../gen/containerd/types_pb.ts";
 import { Status } from "../../gen/containerd/v1/types_pb.ts";
-import { alreadyExists, failedPrecondition, isKind, messageOf, notFound, unavailable, unimplemented } from "../../lib/errors.ts";
+import { alreadyExists, isKind, messageOf, notFound, unavailable, unimplemented } from "../../lib/errors.ts";
 import { loadContainer } from "../containers.ts";
 import { microseconds, timestamp } from "../database.ts";
 import { parseFilters } from "../filters.ts";
@@ -138,9 +138,7 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
     async delete({ containerId }, call) {
       const task = find(call, containerId);
       const init = task.init;
-      if (init.status === Status.RUNNING || init.status === Status.PAUSED) {
-        throw failedPrecondition(`cannot delete a running process ${containerId}`);
-      }
+      // whether it still runs is the shim's to say: its event may be on the way
       const answer = await task.shim.task.delete({ id: containerId }, LONG).catch((error) => {
         // a shim that does not know it any more has nothing left to delete
         if (isKind(error, "NotFound") || (isKind(error, "Unavailable") && init.status === Status.STOPPED)) return undefined;
