@@ -14,6 +14,7 @@ import {
   removeLink,
   setDefaultRoutes,
 } from "../../network/index.ts";
+import { span } from "../../trace/index.ts";
 import type { ContainerRecord, NetworkAttachment } from "../context.ts";
 import { paths, resolve, writeFiles } from "./files.ts";
 import { exposedPorts, planPorts, publish, unpublish } from "./publish.ts";
@@ -198,7 +199,7 @@ function setUp(state: State, record: ContainerRecord): NetworkAttachment {
   const sandbox: Sandbox = {
     id: newId(),
     containerId: record.id,
-    namespace: mode === "host" ? undefined : state.pool.take(),
+    namespace: mode === "host" ? undefined : span("network namespace", {}, state.pool.take),
     pid: 0,
     endpoints: [],
     ports: { bound: [], published: [] },
@@ -212,14 +213,15 @@ function setUp(state: State, record: ContainerRecord): NetworkAttachment {
     const first = names.find((n) => findNetwork(state, n) === findNetwork(state, name)) ?? name;
     record.networks[first] ??= {};
     for (const n of [first, ...names.filter((n) => n !== first).sort()])
-      join(state, sandbox, findNetwork(state, n), record, record.networks[n]!);
+      span("endpoint", { network: n }, () => join(state, sandbox, findNetwork(state, n), record, record.networks[n]!));
     routeDefault(sandbox);
     record.networkSettings ??= {};
     const ports = exposedPorts(record);
     const outward = gatewayEndpoint(sandbox);
-    if (outward) sandbox.ports = publish(state, outward, planPorts(record), ports);
-    writeFiles(state, sandbox, record, mode);
-    resolve(state, sandbox);
+    const plans = planPorts(record);
+    if (outward && plans.length > 0) sandbox.ports = span("publish ports", {}, () => publish(state, outward, plans, ports));
+    span("hosts, resolv.conf, hostname", {}, () => writeFiles(state, sandbox, record, mode));
+    span("resolver", {}, () => resolve(state, sandbox));
     state.sandboxes.set(record.id, sandbox);
     record.networkSettings.Ports = mode === "bridge" ? ports : {};
     record.networkSettings.SandboxKey = mode === "host" ? "/proc/1/ns/net" : sandboxKey(state, sandbox);
