@@ -135,6 +135,8 @@ export function checkSettings(engine: EngineConfig, config: ContainerConfig, hos
   if (host.StorageOpt && Object.keys(host.StorageOpt).length > 0) {
     throw invalidArgument("--storage-opt is not supported by the overlayfs snapshotter");
   }
+  if (host.MemorySwappiness === -1) delete host.MemorySwappiness;
+  if ((host.PidsLimit ?? 0) <= 0) delete host.PidsLimit;
   host.Runtime = runtime;
   host.NetworkMode ||= "default";
   host.IpcMode ||= "private";

@@ -9,6 +9,7 @@ import type {
 } from "../../api/types.ts";
 import type { ContainerRecord } from "../context.ts";
 import type { Core } from "./core.ts";
+import { shownEndpoints } from "./endpoints.ts";
 import { protectedPaths } from "./spec/security.ts";
 
 type Full = Record<string, unknown>;
@@ -140,7 +141,7 @@ function networkSettings(record: ContainerRecord, version: number): NetworkSetti
     SandboxID: own.SandboxID ?? "",
     SandboxKey: own.SandboxKey ?? "",
     Ports: own.Ports ?? {},
-    Networks: record.networks,
+    Networks: shownEndpoints(record.networks, version),
   };
   // Until API 1.51 the default bridge's endpoint stood beside the networks, too.
   if (version < 52) {
@@ -197,7 +198,7 @@ async function graphDriver(core: Core, record: ContainerRecord): Promise<DriverD
 /** `null` for lists that are empty where Docker says so, and only then. */
 function fullConfig(config: ContainerConfig): ContainerConfig {
   const full = { ...CONFIG_DEFAULTS, ...config } as ContainerConfig & Full;
-  for (const name of ["Cmd", "Entrypoint"] as const) if (full[name]?.length === 0) (full as Full)[name] = null;
+  for (const name of ["Cmd", "Entrypoint", "Env"] as const) if (full[name]?.length === 0) (full as Full)[name] = null;
   if (full.Volumes && Object.keys(full.Volumes).length === 0) (full as Full).Volumes = null;
   if (full.ExposedPorts && Object.keys(full.ExposedPorts).length === 0) delete full.ExposedPorts;
   return full;

@@ -4,6 +4,7 @@ import { invalidArgument, isKind } from "../../lib/errors.ts";
 import type { ContainerRecord } from "../context.ts";
 import type { Entry } from "./book.ts";
 import type { Core } from "./core.ts";
+import { shownEndpoints } from "./endpoints.ts";
 import { sizesOf } from "./inspect.ts";
 import { statusText } from "./status.ts";
 
@@ -176,7 +177,7 @@ async function testsOf(core: Core, filters: Filters): Promise<Test[]> {
 
 export async function listContainers(
   core: Core,
-  options: { all: boolean; limit: number; size: boolean; filters: Filters },
+  options: { all: boolean; limit: number; size: boolean; filters: Filters; version: number },
 ): Promise<ContainerSummary[]> {
   const { filters } = options;
   const everything = options.all || options.limit > 0 || ["status", "exited", "before", "since"].some((name) => filters[name]?.length);
@@ -189,7 +190,9 @@ export async function listContainers(
     if (options.limit > 0 && chosen.length >= options.limit) break;
   }
   const now = Date.now();
-  return Promise.all(chosen.map(async ({ record }) => ({ ...summary(record, now), ...(options.size ? await sizesOf(core, record) : {}) })));
+  return Promise.all(
+    chosen.map(async ({ record }) => ({ ...summary(record, now, options.version), ...(options.size ? await sizesOf(core, record) : {}) })),
+  );
 }
 
 function portsOf(record: ContainerRecord): PortSummary[] {
@@ -209,7 +212,7 @@ function commandOf(record: ContainerRecord): string {
   return [record.path, ...quoted].join(" ");
 }
 
-function summary(record: ContainerRecord, now: number): ContainerSummary {
+function summary(record: ContainerRecord, now: number, version: number): ContainerSummary {
   const { hostConfig, state } = record;
   return {
     Id: record.id,
@@ -226,8 +229,8 @@ function summary(record: ContainerRecord, now: number): ContainerSummary {
       NetworkMode: hostConfig.NetworkMode ?? "default",
       ...(hostConfig.Annotations && Object.keys(hostConfig.Annotations).length > 0 ? { Annotations: hostConfig.Annotations } : {}),
     },
-    Health: { Status: state.Health?.Status ?? "none", FailingStreak: state.Health?.FailingStreak ?? 0 },
-    NetworkSettings: { Networks: record.networks },
+    ...(version < 52 ? {} : { Health: { Status: state.Health?.Status ?? "none", FailingStreak: state.Health?.FailingStreak ?? 0 } }),
+    NetworkSettings: { Networks: shownEndpoints(record.networks, version) },
     Mounts: record.mounts,
   };
 }

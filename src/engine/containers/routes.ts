@@ -24,11 +24,11 @@ export function containerRoutes(core: Core): Route[] {
     {
       method: "GET",
       path: "/containers/json",
-      async handle({ query }) {
+      async handle({ query, version }) {
         const limit = Number(query.get("limit") || 0);
         if (!Number.isInteger(limit)) throw invalidArgument(`invalid limit: ${query.get("limit")}`);
         const filters = parseFilters(query.get("filters"), LIST_FILTERS);
-        return { json: await listContainers(core, { all: flag(query, "all"), limit, size: flag(query, "size"), filters }) };
+        return { json: await listContainers(core, { all: flag(query, "all"), limit, size: flag(query, "size"), filters, version }) };
       },
     },
     {
