@@ -91,7 +91,9 @@ export function ensureBridge(route: NetlinkSocket, bridge: BridgeOptions): numbe
   const m = netlinkMessages();
   const same = (a: LinkAddress, g: Cidr) => a.prefix === g.prefix && sameAddress(a.local, g.address);
   const linkLocal = (a: LinkAddress) => a.local.length === 16 && a.local[0] === 0xfe && (a.local[1]! & 0xc0) === 0x80;
-  for (const a of present) if (!linkLocal(a) && !bridge.gateways.some((g) => same(a, g))) deleteAddress(m, a);
+  // addresses on a bridge that the user made are the user's
+  if (link.alias?.startsWith("jubako"))
+    for (const a of present) if (!linkLocal(a) && !bridge.gateways.some((g) => same(a, g))) deleteAddress(m, a);
   for (const g of bridge.gateways) {
     if (!present.some((a) => same(a, g))) addAddress(m, { index, local: g.address, prefix: g.prefix });
   }

@@ -116,7 +116,8 @@ function sweep(state: State): void {
   const bridges = new Set([...state.networks.values()].flatMap((n) => (n.bridge ? [n.bridge.index] : [])));
   const claimed = new Set([...state.sandboxes.values()].flatMap((s) => s.endpoints.map((e) => e.veth)));
   for (const link of listLinks(state.route)) {
-    const orphanPair = link.kind === "veth" && link.master !== undefined && bridges.has(link.master) && !claimed.has(link.name);
+    const plugged = link.kind === "veth" && link.master !== undefined && bridges.has(link.master) && /^veth[0-9a-f]{7}$/.test(link.name);
+    const orphanPair = plugged && !claimed.has(link.name);
     const orphanBridge = link.kind === "bridge" && link.alias === state.alias && !bridges.has(link.index);
     if (!orphanPair && !orphanBridge) continue;
     state.engine.log("info", `removing the orphaned link ${link.name}`);
