@@ -8,6 +8,7 @@ import { binding, check, close, O_CLOEXEC, O_CREAT, O_RDWR, open, SYS } from "..
 import { createEngine } from "./compose.ts";
 import { parseOptions, reloadInto, usage } from "./config.ts";
 import type { EngineConfig } from "./context.ts";
+import { collectingWhenIdle } from "./idle.ts";
 import { type Listener, listen } from "./listen.ts";
 import { createServer } from "./server.ts";
 import { traceDir } from "./trace.ts";
@@ -72,11 +73,11 @@ async function run(config: EngineConfig, argv: string[]): Promise<number> {
     });
     const connections = new Set<Socket>();
     const answer = createServer({ routes, traceDir: traceDir(config.execRoot), log: engine.log });
-    const serve = (socket: Socket) => {
+    const serve = collectingWhenIdle((socket) => {
       connections.add(socket);
       socket.on("close", () => connections.delete(socket));
       answer(socket);
-    };
+    });
     const listeners: Listener[] = [];
     try {
       for (const host of config.hosts) {
