@@ -4,7 +4,7 @@
 //   record           pids of keeper and init with their start times, and init's exit (plan/layout.ts)
 //   exec-ID/record   the same for each further process
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
-import { Failure, failedPrecondition } from "../lib/errors.ts";
+import { alreadyExists, Failure, failedPrecondition } from "../lib/errors.ts";
 import {
   binding,
   check,
@@ -170,7 +170,12 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
   }
   const cgroup = locateCgroup(spec, id);
   const saved: ContainerState = { id, bundle, cgroup, hooks: Boolean(spec.hooks?.poststop?.length) };
-  writeFileSync(`${state}/state.json`, JSON.stringify(saved));
+  try {
+    writeFileSync(`${state}/state.json`, JSON.stringify(saved), { flag: "wx", mode: 0o600 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "EEXIST") throw alreadyExists(`container ${id} already exists in ${state}`);
+    throw error;
+  }
   let done = false;
   try {
     const plan = planCreate(
@@ -250,6 +255,7 @@ export function runtimeContainer(
     init,
     async exec({ execId, process, io }) {
       const directory = `${state}/exec-${execId}`;
+      if (!/^[\w+.-]+$/.test(execId)) throw new Failure("InvalidArgument", `invalid exec id ${JSON.stringify(execId)}`);
       const spec = specOf();
       if (readExit(`${state}/record`) !== undefined) throw failedPrecondition("cannot exec in a stopped container");
       mkdirSync(directory, { mode: 0o700 });

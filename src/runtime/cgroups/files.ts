@@ -36,7 +36,7 @@ export function write({ file, value, why, ignore }: CgroupWrite): void {
   try {
     writeFileSync(file, value);
   } catch (error) {
-    if (ignore === "all") return;
+    if (ignore === "all" || ignore?.includes(-((error as NodeJS.ErrnoException).errno ?? 0))) return;
     throw new Failure("Unknown", `${why}: write ${JSON.stringify(value)} to ${file}: ${(error as Error).message}`, { cause: error });
   }
 }

@@ -46,6 +46,7 @@ export interface Cgroup {
    */
   plan(resources: Resources, rehearsal?: boolean): CgroupPlan;
   pids(): number[];
+  /** Changes limits while it lives. Device rules stay as they were made, as with runc. */
   apply(resources: Resources): void;
   stats(): CgroupStats;
   /** Resolves once every process is frozen, or thawed. */

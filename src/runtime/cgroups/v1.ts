@@ -1,8 +1,8 @@
 // cgroup v1: a hierarchy per controller (kernel's Documentation/admin-guide/cgroup-v1).
 import { existsSync, mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { Failure, invalidArgument, unimplemented } from "../../lib/errors.ts";
-import { binding, check, close, EPOLLIN, O_RDONLY, O_WRONLY, open, read, SYS, watch } from "../../linux/index.ts";
+import { Failure, invalidArgument } from "../../lib/errors.ts";
+import { binding, check, close, EPOLLIN, errno, O_RDONLY, O_WRONLY, open, read, SYS, watch } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats } from "../face.ts";
 import { effectiveRules, ruleText } from "./devices.ts";
@@ -10,6 +10,9 @@ import { pidsBelow, readKeyed, readNumber, readText, removeTrees, tree, write } 
 import { type Cgroup, type CgroupLocation, type CgroupWrite, hierarchies } from "./index.ts";
 
 type Write = (controller: string, name: string, value: string | number, what: string, ignore?: CgroupWrite["ignore"]) => void;
+
+/** Kernels without accounting of swap (swapaccount=0) have no memory.memsw files: the memory's own limit then holds. */
+const NOT_THERE = [errno.ENOENT];
 
 /** Every limit as writes, in an order that is right for a cgroup whose memory is not yet limited. */
 function limits(resources: Resources, put: Write): void {
@@ -19,7 +22,7 @@ function limits(resources: Resources, put: Write): void {
     const swap = memory.swap || (limit === -1 ? -1 : undefined);
     const writes: (() => void)[] = [];
     if (limit) writes.push(() => put("memory", "memory.limit_in_bytes", limit, `limit memory to ${limit} bytes`));
-    if (swap) writes.push(() => put("memory", "memory.memsw.limit_in_bytes", swap, `limit memory and swap to ${swap} bytes`));
+    if (swap) writes.push(() => put("memory", "memory.memsw.limit_in_bytes", swap, `limit memory and swap to ${swap} bytes`, NOT_THERE));
     // Both unlimited: the limit of the sum must never be below that of the memory.
     if (limit === -1) writes.reverse();
     for (const each of writes) each();
@@ -162,7 +165,6 @@ export function controlGroupsV1(location: CgroupLocation): Cgroup {
         if (now !== undefined && (next > now || Number(writes[sum]!.value) === -1)) writes.splice(limit, 0, ...writes.splice(sum, 1));
       }
       for (const each of writes) write(each);
-      if (resources.devices?.length) throw unimplemented("changing device rules of a running container is not supported");
     },
     stats: () => stats(of, directories),
     async freeze(on) {

@@ -1,7 +1,7 @@
 // cgroup v2 (kernel's Documentation/admin-guide/cgroup-v2).
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { Failure, unimplemented } from "../../lib/errors.ts";
+import { Failure } from "../../lib/errors.ts";
 import { binding, check, close, EPOLLIN, read, SYS, watch } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats } from "../face.ts";
@@ -121,7 +121,6 @@ export function controlGroupsV2(location: CgroupLocation): Cgroup {
     pids: () => pidsBelow(directory),
     apply(resources) {
       for (const each of collect(resources)) write(each);
-      if (resources.devices?.length) throw unimplemented("changing device rules of a running container is not supported");
     },
     stats: () => stats(file),
     async freeze(on) {

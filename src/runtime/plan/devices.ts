@@ -78,7 +78,7 @@ export function planDevices(p: Planner, spec: Spec, root: Word, sources: { devic
       let base = name;
       if (name.includes("/")) {
         const slash = device.path.lastIndexOf("/");
-        p.ensure(root, device.path.slice(0, slash), "directory", parent, why);
+        p.ensure(root, device.path.slice(0, slash) || "/", "directory", parent, why);
         at = parent;
         base = device.path.slice(slash + 1);
       }
