@@ -184,6 +184,17 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
     );
   }
 
+  async function patiently<T>(attempt: () => Promise<T>): Promise<T> {
+    for (let tries = 0; ; tries++) {
+      try {
+        return await attempt();
+      } catch (error) {
+        if (tries >= 2) throw error;
+        await new Promise((resolve) => setTimeout(resolve, 200));
+      }
+    }
+  }
+
   /** The tasks an earlier manager wrote down: found again with their shims, or buried. */
   async function restore(): Promise<void> {
     const rows = db.all<{ namespace: string; id: string; runtime: string; address: string; bundle: string }>(
@@ -200,9 +211,10 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
         init: newProcess(id, io),
         execs: new Map(),
         creating: true,
+        restored: true,
       };
       try {
-        task.shim = address === "" ? await shims.shared(namespace) : await shims.reconnect(namespace, address, bundle);
+        task.shim = address === "" ? await patiently(() => shims.shared(namespace)) : await shims.reconnect(namespace, address, bundle);
         const answer = await task.shim.task.state({ id }, { timeoutMs: 5000 });
         adoptState(task, task.init, answer);
         task.creating = false;
@@ -211,7 +223,9 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
       } catch (error) {
         log("warn", "a task did not outlive the manager's restart", { namespace, id, error: messageOf(error) });
         exited(task.init, DEAD);
-        if (address === "") {
+        if (address === "" && !isKind(error, "NotFound")) {
+          // nobody knows how it is; it stays written down, for the next start
+        } else if (address === "") {
           // its creation was never answered, or it is gone: nothing of it is left in the shim
           db.run("delete from shims where namespace = ? and id = ?", namespace, id);
           removeBundle(bundle);
@@ -226,6 +240,7 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
     table,
     shims,
     watchEnd,
+    adoptState,
     async start() {
       server = createServer((socket) => {
         sockets.add(socket);

@@ -2,6 +2,7 @@
 // from memory (table.ts).
 import { create } from "@bufbuild/protobuf";
 import { Tasks } from "../../gen/containerd/services/tasks/v1_pb.ts";
+import type { StateResponse } from "../../gen/containerd/task/v2_pb.ts";
 import { type Metric, MetricSchema } from "../../gen/containerd/types_pb.ts";
 import { Status } from "../../gen/containerd/v1/types_pb.ts";
 import { alreadyExists, isKind, messageOf, notFound, unavailable, unimplemented } from "../../lib/errors.ts";
@@ -27,6 +28,8 @@ export interface TaskKeeper {
   shims: Shims;
   /** Watches for the end of a process of a shim whose events may not come. */
   watchEnd(task: Task, execId: string): void;
+  /** Takes over what a shim says of a process. */
+  adoptState(task: Task, process: Process, answer: StateResponse): void;
 }
 
 export function tasksService(state: State, keeper: TaskKeeper): Service {
@@ -38,11 +41,6 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
     if (!task || task.creating) throw notFound(`task ${id} not found`);
     return task;
   };
-  const processIn = (task: Task, execId: string): Process => {
-    const process = processOf(task, execId);
-    if (!process) throw notFound(`process ${execId} not found`);
-    return process;
-  };
   /** A shim that died in the middle of a call: Unavailable, in words that name the task. */
   const calling = async <T>(task: Task, what: string, answer: Promise<T>): Promise<T> => {
     try {
@@ -51,6 +49,21 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
       if (isKind(error, "Unavailable")) throw unavailable(`${what} task ${task.id}: its shim is gone: ${messageOf(error)}`, error);
       throw error;
     }
+  };
+  /** A process of the task. An exec from before the manager's restart is asked for at the shim, and then known again. */
+  const processIn = async (task: Task, execId: string): Promise<Process> => {
+    const known = processOf(task, execId);
+    if (known) return known;
+    const missing = notFound(`process ${execId} not found`);
+    if (!task.restored) throw missing;
+    const answer = await task.shim.task.state({ id: task.id, execId }, SHORT).catch((error) => {
+      throw isKind(error, "NotFound") ? missing : error;
+    });
+    const process = newProcess(execId, answer);
+    task.execs.set(execId, process);
+    keeper.adoptState(task, process, answer);
+    if (!task.shim.shared) keeper.watchEnd(task, execId);
+    return process;
   };
   const forget = (task: Task): void => {
     table.remove(task);
@@ -87,6 +100,7 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
         init: newProcess(id, { stdin, stdout, stderr, terminal }),
         execs: new Map(),
         creating: true,
+        restored: false,
       };
       table.add(task);
       let made = false;
@@ -129,7 +143,7 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
     },
     async start({ containerId, execId }, call) {
       const task = find(call, containerId);
-      const process = processIn(task, execId);
+      const process = await processIn(task, execId);
       const { pid } = await calling(task, "start", task.shim.task.start({ id: containerId, execId }, LONG));
       started(process, pid);
       if (!task.shim.shared && execId !== "") keeper.watchEnd(task, execId);
@@ -154,22 +168,22 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
     },
     async deleteProcess({ containerId, execId }, call) {
       const task = find(call, containerId);
-      const process = processIn(task, execId);
+      const process = await processIn(task, execId);
       const answer = await calling(task, "delete process of", task.shim.task.delete({ id: containerId, execId }, SHORT));
       exited(process, answer.exitStatus);
       task.execs.delete(execId);
       return { id: execId, pid: answer.pid, exitStatus: answer.exitStatus, ...(answer.exitedAt ? { exitedAt: answer.exitedAt } : {}) };
     },
-    get({ containerId, execId }, call) {
+    async get({ containerId, execId }, call) {
       const task = find(call, containerId);
-      return { process: message(task, processIn(task, execId)) };
+      return { process: message(task, processOf(task, execId) ?? (await processIn(task, execId))) };
     },
     list(_, call) {
       return { tasks: table.list(namespaceOf(call)).map((task) => message(task, task.init)) };
     },
     async kill({ containerId, execId, signal, all }, call) {
       const task = find(call, containerId);
-      processIn(task, execId);
+      await processIn(task, execId);
       await calling(task, "kill", task.shim.task.kill({ id: containerId, execId, signal, all }, SHORT));
       return {};
     },
@@ -194,13 +208,13 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
     },
     async resizePty({ containerId, execId, width, height }, call) {
       const task = find(call, containerId);
-      processIn(task, execId);
+      await processIn(task, execId);
       await calling(task, "resize", task.shim.task.resizePty({ id: containerId, execId, width, height }, SHORT));
       return {};
     },
     async closeIO({ containerId, execId, stdin }, call) {
       const task = find(call, containerId);
-      processIn(task, execId);
+      await processIn(task, execId);
       await calling(task, "close the input of", task.shim.task.closeIO({ id: containerId, execId, stdin }, SHORT));
       return {};
     },
@@ -249,7 +263,7 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
     },
     async wait({ containerId, execId }, call) {
       const task = find(call, containerId);
-      const process = processIn(task, execId);
+      const process = await processIn(task, execId);
       await ended(process, call.signal);
       return { exitStatus: process.exitStatus, exitedAt: timestamp(process.exitedAt) };
     },

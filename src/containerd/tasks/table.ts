@@ -31,6 +31,8 @@ export interface Task {
   execs: Map<string, Process>;
   /** The shim is still making it: nobody else sees it yet. */
   creating: boolean;
+  /** An earlier manager made it: it may have execs that this one has not heard of. */
+  restored: boolean;
 }
 
 export function newProcess(id: string, io: { stdin: string; stdout: string; stderr: string; terminal: boolean }): Process {
