@@ -22,6 +22,9 @@ import { activate, allocate, errno, findNetwork, isErrno, newId, realize, type S
 import { assign, modeFor, modeOf, settle, unassign, wantedMac } from "./settings.ts";
 import type { Endpoint, Network, Sandbox } from "./state.ts";
 
+/** Endpoint option: what the container's end is called. */
+export const IFNAME = "com.docker.network.endpoint.ifname";
+
 /** Names by which others on a user-defined network find the container. */
 export function dnsNames(record: ContainerRecord, settings: EndpointSettings): string[] {
   const names = [record.name, ...(settings.Aliases ?? []), record.id.slice(0, 12), record.config.Hostname ?? ""];
@@ -65,7 +68,7 @@ function reserve(network: Network, record: ContainerRecord, settings: EndpointSe
   };
   if (!network.bridge) return endpoint;
   endpoint.veth = `veth${id.slice(0, 7)}`;
-  endpoint.interface = freeInterface(sandbox);
+  endpoint.interface = settings.DriverOpts?.[IFNAME] || freeInterface(sandbox);
   if (!network.predefined) endpoint.names = dnsNames(record, settings);
   const mac = wantedMac(settings);
   try {

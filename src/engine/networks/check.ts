@@ -1,8 +1,9 @@
 // What is refused when a container is created, and the endpoint settings as its record keeps them.
 import type { EndpointSettings } from "../../api/types.ts";
-import { invalidArgument } from "../../lib/errors.ts";
+import { invalidArgument, unimplemented } from "../../lib/errors.ts";
 import { contains, parseAddress, parseMac } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
+import { IFNAME } from "./attach.ts";
 import { extraHosts } from "./files.ts";
 import { parsePort, planPorts } from "./publish.ts";
 import { findNetwork, type State } from "./registry.ts";
@@ -31,6 +32,11 @@ export function checkEndpoint(network: Network | undefined, settings: EndpointSe
   checkAddress(ipam?.IPv4Address, 4, "IPv4");
   checkAddress(ipam?.IPv6Address, 16, "IPv6");
   if (mac && !parseMac(mac)) throw invalidArgument(`invalid endpoint settings:\ninvalid MAC address: ${mac}`);
+  const { [IFNAME]: ifname, ...others } = settings.DriverOpts ?? {};
+  if (ifname && (!/^[^\s/:]{1,15}$/.test(ifname) || /^(\.\.?|lo|all|default)$/.test(ifname)))
+    throw invalidArgument(`invalid endpoint settings:\ninvalid interface name: ${ifname}`);
+  const unknown = Object.keys(others).find((name) => name.startsWith("com.docker.network.endpoint."));
+  if (unknown) throw unimplemented(`the endpoint option ${unknown} is not supported`);
   if (!network) return;
   const wanted = [ipam?.IPv4Address, ipam?.IPv6Address].filter((a): a is string => Boolean(a));
   if (wanted.length > 0 && (network.predefined || !network.bridge)) {

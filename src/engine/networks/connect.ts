@@ -80,7 +80,20 @@ export function connect(state: State, network: Network, ref: string, endpoint: E
   if (state.sandboxes.has(found.id)) event(state, "connect", network, found.id);
 }
 
-export async function disconnect(state: State, network: Network, ref: string): Promise<void> {
+/** With `force`, also what is left on the network of a container that is gone. */
+export async function disconnect(state: State, network: Network, ref: string, force: boolean): Promise<void> {
+  if (force) {
+    const left = [...network.endpoints.values()].find(
+      (e) => e.containerId === ref || e.containerName === ref || e.containerId.startsWith(ref),
+    );
+    if (left && !state.engine.containers.list().some((record) => record.id === left.containerId)) {
+      const sandbox = state.sandboxes.get(left.containerId);
+      if (sandbox) leave(sandbox, network);
+      else network.endpoints.delete(left.containerId);
+      if (left.veth) await removeLink(left.veth);
+      return;
+    }
+  }
   const found = state.engine.containers.get(ref);
   refuseShared(found, network);
   const key = keyOf(found, network);

@@ -4,6 +4,18 @@ import type { Endpoint, Sandbox } from "./state.ts";
 
 const addresses = (endpoints: Iterable<Endpoint>) => [...endpoints].flatMap((e) => e.addresses.map((a) => a.cidr.address));
 
+/** Lower-case names by the list they were made from: a list is never changed, only replaced. */
+const lowered = new WeakMap<string[], Set<string>>();
+
+function answersTo(endpoint: Endpoint, name: string): boolean {
+  let names = lowered.get(endpoint.names);
+  if (!names) {
+    names = new Set(endpoint.names.map((n) => n.toLowerCase()));
+    lowered.set(endpoint.names, names);
+  }
+  return names.has(name);
+}
+
 /** Names as seen from one container: those on the networks it shares, plain or with the network's name behind, and its own links. */
 export function namesFor(sandbox: Sandbox): Names {
   return {
@@ -16,10 +28,8 @@ export function namesFor(sandbox: Sandbox): Names {
         const alias = sandbox.links.get(name);
         for (const endpoint of network.endpoints.values()) {
           if (
-            endpoint.names.some((n) => {
-              const lower = n.toLowerCase();
-              return lower === name || lower === plain;
-            }) ||
+            answersTo(endpoint, name) ||
+            (plain !== undefined && answersTo(endpoint, plain)) ||
             (alias !== undefined && (endpoint.containerName === alias || endpoint.containerId === alias))
           )
             found.push(...addresses([endpoint]));

@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { createSocket } from "node:dgram";
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { createConnection } from "node:net";
+import { createFirewall } from "../../network/index.ts";
 import { createHarness, type Harness, isolated, until, web } from "./harness.ts";
 
 const inside = isolated(import.meta.path);
@@ -170,6 +171,17 @@ it("attaching and detaching leaves no descriptor, no element and no address behi
   await call("DELETE", "/networks/again");
 });
 
+it("forward chains of others that drop by default are named", async () => {
+  await sh("nft add table ip filter; nft add chain ip filter FORWARD '{ type filter hook forward priority 0; policy drop; }'");
+  const firewall = createFirewall("jubako-00000000");
+  try {
+    expect(firewall.obstacles()).toEqual(["ip filter FORWARD"]);
+  } finally {
+    firewall.close();
+    await sh("nft delete table ip filter");
+  }
+});
+
 it("rules that another program flushes come back", async () => {
   await run("web", { host: { PortBindings: { "80/tcp": [{ HostPort: "18110" }] } }, command: web("back") });
   const table = (await sh("ip -d link show jubakot0")).match(/jubako-[0-9a-f]+/)![0];
@@ -231,7 +243,11 @@ it("user-defined networks: names, aliases, isolation, live connect and disconnec
     command: web("a"),
   });
   expect(server.networks["jubako-a"]).toMatchObject({ IPAddress: "10.213.32.77", DNSNames: ["server", "db", server.id.slice(0, 12)] });
-  const client = await run("client", { host: { NetworkMode: "jubako-a" } });
+  const client = await run("client", {
+    host: { NetworkMode: "jubako-a" },
+    endpoints: { "jubako-a": { DriverOpts: { "com.docker.network.endpoint.ifname": "inner0" } } },
+  });
+  expect(await sh("ip -o link", netns(client))).toContain(" inner0@");
   expect(readFileSync(`${client.dir}/resolv.conf`, "utf8")).toContain("nameserver 127.0.0.11\n");
   for (const name of ["server", "db", "DB", "server.jubako-a", server.id.slice(0, 12)])
     expect(`${name} ${await lookup(name, netns(client))}`).toContain("10.213.32.77");

@@ -38,16 +38,17 @@ function list(state: State, call: Call): Network[] {
 interface Body {
   Container?: unknown;
   EndpointConfig?: unknown;
+  Force?: unknown;
 }
 
-async function containerOf(call: Call): Promise<{ container: string; endpoint: EndpointSettings | undefined }> {
+async function containerOf(call: Call): Promise<{ container: string; endpoint: EndpointSettings | undefined; force: boolean }> {
   const body = (await call.json()) as Body | null | undefined;
   if (typeof body !== "object" || body === null || typeof body.Container !== "string" || body.Container === "")
     throw invalidArgument("invalid container: name or ID is missing");
   const endpoint = body.EndpointConfig ?? undefined;
   if (endpoint !== undefined && (typeof endpoint !== "object" || Array.isArray(endpoint)))
     throw invalidArgument("EndpointConfig is not an object");
-  return { container: body.Container, endpoint: endpoint as EndpointSettings | undefined };
+  return { container: body.Container, endpoint: endpoint as EndpointSettings | undefined, force: body.Force === true };
 }
 
 async function prune(state: State, call: Call): Promise<string[]> {
@@ -125,8 +126,8 @@ export function networkRoutes(state: State): Route[] {
       method: "POST",
       path: "/networks/{id}/disconnect",
       async handle(call) {
-        const { container } = await containerOf(call);
-        await disconnect(state, findNetwork(state, call.params.id!), container);
+        const { container, force } = await containerOf(call);
+        await disconnect(state, findNetwork(state, call.params.id!), container, force);
         return { status: 200 };
       },
     },
