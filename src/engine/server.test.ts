@@ -125,7 +125,7 @@ test("a failure becomes its status with a message", async () => {
   const text = await talk(["GET /conflict HTTP/1.1\r\n\r\n"]);
   expect(text).toStartWith("HTTP/1.1 409 Conflict");
   expect(text).toEndWith('{"message":"name \\"/x\\" is taken"}\n');
-  expect(await talk(["GET /build HTTP/1.1\r\n\r\n"])).toStartWith("HTTP/1.1 404");
+  expect(await talk(["GET /nowhere HTTP/1.1\r\n\r\n"])).toStartWith("HTTP/1.1 404");
   expect(await talk(["POST /swarm/init HTTP/1.1\r\n\r\n"])).toStartWith("HTTP/1.1 501");
 });
 

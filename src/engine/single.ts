@@ -5,27 +5,20 @@ import type { Route } from "./route.ts";
 const NO_MANAGER =
   'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm and try again.';
 
-const SWARM_PATHS = [
-  "/swarm",
-  "/nodes",
-  "/nodes/{id}",
-  "/services",
-  "/services/{id}",
-  "/tasks",
-  "/tasks/{id}",
-  "/secrets",
-  "/secrets/{id}",
-  "/configs",
-  "/configs/{id}",
-];
+const SWARM = ["nodes", "services", "tasks", "secrets", "configs"];
 
 export function singleRoutes(): Route[] {
   const noManager = () => {
     throw unavailable(NO_MANAGER);
   };
   return [
-    ...SWARM_PATHS.map((path): Route => ({ method: "GET", path, handle: noManager })),
-    { method: "POST", path: "/swarm/leave", handle: noManager },
+    { method: "GET", path: "/swarm", handle: noManager },
+    { method: "GET", path: "/swarm/unlockkey", handle: noManager },
+    ...["leave", "update", "unlock"].map((verb): Route => ({ method: "POST", path: `/swarm/${verb}`, handle: noManager })),
+    ...SWARM.flatMap((kind): Route[] => [
+      { method: "GET", path: `/${kind}`, handle: noManager },
+      ...(["GET", "POST", "DELETE"] as const).map((method): Route => ({ method, path: `/${kind}/{rest...}`, handle: noManager })),
+    ]),
     { method: "GET", path: "/plugins", handle: () => ({ json: [] }) },
     {
       method: "GET",
