@@ -21,14 +21,14 @@ export function sockaddr(address: Uint8Array, port: number): Uint8Array {
   return out;
 }
 
-export function socket(kind: Kind, address: Uint8Array): number {
+function socket(kind: Kind, address: Uint8Array): number {
   const family = address.length === 4 ? AF_INET : AF_INET6;
-  return check(binding.syscall(SYS.socket, family, (kind === "udp" ? DATAGRAM : STREAM) | NONBLOCK_CLOEXEC, 0), `${kind} socket`);
+  return binding.syscall(SYS.socket, family, (kind === "udp" ? DATAGRAM : STREAM) | NONBLOCK_CLOEXEC, 0);
 }
 
 /** Bound to a free port, and listening where it is TCP; answers the port. */
 export function bound(kind: Kind, address: Uint8Array): { fd: number; port: number } {
-  const fd = socket(kind, address);
+  const fd = check(socket(kind, address), `${kind} socket`);
   try {
     const sa = sockaddr(address, 0);
     check(binding.syscall(SYS.bind, fd, sa, sa.length), "bind");
@@ -45,6 +45,7 @@ export function bound(kind: Kind, address: Uint8Array): { fd: number; port: numb
 /** Connected, or on the way there (TCP); a negative errno where that cannot be. */
 export function connected(kind: Kind, address: Uint8Array, port: number): number {
   const fd = socket(kind, address);
+  if (fd < 0) return fd;
   const sa = sockaddr(address, port);
   const result = binding.syscall(SYS.connect, fd, sa, sa.length);
   if (result < 0 && result !== -errno.EINPROGRESS) {

@@ -130,6 +130,7 @@ export function createResolver(netns: number, names: Names, forwarder: Forwarder
     }
     forwarder
       .ask(query, question.end, kind, names.upstreams())
+      .catch(() => undefined)
       .then((found) => respond(found ?? reply(query, question, RCODE.serverFailure)));
   }
 
