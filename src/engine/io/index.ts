@@ -11,7 +11,7 @@
 //   … exit … await io.drained; await io.release();                  // everything is in the log; FIFOs unlinked
 //
 // While no engine runs, output stays in the FIFOs (256 KiB each, held open by the keeper); `reopen` reads on where the last engine was killed.
-import { mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { read } from "../../linux/index.ts";
@@ -32,6 +32,8 @@ interface Taker {
   finish(stream: Stream): void;
   close(): void;
 }
+
+const STREAMS: Stream[] = ["stdout", "stderr"];
 
 const scratch = Buffer.alloc(64 * 1024);
 
@@ -165,12 +167,37 @@ export function createIo(engine: Engine): IoFace {
     for (const name of names) makeFifo(`${dir}/${name}`);
   }
 
+  /** The clients of the execs went with the last engine: what these processes still write is read and dropped, so that they do not hang. */
+  function abandonExecs(dir: string): void {
+    for (const entry of readdirSync(dir, { withFileTypes: true })) {
+      if (!entry.isDirectory()) continue;
+      const outputs = STREAMS.filter((name) => existsSync(`${dir}/${entry.name}/${name}`));
+      const streams = createStreams();
+      const io = connect({
+        dir: `${dir}/${entry.name}`,
+        stdin: false,
+        outputs,
+        terminal: false,
+        streams,
+        taker: unlogged(streams),
+        stdinClosed() {},
+        pid: () => 0,
+        resume: true,
+        released() {},
+      });
+      io.drained
+        .then(io.release)
+        .catch((error) => engine.log("debug", "an old exec's streams could not be removed", { error: String(error) }));
+    }
+  }
+
   function start(record: ContainerRecord, resume: boolean): ProcessIo {
     const { id, config } = record;
     const dir = `${engine.config.execRoot}/io/${id}`;
     const terminal = config.Tty ?? false;
     const outputs: Stream[] = terminal ? ["stdout"] : ["stdout", "stderr"];
     makeFifos(dir, config.OpenStdin ? ["stdin", ...outputs] : outputs);
+    if (resume) abandonExecs(dir);
     const streams = streamsOf(id);
     const settings = logSettings(record);
     if (settings && !resume) mkdirSync(dirname(settings.path), { recursive: true, mode: 0o710 });
