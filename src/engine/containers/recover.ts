@@ -40,6 +40,14 @@ export async function recoverContainers(core: Core): Promise<void> {
   await engine.networks.restore(running.map(({ entry }) => entry.record));
   await Promise.all(running.map(({ entry, task }) => adopt(core, entry, task)));
   await Promise.all(ended.map(({ entry, task }) => settle(core, entry, task)));
+  const unwanted = book.entries().filter(({ record }) => !record.state.Running && record.hostConfig.AutoRemove);
+  await Promise.all(
+    unwanted.map((entry) =>
+      core
+        .remove(entry, { force: true, volumes: true })
+        .catch((error) => engine.log("error", `removing ${entry.record.id}: ${messageOf(error)}`)),
+    ),
+  );
   await removeOrphans(core);
   void startAgain(core);
 }
@@ -98,7 +106,6 @@ async function settle(core: Core, entry: Entry, task: Process | undefined): Prom
   await handleExit(core, entry, status, at);
   entry.keep = false;
   await Promise.all([entry.cleanup, entry.ending]);
-  if (record.hostConfig.AutoRemove) await core.remove(entry, { force: true, volumes: true });
 }
 
 /** Everything with our mark that no record knows. */
