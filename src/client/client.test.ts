@@ -278,9 +278,7 @@ describe("which engine", () => {
     expect(parseHost("fd://5")).toEqual({ kind: "fd", fd: 5 });
     const ssh = parseHost("ssh://me@h:22/run/x.sock");
     expect(ssh).toEqual({ kind: "ssh", user: "me", host: "h", port: 22, path: "/run/x.sock" });
-    expect(ssh.kind === "ssh" && sshArguments(ssh).slice(-5)).toEqual(
-      ["--host", "unix:///run/x.sock", "system", "dial-stdio"].reduce<string[]>((all, word) => [...all, word], ["docker"]),
-    );
+    expect(ssh.kind === "ssh" && sshArguments(ssh).slice(-5)).toEqual(["docker", "--host", "unix:///run/x.sock", "system", "dial-stdio"]);
     for (const bad of ["foo", "npipe:////./x", "ssh://me:pw@h", "ftp://x"]) expect(() => parseHost(bad)).toThrow();
   });
 

@@ -32,12 +32,13 @@ const QUEUE_LIMIT = 1 << 20;
 
 export interface HttpClient {
   request(request: HttpRequest): Promise<HttpResponse>;
-  /** Closes idle connections; those in use end with their response. */
+  /** Closes all connections, also those in use. */
   close(): void;
 }
 
 export function createHttp(endpoint: Endpoint): HttpClient {
   const idle: Connection[] = [];
+  const all = new Set<Connection>();
   let closed = false;
   const host = endpoint.kind === "tcp" ? `${endpoint.host}:${endpoint.port}` : "api.jubako.localhost";
   const base = endpoint.kind === "tcp" ? endpoint.basePath : "";
@@ -67,7 +68,12 @@ export function createHttp(endpoint: Endpoint): HttpClient {
       for (;;) {
         let connection = idle.pop();
         while (connection?.closed) connection = idle.pop();
-        if (!connection) return attempt(request, await connect(endpoint));
+        if (!connection) {
+          const fresh = await connect(endpoint);
+          if (all.size > 16) for (const old of all) if (old.closed) all.delete(old);
+          all.add(fresh);
+          return attempt(request, fresh);
+        }
         try {
           return await attempt(request, connection);
         } catch (error) {
@@ -78,7 +84,8 @@ export function createHttp(endpoint: Endpoint): HttpClient {
     },
     close() {
       closed = true;
-      for (const connection of idle.splice(0)) connection.destroy();
+      for (const connection of all) connection.destroy();
+      all.clear();
     },
   };
 }

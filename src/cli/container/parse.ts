@@ -193,7 +193,9 @@ export function parseContainer(
   hostConfig.NetworkMode = endpoints[0]![0];
   body.HostConfig = hostConfig;
   const settings = endpoints.map(([name, endpoint]) => [name, filled(endpoint)] as [string, EndpointSettings]);
-  body.NetworkingConfig = { EndpointsConfig: Object.fromEntries(settings) };
+  // One network that is only named needs no settings: the mode says it.
+  const named = flags.network.length + flags.net.length === 1 && Object.keys(settings[0]![1]).length === 0;
+  body.NetworkingConfig = { EndpointsConfig: named ? {} : Object.fromEntries(settings) };
   return { body, furtherNetworks: settings.slice(1), warnings };
 }
 
@@ -202,8 +204,7 @@ export function forVersion(parsed: ParsedContainer, version: number): CreateBody
   if (version >= 44) return parsed.body;
   const { body } = parsed;
   const mode = body.HostConfig!.NetworkMode!;
-  const { MacAddress, GwPriority, ...endpoint } = body.NetworkingConfig!.EndpointsConfig![mode]!;
-  void GwPriority;
+  const { MacAddress, GwPriority: _, ...endpoint } = body.NetworkingConfig!.EndpointsConfig![mode] ?? {};
   // Before 1.44 the address stood beside the configuration, and one network could be given.
   return { ...body, ...(MacAddress ? { MacAddress } : {}), NetworkingConfig: { EndpointsConfig: { [mode]: endpoint } } };
 }
@@ -280,6 +281,7 @@ function endpointsOf(flags: Flags): [string, EndpointSettings][] {
     throw new Error(`conflicting options: cannot specify both --${flag} and per-network ${option}`);
   };
   const merged: NetworkOption = { ...first };
+  if (aliases.length > 0 && !userDefined) throw new Error("network-scoped aliases are only supported for user-defined networks");
   if (aliases.length > 0) merged.aliases = first.aliases.length > 0 ? twice("network-alias", "alias") : aliases;
   if (flags.link.length > 0 && userDefined) merged.links = flags.link;
   if (flags.ip) merged.ipv4 = first.ipv4 ? twice("ip", "IPv4 address") : flags.ip;
