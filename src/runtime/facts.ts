@@ -12,9 +12,16 @@ export function kernelVersion(text: string): number {
   return major + minor / 100;
 }
 
+/** CapPrm of /proc/PID/status. */
+export function permittedCapabilities(status: string): [low: number, high: number] {
+  const hex = /^CapPrm:\t([0-9a-f]{16})$/m.exec(status)?.[1] ?? "ffffffffffffffff";
+  return [Number.parseInt(hex.slice(8), 16) | 0, Number.parseInt(hex.slice(0, 8), 16) | 0];
+}
+
 export function facts(): Facts {
   cached ??= {
     kernel: kernelVersion(release()),
+    capabilities: permittedCapabilities(readFileSync("/proc/self/status", "latin1")),
     lastCapability: Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8")),
     apparmor: existsSync("/sys/kernel/security/apparmor"),
     selinux: existsSync("/sys/fs/selinux/enforce"),

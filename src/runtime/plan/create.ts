@@ -183,6 +183,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     p,
     {
       process,
+      capabilities: ownUser ? [-1, -1] : facts.capabilities,
       seccomp: input.seccomp,
       dieWithParent: input.keeper,
       ownStdio: input.ownStdio,

@@ -92,6 +92,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
     p,
     {
       process,
+      capabilities: has("user") ? [-1, -1] : facts.capabilities,
       seccomp: input.seccomp,
       dieWithParent: input.keeper,
       ownStdio: input.ownStdio,

@@ -3,6 +3,8 @@ export interface Facts {
   /** Of the kernel's version: 6.1 is 6.01, 6.18 is 6.18. */
   kernel: number;
   lastCapability: number;
+  /** What this process may give: capabilities 0 to 31 and 32 up, as bits. A privileged container asks for all there are. */
+  capabilities: [low: number, high: number];
   /** The file system type of the host's path. Throws where it does not exist. */
   kindOf(path: string): "directory" | "file";
   apparmor: boolean;

@@ -17,6 +17,7 @@ import { splitLayers } from "./mounts.ts";
 const facts: Facts = {
   kernel: 6.18,
   lastCapability: 40,
+  capabilities: [-1, -1],
   apparmor: false,
   selinux: false,
   kindOf: (path) => (path.endsWith("/") || path.endsWith("dir") ? "directory" : "file"),

@@ -11,6 +11,8 @@ import type { Planner } from "./planner.ts";
 
 export interface ProcessPlan {
   process: Process;
+  /** What there is to give; all in a user namespace of its own. */
+  capabilities: Bits;
   /** Instructions of a compiled seccomp filter, and the flags of seccomp(2). */
   seccomp: { program: Uint8Array; flags: number } | undefined;
   /** End with the parent. */
@@ -239,9 +241,12 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   tape.step(SYS.setresgid, [gid, gid, gid]);
   tape.step(SYS.setresuid, [uid, uid, uid]);
   tape.step(SYS.prctl, [PR.PR_SET_KEEPCAPS, 0]);
-  const effective = capabilityBits(caps.effective);
-  const permitted = capabilityBits(caps.permitted);
-  const inheritable = capabilityBits(caps.inheritable);
+  // Nobody can give what he has not: a container in a container, or a host that holds capabilities back.
+  const most = plan.capabilities;
+  const has = ([low, high]: Bits): Bits => [low & most[0], high & most[1]];
+  const effective = has(capabilityBits(caps.effective));
+  const permitted = has(capabilityBits(caps.permitted));
+  const inheritable = has(capabilityBits(caps.inheritable));
   // Without no_new_privs a filter needs CAP_SYS_ADMIN, which is then dropped as the last thing.
   const keepAdmin = plan.seccomp !== undefined && !process.noNewPrivileges;
   const extra = ([low, high]: Bits): Bits => [keepAdmin ? low | SYS_ADMIN : low, high];
