@@ -41,8 +41,8 @@ function meaning(value: unknown): unknown {
     const empty = m === null || m === "" || m === 0 || m === false || (typeof m === "object" && m !== null && Object.keys(m).length === 0);
     const network = key === "EndpointsConfig" ? Object.keys(item as object).length > 0 : false;
     if (network) out[key] = Object.fromEntries(Object.entries(item as object).map(([name, endpoint]) => [name, meaning(endpoint)]));
-    else if (key === "Env")
-      out[key] = [...(item as string[])].sort(); // in no order, in docker
+    else if ((key === "Env" || key === "Binds") && Array.isArray(item))
+      out[key] = [...(item as string[])].sort(); // docker has them in no order
     else if (!empty && !(key === "MemorySwappiness" && m === -1) && !(key === "ConsoleSize" && String(m) === "0,0")) out[key] = m;
   }
   return out;
