@@ -97,6 +97,7 @@ export async function main(argv: string[]): Promise<number> {
       process.stdout.write(usage);
       return 0;
     }
+    if (name === "checkpoint" || name === "restore") throw new Failure("Unimplemented", `${name} is not supported`);
     const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
     if (!load) throw new Failure("InvalidArgument", `No help topic for '${name}'`);
     if (rest[0] === "--help" || rest[0] === "-h") {

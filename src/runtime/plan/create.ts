@@ -57,6 +57,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const process = spec.process;
   if (!process) throw invalidArgument("config.json has no process");
   if (!spec.root?.path && input.rootfs.length === 0) throw invalidArgument("config.json has no root path");
+  refuseUnsupported(spec);
   const p = createPlanner();
   const { tape } = p;
   const namespaces = namespacesOf(spec);
@@ -195,4 +196,16 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     () => {},
   );
   return { tape, marks };
+}
+
+/** What the specification has and this runtime has not is refused by name, never passed over. */
+function refuseUnsupported(spec: Spec): void {
+  const { linux = {}, process } = spec;
+  const asked: [unknown, string][] = [
+    [Object.keys(linux.netDevices ?? {}).length, "linux.netDevices"],
+    [linux.intelRdt, "linux.intelRdt"],
+    [linux.memoryPolicy, "linux.memoryPolicy"],
+    [process?.execCPUAffinity, "process.execCPUAffinity"],
+  ];
+  for (const [value, name] of asked) if (value) throw unimplemented(`${name} is not supported`);
 }

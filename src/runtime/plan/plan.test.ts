@@ -124,6 +124,7 @@ test("what cannot be done is said at once", () => {
     return () => lines(spec);
   };
   expect(change((spec) => spec.linux!.namespaces!.push({ type: "pid" }))).toThrow("duplicated ns");
+  expect(change((spec) => Object.assign(spec.linux!, { netDevices: { eth1: {} } }))).toThrow("linux.netDevices is not supported");
   expect(change((spec) => spec.process!.args!.splice(0))).toThrow("args must not be empty");
   expect(change((spec) => spec.process!.rlimits!.push({ type: "RLIMIT_X", soft: 1, hard: 1 }))).toThrow("RLIMIT_X");
   expect(
