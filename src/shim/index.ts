@@ -24,6 +24,7 @@ import { Task } from "../gen/containerd/task/v2_pb.ts";
 import { type Client, createTtrpcClient } from "./ttrpc/index.ts";
 
 export { type ServeOptions, type Shim, serveShim } from "./serve.ts";
+export { survivingClient } from "./surviving.ts";
 export {
   type CallContext,
   type CallOptions,
