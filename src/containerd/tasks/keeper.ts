@@ -145,7 +145,9 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
       try {
         const next = await shims.shared(shim.namespace);
         for (const task of tasks) task.shim = next;
-        await Promise.all(tasks.flatMap((task) => [task.init, ...task.execs.values()].map((process) => refresh(task, process))));
+        // one that is being made is made again by the call that makes it
+        const made = tasks.filter((task) => !task.creating);
+        await Promise.all(made.flatMap((task) => [task.init, ...task.execs.values()].map((process) => refresh(task, process))));
         return;
       } catch (error) {
         log("error", "the next shim does not take over", { namespace: shim.namespace, error: messageOf(error) });
@@ -161,7 +163,7 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
 
   /** A container's own shim has died: what it left is cleaned up by its `delete`, and the task is over. */
   async function bury(task: Task): Promise<void> {
-    const answer = await deleteByShim(shims.program([task.runtime], task.namespace, task.id, task.bundle));
+    const answer = await deleteByShim(shims.program([task.shimBinary], task.namespace, task.id, task.bundle));
     for (const process of [...task.execs.values(), task.init]) {
       const own = process === task.init ? answer : undefined;
       exited(process, own?.exitStatus || DEAD, own?.exitedAt ? microsecondsOf(own.exitedAt) : microseconds());
@@ -205,7 +207,7 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
       const task: Task = {
         namespace,
         id,
-        runtime,
+        shimBinary: runtime,
         bundle,
         shim: undefined as unknown as Shim,
         init: newProcess(id, io),

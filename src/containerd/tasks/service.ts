@@ -94,7 +94,7 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
       const task: Task = {
         namespace,
         id,
-        runtime,
+        shimBinary: kind === "shared" ? "" : kind.binary,
         bundle,
         shim: undefined as unknown as Shim,
         init: newProcess(id, { stdin, stdout, stderr, terminal }),
@@ -116,7 +116,7 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
           "insert or replace into shims (namespace, id, runtime, address, pid, bundle) values (?, ?, ?, ?, 0, ?)",
           namespace,
           id,
-          kind === "shared" ? "" : kind.binary,
+          task.shimBinary,
           address,
           bundle,
         );

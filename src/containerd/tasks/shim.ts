@@ -5,9 +5,9 @@ import { join } from "node:path";
 import type { Any } from "@bufbuild/protobuf/wkt";
 import { Task as TaskV2 } from "../../gen/containerd/task/v2_pb.ts";
 import { Task as TaskV3 } from "../../gen/containerd/task/v3_pb.ts";
-import { messageOf } from "../../lib/errors.ts";
+import { messageOf, unavailable } from "../../lib/errors.ts";
 import { binding, close, EPOLLIN, O_NONBLOCK, O_RDWR, open, read, SYS, type Watch, watch } from "../../linux/index.ts";
-import { createTtrpcClient, type TaskClient } from "../../shim/index.ts";
+import { createTtrpcClient, survivingClient, type TaskClient } from "../../shim/index.ts";
 import type { Log } from "../state.ts";
 import { type Bootstrap, type ShimProgram, startShim } from "./bootstrap.ts";
 
@@ -68,7 +68,8 @@ export function createShims(options: ShimOptions): Shims {
   });
 
   const connectTo = ({ address, version }: Bootstrap, namespace: string, isShared: boolean, logDirectory?: string): Shim => {
-    const task = (version === 3 ? createTtrpcClient(TaskV3, address) : createTtrpcClient(TaskV2, address)) as unknown as TaskClient;
+    const client = (version === 3 ? createTtrpcClient(TaskV3, address) : createTtrpcClient(TaskV2, address)) as unknown as TaskClient;
+    const task = isShared ? survivingClient(client, () => next(namespace)) : client;
     const logs = logDirectory === undefined ? undefined : followLog(logDirectory, log);
     const shim: Shim = {
       namespace,
@@ -95,6 +96,12 @@ export function createShims(options: ShimOptions): Shims {
     return shim;
   };
 
+  /** The client of the shim that follows one that is gone. */
+  const next = async (namespace: string): Promise<TaskClient> => {
+    if (closing) throw unavailable("the manager is closing");
+    return (await shims.shared(namespace)).task;
+  };
+
   const answers = async (shim: Shim, id: string): Promise<Shim> => {
     try {
       await shim.task.connect({ id }, { timeoutMs: CONNECT_MS });
@@ -108,7 +115,7 @@ export function createShims(options: ShimOptions): Shims {
     return shim;
   };
 
-  return {
+  const shims: Shims = {
     program,
     shared(namespace) {
       let shim = shared.get(namespace);
@@ -151,6 +158,7 @@ export function createShims(options: ShimOptions): Shims {
       await Promise.all(ending);
     },
   };
+  return shims;
 }
 
 /** Reads a shim's log FIFO, so that it never blocks; its lines are of interest only when something is wrong. */

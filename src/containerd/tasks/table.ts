@@ -24,7 +24,8 @@ export interface Process {
 export interface Task {
   namespace: string;
   id: string;
-  runtime: string;
+  /** Program of its own shim; "" with the shared one. */
+  shimBinary: string;
   bundle: string;
   shim: Shim;
   init: Process;
