@@ -65,10 +65,16 @@ export function connectClient(connection: Connection): Promise<void> {
     },
   });
 
-  function finish(): void {
-    if (over) return;
+  function leave(): void {
     over = true;
     remove();
+    // What was typed for a start that never came is not for the next one.
+    if (!streams.live && streams.hub.clients === 0) streams.stdin.forget();
+  }
+
+  function finish(): void {
+    if (over) return;
+    leave();
     duplex.end();
     // The client may send on for ever; nobody reads it.
     duplex.removeAllListeners("data");
@@ -78,8 +84,7 @@ export function connectClient(connection: Connection): Promise<void> {
 
   function gone(): void {
     if (over) return;
-    over = true;
-    remove();
+    leave();
     duplex.destroy();
     done.resolve();
   }

@@ -15,6 +15,8 @@ import { containerSpec, execFailure, type RunningExec, runExec } from "./run.ts"
 /** How long `docker exec`'s client may ask for the exit code afterwards. */
 const REMEMBER_MS = 5 * 60 * 1000;
 
+const SWEEP_EVERY = 100;
+
 interface Exec {
   id: string;
   containerId: string;
@@ -93,6 +95,12 @@ export function routes(engine: Engine): Route[] {
     setTimeout(() => execs.delete(exec.id), REMEMBER_MS).unref();
   }
 
+  /** Execs that nobody started go with their container. */
+  function sweep(): void {
+    const there = new Set(engine.containers.list().map((record) => record.id));
+    for (const [id, exec] of execs) if (!there.has(exec.containerId)) execs.delete(id);
+  }
+
   async function createExec(call: Call): Promise<Answer> {
     const record = running(engine, call.params.id!);
     const body = ((await call.json()) ?? {}) as Record<string, unknown>;
@@ -124,6 +132,7 @@ export function routes(engine: Engine): Route[] {
       pid: 0,
       exitCode: null,
     };
+    if (execs.size % SWEEP_EVERY === SWEEP_EVERY - 1) sweep();
     execs.set(exec.id, exec);
     list(exec, true);
     publish(exec, `exec_create: ${args.join(" ")}`);

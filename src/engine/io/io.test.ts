@@ -1,5 +1,5 @@
 import { afterAll, expect, test } from "bun:test";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { close, O_NONBLOCK, O_RDONLY, open } from "../../linux/index.ts";
@@ -111,3 +111,37 @@ test("an engine killed at any moment loses no line and doubles none", async () =
   expect(log.length).toBe(count);
   expect(log.every((line, i) => line.log === `line ${i} of some length, to fill the pipe\n`)).toBe(true);
 }, 60_000);
+
+test("a full disk costs log lines, never the container or the shape of the log", async () => {
+  const full = `${dir}/full`;
+  mkdirSync(full);
+  execFileSync("mount", ["-t", "tmpfs", "-o", "size=256k", "jubako-io-test", full]);
+  try {
+    for (const where of ["log", "spool"]) {
+      const { engine } = fakeEngine(where === "log" ? `${dir}/elsewhere` : full);
+      const record = fakeRecord(where === "log" ? full : `${dir}/elsewhere`, `a4${where}`);
+      const io = await engine.io.open(record);
+      let seen = 0;
+      engine.io.streams(record.id).hub.add({
+        stdout: true,
+        stderr: true,
+        write(_stream, bytes) {
+          seen += bytes.length;
+        },
+        pending: () => 0,
+        onDrain() {},
+        end() {},
+      });
+      const writer = spawn("sh", ["-c", `exec >${io.stdout} 2>${io.stderr}; seq 1 100000`]);
+      io.started();
+      await once(writer, "exit");
+      await io.drained;
+      expect(seen).toBe(588_895);
+      const log = lines(`${record.dir}/${record.id}-json.log`);
+      expect(log[0]!.log).toBe("1\n");
+      await io.release();
+    }
+  } finally {
+    execFileSync("umount", [full]);
+  }
+});

@@ -17,6 +17,8 @@ export interface Stdin {
   started(): void;
   /** The process is gone: drops what is queued, and is open for the next one. */
   disconnect(): void;
+  /** Drops what is queued for a process that never came; does nothing where one is connected. */
+  forget(): void;
 }
 
 export function createStdin(): Stdin {
@@ -63,6 +65,16 @@ export function createStdin(): Stdin {
     }
   }
 
+  function disconnect(): void {
+    if (fd >= 0) closeFd();
+    queue = [];
+    queued = 0;
+    ending = false;
+    running = false;
+    closed = undefined;
+    drained();
+  }
+
   return {
     write(bytes) {
       if (ending) return true;
@@ -88,14 +100,9 @@ export function createStdin(): Stdin {
       running = true;
       pump();
     },
-    disconnect() {
-      if (fd >= 0) closeFd();
-      queue = [];
-      queued = 0;
-      ending = false;
-      running = false;
-      closed = undefined;
-      drained();
+    disconnect,
+    forget() {
+      if (fd < 0) disconnect();
     },
   };
 }
