@@ -50,6 +50,7 @@ export const SYS = {
   fdatasync: 75,
   truncate: 76,
   ftruncate: 77,
+  getcwd: 79,
   chdir: 80,
   fchdir: 81,
   rename: 82,
