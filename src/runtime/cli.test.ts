@@ -107,6 +107,26 @@ real("explain prints the tape and does nothing", () => {
   expect(existsSync(`${work}/state/ID`)).toBe(false);
 });
 
+real("a directory of the host that is open does not lead out (CVE-2024-21626)", () => {
+  const main = `${import.meta.dir}/../main.ts`;
+  const command = (cwd: string) => {
+    bundle(["sh", "-c", "echo in $(pwd)"], (spec) => {
+      spec.process!.cwd = cwd;
+    });
+    return Bun.spawnSync([
+      "sh",
+      "-c",
+      `${process.execPath} ${main} jubako-runtime --root ${work}/state run --preserve-fds 1 -b ${work} ${id} 3</etc 2>&1`,
+    ]);
+  };
+  for (const cwd of ["/proc/self/fd/3", "/proc/self/fd/55", "/proc/self/fd/7"]) {
+    const { exitCode, stdout } = command(cwd);
+    expect(exitCode).toBe(1);
+    expect(stdout.toString()).toMatch(/working directory|set in config.json/);
+  }
+  expect(command("/made/for/it").stdout.toString()).toBe("in /made/for/it\n");
+});
+
 real("descriptors are preserved only where asked for", () => {
   bundle(["sh", "-c", "echo 3: >&3; echo 4: >&4"]);
   const command = (n: number) =>

@@ -3,7 +3,7 @@
 import { invalidArgument } from "../../lib/errors.ts";
 import { errno, SYS } from "../../linux/index.ts";
 import type { Capabilities, Process } from "../../oci/runtime-spec.ts";
-import { type Block, REPORT_FD, type Word } from "../tape.ts";
+import { type Block, REPORT_FD, TIMING_FD, type Word } from "../tape.ts";
 import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, O, OPEN_TREE, PR, RLIMITS, S } from "./constants.ts";
 import { FD, HOME_ROOM, REPORT } from "./layout.ts";
 import { attach } from "./mounts.ts";
@@ -259,7 +259,19 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
       tape.step(SYS.prctl, [PR.PR_CAP_AMBIENT, PR.PR_CAP_AMBIENT_RAISE, { value: number, name }, 0, 0], { ignore: [errno.EPERM] });
     }
   }
-  tape.step(SYS.chdir, [process.cwd || "/"], { why: `go to the working directory ${process.cwd || "/"}` });
+  // A directory of the host that is still open could be reached as /proc/self/fd/N (CVE-2024-21626): all go, and where we got is looked at.
+  tape.step(SYS.close_range, [3 + plan.preserved, FD.hold - 1, 0], { why: "close what the way here needed" });
+  tape.step(SYS.close_range, [TIMING_FD + 1, { value: 0xffffffff, name: "~0" }, 0]);
+  const cwd = process.cwd || "/";
+  const inside = tape.label();
+  const where = tape.room(4096, "cwd");
+  const first = tape.word("first");
+  tape.step(SYS.chdir, [cwd], { why: `go to the working directory ${cwd}` });
+  tape.step(SYS.getcwd, [where, 4096], { why: `see that the working directory ${cwd} is inside the root` });
+  tape.compute("AND", tape.wordAt(where, 0, 4, "cwd[0]"), 0xff, first);
+  tape.when(first, "EQ", { value: 0x2f, name: "'/'" }, inside);
+  tape.fail(errno.EPERM, `see that the working directory ${cwd} is inside the root`);
+  tape.place(inside);
   const umask = process.user?.umask ?? 0o022;
   tape.step(SYS.umask, [{ value: umask, name: `0${umask.toString(8)}` }], { why: "set the umask" });
   if (process.noNewPrivileges) tape.step(SYS.prctl, [PR.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0], { why: "allow no new privileges" });
