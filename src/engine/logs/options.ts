@@ -88,7 +88,8 @@ export function logAttributes(record: ContainerRecord, options: Record<string, s
   pick(record.config.Labels ?? {}, options.labels, options["labels-regex"], "labels-regex");
   pick(env, options.env, options["env-regex"], "env-regex");
   if (options.tag) attrs.tag = tagOf(options.tag, record);
-  return attrs;
+  // As encoding/json prints a map.
+  return Object.fromEntries(Object.entries(attrs).sort(([a], [b]) => (a < b ? -1 : 1)));
 }
 
 /** Refuses a driver or option that is not there, with dockerd's sentences; fills in the engine's default driver and its options. */
