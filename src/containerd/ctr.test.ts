@@ -1,6 +1,6 @@
 // The manager as a process of its own, and containerd's ctr: whichever versions of it are on PATH.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { busybox, type ManagerProcess, programs, run, type Scratch, scratch, startManager, testImage, until } from "./harness.ts";
 
@@ -34,6 +34,7 @@ for (const ctr of ctrs) {
       for (const id of (await ok("tasks", "ls", "-q")).split("\n").filter(Boolean)) await call("tasks", "rm", "-f", id);
       await manager.kill("SIGTERM");
       place[Symbol.dispose]();
+      rmSync(`/run/containerd/runc/${namespace}`, { recursive: true, force: true });
     });
 
     test("version, namespaces, plugins, leases", async () => {
@@ -187,9 +188,13 @@ for (const ctr of ctrs) {
       async () => {
         await ok("images", "import", join(place.path, "image.tar"));
         await ok("run", "--runtime", "io.containerd.runc.v2", "-d", image, "d1", "/bin/sleep", "1000");
+        const pid = /d1\s+(\d+)/.exec(await ok("tasks", "ls"))![1];
         const shims = (await run("pgrep", ["-f", `namespace ${namespace} -id d1 -address ${manager.address}`])).stdout.trim().split("\n");
         for (const pid of shims) process.kill(Number(pid), "SIGKILL");
         expect(await until(async () => (await ok("tasks", "ls", "-q")) === "", 1500)).toBe(true);
+        // dead, if perhaps not reaped yet, and forgotten by runc
+        expect(existsSync(`/proc/${pid}/exe`) && !/\) Z /.test(readFileSync(`/proc/${pid}/stat`, "utf8"))).toBe(false);
+        expect(existsSync(`/run/containerd/runc/${namespace}/d1`)).toBe(false);
         await ok("containers", "rm", "d1");
         expect(existsSync(join(place.path, "state/io.containerd.runtime.v2.task", namespace, "d1"))).toBe(false);
         expect(readFileSync("/proc/self/mountinfo", "utf8")).not.toContain(place.path);

@@ -39,6 +39,7 @@ export interface Keeper extends TaskKeeper {
 /** An exit that nobody published is published after this many milliseconds. */
 const GRACE_MS = 200;
 const DEAD = 137;
+const LIVED_MS = 5000;
 
 export function createKeeper(state: State, options: KeeperOptions): Keeper {
   const { db, events, log } = state;
@@ -135,7 +136,12 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
 
   async function recover(shim: Shim): Promise<void> {
     const tasks = table.ofShim(shim);
-    if (closing || tasks.length === 0) return;
+    if (closing) return;
+    if (tasks.length === 0) {
+      // kept ready for the next container; one that does not live is not tried for ever
+      if (shim.shared && performance.now() - shim.since > LIVED_MS) void shims.shared(shim.namespace).catch(() => {});
+      return;
+    }
     log("warn", "a shim is gone", { namespace: shim.namespace, containers: tasks.length });
     if (!shim.shared) {
       for (const task of tasks) await bury(task);

@@ -18,6 +18,8 @@ export interface Shim {
   /** unix://…; with a number in front for a task service of version 3: what is written down to find it again. */
   address: string;
   task: TaskClient;
+  /** When it was connected to, in milliseconds of performance.now(). */
+  since: number;
   /** The connection has ended. */
   gone: boolean;
   /** Lets go of the connection; the shim goes on. */
@@ -76,6 +78,7 @@ export function createShims(options: ShimOptions): Shims {
       shared: isShared,
       address: version === 3 ? `3 ${address}` : address,
       task,
+      since: performance.now(),
       gone: false,
       disconnect() {
         shim.gone = true;
