@@ -116,6 +116,7 @@ describe.skipIf(!possible)("containers", () => {
       Memory: 0,
     });
     expect(Name).toBe("/life");
+    await Bun.sleep(50);
     expect(readlinkSync(`${directory}/root/containers/${id}/rootfs`)).toBe(`/proc/${State.Pid}/root`);
     const refused = await api("DELETE", "/containers/life");
     expect([refused.status, message(refused)]).toEqual([

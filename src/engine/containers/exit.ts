@@ -1,10 +1,10 @@
 // What follows when a container's process has ended: its state, who waits, its network, its restart, its removal.
 
-import { rmSync } from "node:fs";
 import type { WaitResponse } from "../../gen/containerd/services/tasks/v1_pb.ts";
 import { messageOf } from "../../lib/errors.ts";
 import type { Entry } from "./book.ts";
 import { type Core, now, publish, timeOf } from "./core.ts";
+import { unlinkRoot } from "./rootlink.ts";
 import { unmountShm } from "./shm.ts";
 
 /** Output that is not at its end this long after the exit belongs to a process that outlived its container's init. */
@@ -76,7 +76,7 @@ export async function handleExit(core: Core, entry: Entry, status: number, at: s
   if (io) await withTimeout(io.drained, DRAIN_MS);
   const release = io ? io.release().catch((error) => engine.log("warn", `streams of ${record.id}: ${messageOf(error)}`)) : undefined;
   entry.io = undefined;
-  rmSync(`${record.dir}/rootfs`, { force: true });
+  unlinkRoot(core, entry);
   if (record.hostConfig.IpcMode === "shareable") unmountShm(engine.config.execRoot, record.id);
 
   Object.assign(state, { Pid: 0, ExitCode: status, Paused: false, FinishedAt: at, OOMKilled: entry.oomKilled, Error: "" });

@@ -13,8 +13,8 @@ import { type Core, now, publish, timeOf } from "./core.ts";
 import { SNAPSHOT_OWNER } from "./create.ts";
 import { handleExit, shouldRestart, watchExit } from "./exit.ts";
 import { removeFiles } from "./remove.ts";
+import { linkRoot } from "./rootlink.ts";
 import { sweepShm } from "./shm.ts";
-import { linkRoot } from "./start.ts";
 
 /** A task of a running record that nobody knows any more: it was killed with its keeper. */
 const LOST = 137;
@@ -65,7 +65,7 @@ async function adopt(core: Core, entry: Entry, task: Process): Promise<void> {
   }
   const wait = engine.manager.tasks.wait({ containerId: record.id });
   wait.catch(() => {});
-  linkRoot(record.dir, task.pid);
+  linkRoot(core, entry, task.pid);
   core.book.save(entry);
   watchExit(core, entry, wait);
   engine.io.startHealth(record.id);

@@ -1,6 +1,6 @@
 // From created or exited to running. All or nothing: where a step fails, what was made before it is undone.
 
-import { existsSync, rmSync, symlinkSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
 import type { MountSchema } from "../../gen/containerd/types_pb.ts";
@@ -12,6 +12,7 @@ import { type Core, NEVER, now, publish } from "./core.ts";
 import { watchExit } from "./exit.ts";
 import { findInit, hasApparmor, isCgroupV2 } from "./host.ts";
 import { accountFiles, type SnapshotMount } from "./rootfs.ts";
+import { linkRoot } from "./rootlink.ts";
 import { runtimeOf } from "./runtime.ts";
 import { seccompFor } from "./seccomp.ts";
 import { mountShm, shmPath, unmountShm } from "./shm.ts";
@@ -170,7 +171,7 @@ async function bringUp(core: Core, entry: Entry): Promise<void> {
     await attached;
     setRunning(entry, pid);
     core.book.save(entry);
-    linkRoot(record.dir, pid);
+    linkRoot(core, entry, pid);
     watchExit(core, entry, exit);
     publish(core, record, "start");
     io.started();
@@ -230,17 +231,6 @@ export function setRunning(entry: Entry, pid: number): void {
   });
   record.stoppedByUser = false;
   entry.restart.startedAt = Date.now();
-}
-
-/** DATA/containers/ID/rootfs: the container's files as it sees them, while it runs. */
-export function linkRoot(dir: string, pid: number): void {
-  const link = `${dir}/rootfs`;
-  try {
-    rmSync(link, { force: true });
-    symlinkSync(`/proc/${pid}/root`, link);
-  } catch {
-    // a convenience only: a full disk must not fail a start
-  }
 }
 
 /** Docker's exit codes for what could not be started: 127 where the command is not there, 126 where it can't be run. The client reads them from the sentence. */
