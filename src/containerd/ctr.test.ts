@@ -160,7 +160,12 @@ for (const ctr of ctrs) {
         'runtime "io.containerd.none.v9" binary not installed "containerd-shim-none-v9"',
       );
       expect(await ok("tasks", "ls", "-q")).toBe("");
-      for (const id of ["n1", "n2"]) await call("containers", "rm", id);
+      if (runcShim) {
+        expect((await call("run", "--runtime", "io.containerd.runc.v2", image, "n3", "/no/such/program")).status).not.toBe(0);
+        const left = async () => (await run("pgrep", ["-f", `namespace ${namespace} -id n3 -address`])).stdout;
+        expect(await until(async () => (await left()) === "", 2000)).toBe(true);
+      }
+      for (const id of ["n1", "n2", "n3"]) await call("containers", "rm", id);
       expect(readdirSync(join(place.path, "state/io.containerd.runtime.v2.task", namespace))).toEqual([]);
       expect(readFileSync("/proc/self/mountinfo", "utf8")).not.toContain(place.path);
     }, 30_000);

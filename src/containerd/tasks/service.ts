@@ -132,9 +132,10 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
       } catch (error) {
         table.remove(task);
         if (task.shim && !task.shim.shared) {
-          task.shim.disconnect();
+          task.shim.gone = true;
           await deleteByShim(shims.program([(kind as { binary: string }).binary], namespace, id, bundle, container.runtime!.options));
           await task.shim.task.shutdown({ id, now: true }, SHORT).catch(() => {});
+          task.shim.disconnect();
         } else if (task.shim) await task.shim.task.delete({ id }, SHORT).catch(() => {});
         db.run("delete from shims where namespace = ? and id = ?", namespace, id);
         if (made) removeBundle(bundle);
