@@ -1,7 +1,6 @@
 // POST /containers/create: from a request to a record, with a snapshot to run in. All or nothing.
 import { randomBytes } from "node:crypto";
-import { mkdirSync } from "node:fs";
-import { rm } from "node:fs/promises";
+import { mkdir, rm } from "node:fs/promises";
 import { availableParallelism, hostname } from "node:os";
 import { invalidArgument, notFound } from "../../lib/errors.ts";
 import { span } from "../../trace/index.ts";
@@ -86,6 +85,9 @@ export async function createContainer(
     dir,
     execIds: [],
   };
+  // Made beside everything else: on a busy disk it takes a millisecond.
+  const directory = mkdir(dir, { recursive: true, mode: 0o710 });
+  directory.catch(() => {});
   let prepared = false;
   let added: (() => void) | undefined;
   try {
@@ -102,7 +104,7 @@ export async function createContainer(
       }),
     );
     prepared = true;
-    mkdirSync(dir, { recursive: true, mode: 0o710 });
+    await directory;
     const entry = book.add(record);
     added = () => book.remove(entry);
     // It opens the container's root by its id.
@@ -112,6 +114,7 @@ export async function createContainer(
     book.release(final, id);
     await engine.volumes.release(record, true).catch(() => {});
     if (prepared) await engine.manager.snapshots.remove({ snapshotter: engine.manager.snapshotter, key: id }).catch(() => {});
+    await directory.catch(() => {});
     await rm(dir, { recursive: true, force: true });
     throw error;
   }
