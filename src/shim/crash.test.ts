@@ -11,7 +11,7 @@ import { DeleteResponseSchema } from "../gen/containerd/task/v2_pb.ts";
 import { programCommand } from "../lib/program.ts";
 import { close, O_WRONLY, open, write } from "../linux/index.ts";
 import { BUSYBOX, bundle, fifo, place, RUNC, reader, spec } from "./harness.ts";
-import { connectShim, serveTtrpc, type TaskClient } from "./index.ts";
+import { connectShim, serveTtrpc, survivingClient, type TaskClient } from "./index.ts";
 
 describe.skipIf(!BUSYBOX)("a shim of its own process", () => {
   const here = place("crash");
@@ -200,6 +200,37 @@ describe.skipIf(!BUSYBOX)("a shim of its own process", () => {
     },
     20_000,
   );
+
+  test("a surviving client's calls go on with the next shim: creates and starts under way all succeed", async () => {
+    const first = await start("s0");
+    let following: Promise<TaskClient> | undefined;
+    const next = () => {
+      following ??= start("s0").then(({ client }) => client);
+      return following;
+    };
+    const client = survivingClient(first.client, next);
+    const ids = Array.from({ length: 8 }, (_, i) => `s${i}`);
+    const dirs = new Map(ids.map((id) => [id, bundle(here, id, ["sleep", "1000"])]));
+    const running = ids.map(async (id) => {
+      await client.create({ id, bundle: dirs.get(id)! });
+      return client.start({ id });
+    });
+    await Bun.sleep(12);
+    process.kill(first.pid, "SIGKILL");
+    const pids = (await Promise.all(running)).map(({ pid }) => pid);
+    expect(new Set(pids).size).toBe(8);
+    const states = await Promise.all(ids.map((id) => client.state({ id })));
+    expect(states.map(({ pid, status }) => [pid, status])).toEqual(pids.map((pid) => [pid, 2]));
+    for (const id of ids) {
+      const exit = client.wait({ id });
+      await client.kill({ id, signal: 9 });
+      expect((await exit).exitStatus).toBe(137);
+      await client.delete({ id });
+    }
+    const last = await next();
+    await last.shutdown({ id: "s0" });
+    last.close();
+  }, 20_000);
 
   test("events come in order", () => {
     const of = topics.filter(

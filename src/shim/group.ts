@@ -9,7 +9,23 @@ import { createHash } from "node:crypto";
 import { fstatSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { unavailable } from "../lib/errors.ts";
 import { programCommand } from "../lib/program.ts";
-import { binding, check, close, errno, O_APPEND, O_CREAT, O_PATH, O_RDWR, O_WRONLY, open, SYS, spawn } from "../linux/index.ts";
+import {
+  binding,
+  check,
+  close,
+  errno,
+  O_APPEND,
+  O_CREAT,
+  O_PATH,
+  O_RDWR,
+  O_WRONLY,
+  open,
+  read,
+  SYS,
+  spawn,
+  write,
+} from "../linux/index.ts";
+import { encodeFrame, REQUEST } from "./ttrpc/frame.ts";
 import { connectUnix, listenUnix } from "./unix.ts";
 
 export interface Group {
@@ -66,12 +82,32 @@ export async function lock(group: Group): Promise<number> {
   }
 }
 
-/** Whether a shim answers (or is about to: the socket listens before its process is ready). */
+const field = (tag: number, text: string): Buffer => Buffer.concat([Buffer.from([tag, text.length]), Buffer.from(text)]);
+/** A ttrpc request: containerd.task.v2.Task/Connect, whose answer does not matter. */
+const PING = encodeFrame(1, REQUEST, 0, Buffer.concat([field(0x0a, "containerd.task.v2.Task"), field(0x12, "Connect")]));
+const PING_MS = 5000;
+
+/**
+ * Whether a shim answers. A process that is being killed may still take connections for a moment, so only an answer counts; one that is slow with
+ * it lives. Blocks the caller, which is a command.
+ */
 export function alive(group: Group): boolean {
   const fd = connectUnix(group.socket);
   if (fd === undefined) return false;
-  close(fd);
-  return true;
+  try {
+    if (write(fd, PING) !== PING.length) return true;
+    const POLLIN = 1;
+    const polled = new DataView(new ArrayBuffer(8));
+    polled.setInt32(0, fd, true);
+    polled.setInt16(4, POLLIN, true);
+    const ready = binding.syscall(SYS.poll, polled.buffer as ArrayBuffer, 1, PING_MS);
+    return ready <= 0 || (read(fd, new Uint8Array(1)) ?? 1) > 0;
+  } catch {
+    // reset, or closed before it was written: dead
+    return false;
+  } finally {
+    close(fd);
+  }
 }
 
 export function setPending(group: Group, id: string): void {
