@@ -102,7 +102,7 @@ export function openCapture(options: CaptureOptions): Capture {
   const journalPath = `${options.dir}/journal`;
   const earlier = options.resume ? readJournal(journalPath) : undefined;
   const log: LogWriter = openLogFile(options.settings.path, options.settings.codec, options.settings.rotation, earlier?.position);
-  const journalFd = openSync(journalPath, earlier ? "r+" : "w+", 0o600);
+  let journalFd = -1;
   const spools = new Map<Stream, Spool>();
 
   function openSpool(stream: Stream, resume: boolean): Spool {
@@ -178,12 +178,20 @@ export function openCapture(options: CaptureOptions): Capture {
     return n;
   }
 
-  if (earlier) {
-    for (const stream of STREAMS) {
-      const spool = openSpool(stream, true);
-      digest(stream, spool, spool.size, false);
-    }
-  } else keepJournal();
+  function closeAll(): void {
+    for (const spool of spools.values()) closeSync(spool.fd);
+    if (journalFd >= 0) closeSync(journalFd);
+    log.close();
+  }
+
+  try {
+    journalFd = openSync(journalPath, earlier ? "r+" : "w+", 0o600);
+    if (earlier) for (const stream of STREAMS) digest(stream, openSpool(stream, true), Number.POSITIVE_INFINITY, false);
+    else keepJournal();
+  } catch (error) {
+    closeAll();
+    throw error;
+  }
 
   return {
     take(stream, fifo) {
@@ -205,10 +213,6 @@ export function openCapture(options: CaptureOptions): Capture {
       const spool = spools.get(stream);
       if (spool) digest(stream, spool, spool.size, true);
     },
-    close() {
-      for (const spool of spools.values()) closeSync(spool.fd);
-      closeSync(journalFd);
-      log.close();
-    },
+    close: closeAll,
   };
 }

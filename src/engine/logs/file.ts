@@ -19,6 +19,8 @@ import { createGzip } from "node:zlib";
 import type { Codec } from "./codec.ts";
 import type { Entry, LogWriter, Position } from "./driver.ts";
 
+const NEWLINE = 10;
+
 export interface RotationOptions {
   /** Bytes after which a file is full; Infinity: never. */
   maxSize: number;
@@ -139,7 +141,10 @@ export function openLogFile(path: string, codec: Codec, options: RotationOptions
         while (done < bytes.length) done += writeSync(fd, bytes, done);
       } catch (error) {
         // A full disk may have taken a part: a torn line must not stay in front of the next entry.
-        if (done > 0) ftruncateSync(fd, length);
+        if (done > 0) {
+          length += bytes.lastIndexOf(NEWLINE, done - 1) + 1;
+          ftruncateSync(fd, length);
+        }
         throw error;
       }
       length += bytes.length;
