@@ -10,6 +10,7 @@ import {
   readFileSync,
   readlinkSync,
   rmSync,
+  statSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
@@ -463,6 +464,28 @@ real("a user namespace: root inside is nobody special outside", async () => {
   expect(output).toMatch(/0 +100000 +65536/);
   expect(output).toContain("\nnull\n");
   expect(output).toContain("Permission denied");
+});
+
+real("an idmapped mount: files belong to someone else inside", async () => {
+  mkdirSync(`${work}/owned`);
+  writeFileSync(`${work}/owned/file`, "x");
+  const map = [{ containerID: 0, hostID: 1000, size: 1 }];
+  const { output, status } = await run(
+    specOf(["sh", "-c", "ls -ln /data/file; echo y > /data/made"], (spec) => {
+      spec.process!.user = { uid: 1000, gid: 1000 };
+      spec.mounts!.push({
+        destination: "/data",
+        type: "bind",
+        source: `${work}/owned`,
+        options: ["bind", "idmap"],
+        uidMappings: map,
+        gidMappings: map,
+      });
+    }),
+  );
+  expect(output).toContain(" 1000     1000 ");
+  expect(status).toBe(0);
+  expect(statSync(`${work}/owned/made`).uid).toBe(0);
 });
 
 real("hooks run in their order, and one that fails undoes the container", async () => {

@@ -81,7 +81,7 @@ export async function features(): Promise<number> {
       apparmor: { enabled: existsSync("/sys/kernel/security/apparmor") },
       selinux: { enabled: existsSync("/sys/fs/selinux/enforce") },
       intelRdt: { enabled: false },
-      mountExtensions: { idmap: { enabled: false } },
+      mountExtensions: { idmap: { enabled: true } },
     },
     annotations: { "org.jubako.runtime": "tape" },
   };

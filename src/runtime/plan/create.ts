@@ -80,7 +80,10 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const byMount = facts.kernel < LAYERS_BY_FSCONFIG && input.rootfs.some((m) => m.type === "overlay");
   if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
   const cgroupMounts = (spec.mounts ?? []).filter((m) => m.type === "cgroup" || m.type === "cgroup2");
-  const sources = planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle);
+  const sources = planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle, {
+    uids: spec.linux?.uidMappings ?? [],
+    gids: spec.linux?.gidMappings ?? [],
+  });
   const cgroupSources = cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup) : [];
   const devices = ownUser ? planDeviceSources(p, spec) : undefined;
   if (process.oomScoreAdj !== undefined) {

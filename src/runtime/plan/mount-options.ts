@@ -79,6 +79,8 @@ export const knownOptions: string[] = [
   ...Object.keys(propagations).map((name) => `r${name}`),
   "bind",
   "rbind",
+  "idmap",
+  "ridmap",
   ...ignored,
 ].sort();
 

@@ -3,7 +3,7 @@
 
 import { invalidArgument, unimplemented } from "../../lib/errors.ts";
 import { errno, SYS } from "../../linux/index.ts";
-import type { Mount } from "../../oci/runtime-spec.ts";
+import type { IdMapping, Mount } from "../../oci/runtime-spec.ts";
 import type { RootMount } from "../face.ts";
 import type { Arg, Block, Word } from "../tape.ts";
 import {
@@ -20,6 +20,7 @@ import {
   O,
   OPEN_TREE,
 } from "./constants.ts";
+import { planIdmap } from "./idmap.ts";
 import { type MountOptions, parseOptions } from "./mount-options.ts";
 import type { Planner } from "./planner.ts";
 
@@ -175,18 +176,27 @@ export function planSources(
   mounts: readonly Mount[],
   kindOf: (path: string) => "directory" | "file",
   bundle: string,
+  /** The container's own, for mounts that ask for a mapping and name none. */
+  ownIds: { uids: IdMapping[]; gids: IdMapping[] },
 ): PlannedMount[] {
   return mounts.map((mount) => {
     const options = parseOptions(mount.options ?? []);
     if (!mount.destination.startsWith("/")) throw invalidArgument(`mount destination ${mount.destination} is not an absolute path`);
-    if (options.idmap || mount.uidMappings?.length)
-      throw unimplemented(`idmapped mounts (mount on ${mount.destination}) are not supported`);
     if (options.copyUp) throw unimplemented(`option tmpcopyup (mount on ${mount.destination}) is not supported`);
-    if (!options.bind && mount.type !== "bind") return { mount, options, kind: "directory" };
+    const mapped = options.idmap || mount.uidMappings?.length || mount.gidMappings?.length;
+    if (!options.bind && mount.type !== "bind") {
+      if (mapped) throw invalidArgument(`the mount on ${mount.destination} is not a bind mount: its ids cannot be mapped`);
+      return { mount, options, kind: "directory" };
+    }
     if (!mount.source) throw invalidArgument(`the bind mount on ${mount.destination} has no source`);
     const path = mount.source.startsWith("/") ? mount.source : `${bundle}/${mount.source}`;
     const source = p.tape.word("source");
     cloneTree(p, AT_FDCWD, path, options, source, `bind ${path} on ${mount.destination}`);
+    if (mapped) {
+      const uids = mount.uidMappings ?? ownIds.uids;
+      const gids = mount.gidMappings ?? ownIds.gids;
+      planIdmap(p, source, uids, gids, options.idmap === "ridmap", `map the ids of ${mount.destination}`);
+    }
     return { mount, options, source, kind: kindOf(path) };
   });
 }

@@ -1,0 +1,35 @@
+// Idmapped mounts: files of one owner on disk belong to another one inside. The kernel takes the mapping from a user namespace
+// (mount_setattr(2), MOUNT_ATTR_IDMAP), so one is made for the moment, by a process that only waits to be ended.
+import { invalidArgument } from "../../lib/errors.ts";
+import { errno, SYS } from "../../linux/index.ts";
+import type { IdMapping } from "../../oci/runtime-spec.ts";
+import type { Word } from "../tape.ts";
+import { AT, flags, MOUNT_ATTR } from "./constants.ts";
+import { cloneProcess, planMaps } from "./namespaces.ts";
+import type { Planner } from "./planner.ts";
+
+/** Maps the ids of the detached mount `fd`: containerID is the owner on disk, hostID the one that is seen. */
+export function planIdmap(p: Planner, fd: Word, uids: IdMapping[], gids: IdMapping[], recursive: boolean, why: string): void {
+  if (uids.length === 0 || gids.length === 0) throw invalidArgument(`${why}: mappings of both user and group ids are needed`);
+  const { tape } = p;
+  const helper = cloneProcess(p, ["CLONE_NEWUSER"], true, undefined, why);
+  const parent = tape.label();
+  tape.when(helper.pid, "NE", 0, parent);
+  tape.step(SYS.pause, []);
+  tape.step(SYS.exit_group, [0]);
+  tape.place(parent);
+  const path = tape.bytes(new Uint8Array([...Buffer.from("/proc/"), ...new Uint8Array(24)]), "/proc/PID");
+  const directory = tape.word("proc_pid");
+  const namespace = tape.word("user_ns");
+  planMaps(p, helper.pid, uids, gids);
+  tape.decimal(helper.pid, tape.within(path, 6, "/proc/PID[6]"));
+  p.open(path, 0o10200000, directory, { why });
+  p.open("ns/user", 0, namespace, { at: directory });
+  tape.step(SYS.pidfd_send_signal, [helper.pidfd, { value: 9, name: "SIGKILL" }, 0, 0]);
+  tape.step(SYS.waitid, [{ value: 3, name: "P_PIDFD" }, helper.pidfd, 0, { value: 4, name: "WEXITED" }, 0], { retry: errno.EINTR });
+  // struct mount_attr: attr_set, attr_clr, propagation, userns_fd
+  const attr = tape.structure([MOUNT_ATTR.MOUNT_ATTR_IDMAP, 0, 0, 0], "{MOUNT_ATTR_IDMAP, user_ns}");
+  tape.compute("ADD", namespace, 0, tape.wordAt(attr, 24, 8, "mount_attr.userns_fd"));
+  tape.step(SYS.mount_setattr, [fd, "", recursive ? flags(AT, "AT_EMPTY_PATH", "AT_RECURSIVE") : flags(AT, "AT_EMPTY_PATH"), attr, 32]);
+  for (const each of [directory, namespace, helper.pidfd]) p.close(each);
+}
