@@ -6,6 +6,6 @@ if [ "$(id -u)" != 0 ]; then
   echo "jubako: npm start needs root: it makes namespaces, mounts and network interfaces" >&2
   exit 1
 fi
-sh scripts/setup.sh gcc libc6-dev libseccomp2 libnftables1 busybox-static
+sh scripts/setup.sh gcc libc6-dev libseccomp2 busybox-static
 sh scripts/build.sh
 exec node_modules/.bin/bun scripts/start.ts
