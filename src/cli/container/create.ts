@@ -15,7 +15,8 @@ export function withHelp(cli: Cli, error: unknown, status = 125): StatusError {
 
 export function parseOrFail(cli: Cli, flags: Values<ContainerFlags>, args: string[]): ParsedContainer {
   try {
-    return parseContainer(flags, args, cli.changed, cli.env);
+    const proxies = cli.config.proxies?.[cli.env.DOCKER_HOST ?? ""] ?? cli.config.proxies?.default;
+    return parseContainer(flags, args, cli.changed, cli.env, proxies);
   } catch (error) {
     if (error instanceof StatusError) throw error;
     throw withHelp(cli, error);

@@ -52,6 +52,7 @@ export function parseContainer(
   args: readonly string[],
   changed: ReadonlySet<string>,
   env: Record<string, string | undefined>,
+  proxies: Record<string, string> = {},
 ): ParsedContainer {
   const [image = "", ...cmd] = args;
   const warnings: string[] = [];
@@ -81,7 +82,11 @@ export function parseContainer(
   const devices = flags.device.filter((device) => !isCdiDevice(device)).map(parseDevice);
   const cdi = flags.device.filter(isCdiDevice);
 
-  const variables = [...flags["env-file"].flatMap((path) => readKeyValueFile(path, (name) => env[name])), ...flags.env];
+  const variables = [
+    ...proxyVariables(proxies, flags.env),
+    ...flags["env-file"].flatMap((path) => readKeyValueFile(path, (name) => env[name])),
+    ...flags.env,
+  ];
   const labels = pairs([...flags["label-file"].flatMap((path) => readKeyValueFile(path, undefined).map(checkLabel)), ...flags.label]);
   const security = parseSecurityOptions(flags["security-opt"]);
   const logOpts = pairs(flags["log-opt"]);
@@ -207,6 +212,23 @@ export function forVersion(parsed: ParsedContainer, version: number): CreateBody
   const { MacAddress, GwPriority: _, ...endpoint } = body.NetworkingConfig!.EndpointsConfig![mode] ?? {};
   // Before 1.44 the address stood beside the configuration, and one network could be given.
   return { ...body, ...(MacAddress ? { MacAddress } : {}), NetworkingConfig: { EndpointsConfig: { [mode]: endpoint } } };
+}
+
+/** What config.json says of proxies, as variables in both spellings; the user's own win. */
+function proxyVariables(proxies: Record<string, string>, given: readonly string[]): string[] {
+  const names: Record<string, string> = {
+    httpProxy: "HTTP_PROXY",
+    httpsProxy: "HTTPS_PROXY",
+    noProxy: "NO_PROXY",
+    ftpProxy: "FTP_PROXY",
+    allProxy: "ALL_PROXY",
+  };
+  const own = new Set(given.map((line) => line.split("=")[0]));
+  return Object.entries(names)
+    .filter(([key]) => proxies[key])
+    .flatMap(([key, name]) =>
+      [name, name.toLowerCase()].filter((spelling) => !own.has(spelling)).map((spelling) => `${spelling}=${proxies[key]}`),
+    );
 }
 
 /** "net_admin" as CAP_NET_ADMIN; in order, each once. */

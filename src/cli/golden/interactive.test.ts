@@ -68,13 +68,12 @@ describe.skipIf(!usable)("at a terminal (tmux and dockerd are on PATH)", () => {
     await t.type("stty size");
     await t.sees(/^25 90$/m);
     await t.resize(70, 20);
-    await new Promise((resolve) => setTimeout(resolve, 300));
-    await t.type("stty size");
-    await t.sees(/^20 70$/m);
-    await t.type("trap 'echo caught' INT; read x");
-    await new Promise((resolve) => setTimeout(resolve, 300));
+    await t.type("until [ \"$(stty size)\" = '20 70' ]; do sleep 0.1; done; echo re''sized");
+    await t.sees(/^resized$/m);
+    await t.type("trap 'echo cau''ght' INT; echo s''et; read x");
+    await t.sees(/^set$/m);
     await t.keys("C-c");
-    await t.sees(/caught/);
+    await t.sees(/caught$/m);
     await t.type("exit 7");
     await t.sees(/exit 7\n+host>$/m);
     await t.type("echo status $?; stty -a | diff - before | grep -v rows; rm before");
