@@ -244,6 +244,8 @@ export interface VolumesFace {
   populate(record: ContainerRecord): Promise<void>;
   /** Host directory of a mount point; makes missing bind sources of `-v` (not of --mount). At start time. */
   source(mount: MountPoint, record: ContainerRecord): Promise<string>;
+  /** The container stopped: mounts that no other one uses are taken away. */
+  stopped(record: ContainerRecord): void;
   /** The container is gone: forget its use; with `removeAnonymous`, remove its anonymous volumes. */
   release(record: ContainerRecord, removeAnonymous: boolean): Promise<void>;
   /** Volume names in use, by container ids. */

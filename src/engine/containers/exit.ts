@@ -91,6 +91,7 @@ export async function handleExit(core: Core, entry: Entry, status: number, at: s
   // The removal writes the database itself.
   if (!removeNow) core.book.save(entry);
   publish(core, record, "die", { exitCode: String(status), execDuration: String(Math.max(0, Math.round(ranMs / 1000))) });
+  engine.volumes.stopped(record);
   for (const waiter of [...entry.waiters]) waiter.exit?.(status, "");
   if (again) scheduleRestart(core, entry, ranMs);
   else if (removeNow) {

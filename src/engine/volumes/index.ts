@@ -168,6 +168,23 @@ export function createVolumes(engine: Engine): Volumes {
     }
   }
 
+  function stopped(record: ContainerRecord): void {
+    for (const mount of record.mounts) {
+      const volume = mount.Type === "volume" ? store.get(mount.Name!) : undefined;
+      if (!volume) continue;
+      publish("unmount", volume.name, { container: record.id, driver: volume.driver });
+      if (!volume.options.type && !volume.options.device) continue;
+      const busy = engine.containers
+        .list()
+        .some((other) => other.id !== record.id && other.state.Running && other.mounts.some((each) => each.Name === volume.name));
+      try {
+        if (!busy) unmountVolume(store.path(volume.name));
+      } catch (error) {
+        engine.log("warn", "volume could not be unmounted", { volume: volume.name, error: String(error) });
+      }
+    }
+  }
+
   const specOf = (mount: MountPoint, record: ContainerRecord): Wanted | undefined => {
     const listed = record.hostConfig.Mounts?.find((each) => each.Target && parseMount(each).destination === mount.Destination);
     if (listed) return parseMount(listed);
@@ -213,6 +230,7 @@ export function createVolumes(engine: Engine): Volumes {
       mkdirSync(path, { recursive: true, mode: 0o755 });
       return path;
     },
+    stopped,
     release,
     async diskUsage() {
       const list = await Promise.all(
