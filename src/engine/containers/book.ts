@@ -18,6 +18,8 @@ export interface Entry {
   exited: Promise<void> | undefined;
   io: ProcessIo | undefined;
   oomKilled: boolean;
+  /** SIGKILL was sent to what runs: it must not be frozen any more, as a frozen process does not die. */
+  killed: boolean;
   /** It is being restarted: neither its restart policy nor --rm acts on its exit. */
   keep: boolean;
   removing: Promise<void> | undefined;
@@ -57,6 +59,7 @@ export function newEntry(record: ContainerRecord): Entry {
     exited: undefined,
     io: undefined,
     oomKilled: false,
+    killed: false,
     keep: false,
     removing: undefined,
     restart: { timer: undefined, delay: 0, startedAt: 0 },

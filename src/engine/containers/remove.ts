@@ -11,13 +11,9 @@ import { killAndWait } from "./stop.ts";
 
 export async function removeContainer(core: Core, entry: Entry, options: { force: boolean; volumes: boolean }): Promise<void> {
   const { record } = entry;
-  const { state } = record;
   if (entry.removing) throw conflict(`removal of container ${record.name} is already in progress`);
-  if (state.Running && !options.force) {
-    const shown = `cannot remove container "/${record.name}": container is ${state.Status}`;
-    throw conflict(state.Paused ? `${shown} and must be unpaused first` : `${shown}: stop the container before removing or force remove`);
-  }
-  const removal = span("remove", {}, () => takeAway(core, entry, options.volumes));
+  if (!options.force) refuseRunning(entry);
+  const removal = span("remove", {}, () => takeAway(core, entry, options));
   entry.removing = removal;
   try {
     await removal;
@@ -27,18 +23,30 @@ export async function removeContainer(core: Core, entry: Entry, options: { force
   }
 }
 
-async function takeAway(core: Core, entry: Entry, volumes: boolean): Promise<void> {
+function refuseRunning({ record: { name, state } }: Entry): void {
+  if (!state.Running) return;
+  const shown = `cannot remove container "/${name}": container is ${state.Status}`;
+  throw conflict(state.Paused ? `${shown} and must be unpaused first` : `${shown}: stop the container before removing or force remove`);
+}
+
+async function takeAway(core: Core, entry: Entry, options: { force: boolean; volumes: boolean }): Promise<void> {
   const { engine, book } = core;
   const { record } = entry;
-  if (entry.starting) await entry.starting.catch(() => {});
-  cancelRestart(core, entry);
-  if (record.state.Running) await killAndWait(core, entry);
+  if (options.force) {
+    if (entry.starting) await entry.starting.catch(() => {});
+    cancelRestart(core, entry);
+    if (record.state.Running) await killAndWait(core, entry);
+  }
   await locked(entry, async () => {
+    // A start that was asked for before has run in the meantime; a later one is refused.
+    if (!options.force) refuseRunning(entry);
+    cancelRestart(core, entry);
+    if (record.state.Running) await killAndWait(core, entry);
     if (entry.cleanup) await entry.cleanup;
     record.state.Status = "removing";
     // Harmless where nothing is left; a container that never ran may hold reserved addresses.
     await engine.networks.detach(record);
-    await engine.volumes.release(record, volumes);
+    await engine.volumes.release(record, options.volumes);
     await engine.io.removeLogs(record);
     book.remove(entry);
   });

@@ -123,6 +123,7 @@ async function bringUp(core: Core, entry: Entry): Promise<void> {
   const { manager } = engine;
   const undo: (() => unknown)[] = [];
   entry.oomKilled = false;
+  entry.killed = false;
   try {
     const attaching = span("network attach", {}, () => engine.networks.attach(record));
     undo.push(async () => {

@@ -1,5 +1,5 @@
 // Ending, pausing and restarting what runs.
-import { conflict, messageOf, unknown } from "../../lib/errors.ts";
+import { conflict, isKind, messageOf, unknown } from "../../lib/errors.ts";
 import { type Entry, locked } from "./book.ts";
 import { type Core, publish } from "./core.ts";
 import { cancelRestart } from "./exit.ts";
@@ -31,6 +31,7 @@ export async function exitWithin(entry: Entry, ms: number): Promise<boolean> {
 async function send(core: Core, entry: Entry, signal: number): Promise<void> {
   const { manager } = core.engine;
   const { record } = entry;
+  if (signal === SIGKILL) entry.killed = true;
   await manager.tasks.kill({ containerId: record.id, signal, all: false }).catch((error) => {
     // It ended in the meantime: what was wanted has happened.
     if (!/not found|process already finished|no such process|not running/i.test(messageOf(error))) throw error;
@@ -111,13 +112,30 @@ export async function restartContainer(core: Core, entry: Entry, options: { time
   publish(core, entry.record, "restart");
 }
 
+/** Its process may end while it is being frozen or thawed. */
+async function frozen(entry: Entry, change: Promise<unknown>): Promise<void> {
+  try {
+    await change;
+  } catch (error) {
+    if (isKind(error, "FailedPrecondition") || isKind(error, "NotFound") || /no such file|no such process/i.test(messageOf(error)))
+      throw notRunning(entry);
+    throw error;
+  }
+  if (!entry.record.state.Running) throw notRunning(entry);
+}
+
 export function pauseContainer(core: Core, entry: Entry): Promise<void> {
   return locked(entry, async () => {
     const { record } = entry;
     if (!record.state.Running) throw notRunning(entry);
     if (record.state.Paused) throw conflict(`container ${record.id} is already paused`);
     if (record.state.Restarting) throw conflict(`Container ${record.id} is restarting, wait until the container is running`);
-    await core.engine.manager.tasks.pause({ containerId: record.id });
+    if (entry.killed) throw notRunning(entry);
+    await frozen(entry, core.engine.manager.tasks.pause({ containerId: record.id }));
+    if (entry.killed) {
+      await core.engine.manager.tasks.resume({ containerId: record.id }).catch(() => {});
+      throw notRunning(entry);
+    }
     record.state.Paused = true;
     record.state.Status = "paused";
     core.book.save(entry);
@@ -129,7 +147,7 @@ export function unpauseContainer(core: Core, entry: Entry): Promise<void> {
   return locked(entry, async () => {
     const { record } = entry;
     if (!record.state.Paused) throw conflict(`container ${record.id} is not paused`);
-    await core.engine.manager.tasks.resume({ containerId: record.id });
+    await frozen(entry, core.engine.manager.tasks.resume({ containerId: record.id }));
     record.state.Paused = false;
     record.state.Status = "running";
     core.book.save(entry);
