@@ -42,7 +42,13 @@ async function followContainer(
     ]);
     const session = await openSession({ stream, tty, stdin, stdout: true, stderr: true, detachKeys, out: cli.out, err: cli.err });
     stop.push(session.close);
-    if (tty && cli.isTty(1)) stop.push(await followSize((size) => client.containers.resize(id, size)));
+    if (tty && cli.isTty(1)) {
+      const { terminalSize } = await import("../terminal/tty.ts");
+      const size = terminalSize(1);
+      // A size that changes makes the program in the container draw its screen again, also where ours is what it already has.
+      if (size) await client.containers.resize(id, { h: size.h + 1, w: size.w + 1 }).catch(() => {});
+      stop.push(await followSize((now) => client.containers.resize(id, now)));
+    }
     if ((await session.done) === "detached") throw new StatusError(1, "read escape sequence");
     const { StatusCode, Error: failure } = await exited();
     if (failure?.Message) throw new Error(failure.Message);
