@@ -18,20 +18,20 @@ export function commandHelp(command: Command, path: string, aliases: string[]): 
   return text;
 }
 
-function listOf(entries: Record<string, Entry>, marked: boolean): string {
+function listOf(entries: Record<string, Entry>): string {
   return Object.entries(entries)
     .filter(([, entry]) => isGroup(entry) || !entry.hidden)
-    .map(([name, entry]) => `  ${name.padEnd(marked ? 11 : 11)} ${entry.short}\n`)
+    .map(([name, entry]) => `  ${name.padEnd(11)} ${entry.short}\n`)
     .join("");
 }
 
 export function groupHelp(group: Group, path: string): string {
-  return `Usage:  ${path} COMMAND\n\n${group.short}\n\nCommands:\n${listOf(group.children, false)}\nRun '${path} COMMAND --help' for more information on a command.\n`;
+  return `Usage:  ${path} COMMAND\n\n${group.short}\n\nCommands:\n${listOf(group.children)}\nRun '${path} COMMAND --help' for more information on a command.\n`;
 }
 
 export function rootHelp(name: string, globals: Flags): string {
   let text = `Usage:  ${name} [OPTIONS] COMMAND\n\nThe Docker stack in TypeScript, layer by layer\n`;
-  for (const { title, entries } of sections) text += `\n${title}:\n${listOf(entries, true)}`;
+  for (const { title, entries } of sections) text += `\n${title}:\n${listOf(entries)}`;
   return `${text}\nGlobal Options:\n${flagTable(globals)}\nRun '${name} COMMAND --help' for more information on a command.\n`;
 }
 

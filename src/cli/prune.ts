@@ -1,6 +1,6 @@
 // What every prune command does: warn, ask, request, report.
 import type { PruneReport } from "../client/index.ts";
-import { type Cli, StatusError } from "./command.ts";
+import type { Cli } from "./command.ts";
 import { bool, filter } from "./flags.ts";
 import { humanSize } from "./units.ts";
 
@@ -46,8 +46,4 @@ export function describeImages(report: PruneReport): string {
 
 export function reclaimed(bytes: number): string {
   return `Total reclaimed space: ${humanSize(bytes)}\n`;
-}
-
-export function cancelled(): StatusError {
-  return new StatusError(0);
 }

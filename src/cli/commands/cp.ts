@@ -102,7 +102,6 @@ async function copyFrom(cli: Cli, client: Client, container: string, given: stri
       const link = stat.linkTarget;
       rebase = split(source)[1];
       source = link.startsWith("/") ? link : posix.join(split(source)[0], link);
-      void rebase;
     }
   }
   const response = await client.containers.getArchive(container, source);

@@ -51,9 +51,8 @@ export default command({
 
 interface Row {
   container: string;
-  state: "waiting" | "known" | "failed";
+  state: "waiting" | "known";
   stats?: ContainerStatsResponse;
-  before?: ContainerStatsResponse;
 }
 
 async function collect(client: Client, row: Row, stream: boolean, signal: AbortSignal): Promise<void> {

@@ -90,9 +90,7 @@ export function parse(source: string, name: string, functions: (name: string) =>
         const node = clause(first);
         if (node) nodes.push(node);
       } else {
-        const before = variables.length;
         const pipe = pipeline("command", "right");
-        void before;
         nodes.push({ kind: "action", at: first.at, pipe });
       }
     }
