@@ -92,7 +92,8 @@ async function launch(
         } else if (report.tag === "failed") failed = failure(report.index, report.errno);
         else if (report.tag === "ready") ready = true;
         else if (report.tag === "hooks") hooks = true;
-        return report.tag !== "pid";
+        // The child may be ready before its parent has told its pid: both must be known.
+        return report.tag === "failed" || report.tag === "end" || ((ready || hooks) && pid > 0);
       });
       if (hooks && !failed) {
         await atHooks?.(pid, pidfd);
