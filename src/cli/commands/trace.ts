@@ -20,39 +20,37 @@ export default command({
   async run(cli, flags, args) {
     const entered = now();
     const dir = mkdtempSync(`${tmpdir()}/jubako-trace-`);
+    // At exit, as a pipe that is closed on us ends the program at once.
+    process.on("exit", () => rmSync(dir, { recursive: true, force: true }));
+    const context = newTrace(dir, "cli");
+    const title = `${cli.name} ${args.join(" ")}`;
+    const originalOut = output.out;
+    if (flags.json) output.out = output.err;
+    let status: number;
     try {
-      const context = newTrace(dir, "cli");
-      const title = `${cli.name} ${args.join(" ")}`;
-      const originalOut = output.out;
-      if (flags.json) output.out = output.err;
-      let status: number;
-      try {
-        status = await entering(context, () =>
-          span(title, { "process.pid": process.pid }, async () => {
-            const begun = BigInt(Math.round(performance.timeOrigin * 1e6));
-            entering(context, () => record(context, "start of the program", begun, entered, {}, context.spanId));
-            return main([...globalArguments(), ...args], { around: (name, send) => span(name, {}, send), extraHeaders: toHeaders });
-          }),
-        );
-      } finally {
-        output.out = originalOut;
-      }
-      flush();
-      const own = parseSpans(readFileSync(`${dir}/${context.traceId}.jsonl`, "utf8"));
-      const { spans, note } = await engineSpans(await cli.client(), context.traceId);
-      const all = [...own, ...spans];
-      if (flags.json) cli.out(`${JSON.stringify(otlp(all, VERSION))}\n`);
-      else {
-        const width = await columns(cli.isTty(1));
-        cli.out(
-          `\n${render(lines(all), { title: `trace ${context.traceId} · ${title} · exit status ${status}`, width, color: cli.isTty(1) && !cli.env.NO_COLOR })}`,
-        );
-      }
-      if (note) cli.err(`${note}\n`);
-      return status;
+      status = await entering(context, () =>
+        span(title, { "process.pid": process.pid }, async () => {
+          const begun = BigInt(Math.round(performance.timeOrigin * 1e6));
+          entering(context, () => record(context, "start of the program", begun, entered, {}, context.spanId));
+          return main([...globalArguments(), ...args], { around: (name, send) => span(name, {}, send), extraHeaders: toHeaders });
+        }),
+      );
     } finally {
-      rmSync(dir, { recursive: true, force: true });
+      output.out = originalOut;
     }
+    flush();
+    const own = parseSpans(readFileSync(`${dir}/${context.traceId}.jsonl`, "utf8"));
+    const { spans, note } = await engineSpans(await cli.client(), context.traceId);
+    const all = [...own, ...spans];
+    if (flags.json) cli.out(`${JSON.stringify(otlp(all, VERSION))}\n`);
+    else {
+      const width = await columns(cli.isTty(1));
+      cli.out(
+        `\n${render(lines(all), { title: `trace ${context.traceId} · ${title} · exit status ${status}`, width, color: cli.isTty(1) && !cli.env.NO_COLOR })}`,
+      );
+    }
+    if (note) cli.err(`${note}\n`);
+    return status;
   },
 });
 
