@@ -113,6 +113,11 @@ export async function writeBlob(
   }
 }
 
+/** The same bytes in pieces of at most `limit`. */
+async function* cut(pieces: AsyncIterable<Uint8Array>, limit: number): AsyncGenerator<Uint8Array> {
+  for await (const piece of pieces) for (let at = 0; at < piece.length; at += limit) yield piece.subarray(at, at + limit);
+}
+
 async function writeOnce(manager: Manager, options: WriteOptions, open: (offset: number) => AsyncIterable<Uint8Array>): Promise<void> {
   const { descriptor, labels, lease, signal, onProgress } = options;
   const ref = `layer-${descriptor.digest}`;
@@ -142,7 +147,7 @@ async function writeOnce(manager: Manager, options: WriteOptions, open: (offset:
         length = 0;
         return request;
       };
-      for await (const piece of open(offset)) {
+      for await (const piece of cut(open(offset), PIECE)) {
         kept.push(piece);
         length += piece.length;
         if (length >= PIECE) {
