@@ -51,9 +51,9 @@ interface Thread {
 const threads = new Set<Thread>();
 const queue: Waiting[] = [];
 
-/** The worker's file: beside this one in a checkout; an entry point of its own in the compiled executable (scripts/build.ts). */
+/** The worker's file: beside this one in a checkout; in the compiled executable an entry point of its own (scripts/build.ts), at a path that is independent of the working directory. */
 function startWorker(): Worker {
-  return new Worker(compiled() ? "./src/oci/layer/apply.worker.ts" : new URL("./apply.worker.ts", import.meta.url).href);
+  return new Worker(compiled() ? "/$bunfs/root/oci/layer/apply.worker.js" : new URL("./apply.worker.ts", import.meta.url).href);
 }
 
 function startThread(): Thread {
