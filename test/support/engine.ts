@@ -131,6 +131,8 @@ export async function startEngine(options: { flags?: string[]; image?: boolean }
       const out = openSync(logPath, "a");
       const paths = ["--data-root", join(dir, "root"), "--exec-root", join(dir, "exec"), "--pidfile", join(dir, "pid"), "-H", host];
       child = spawn(bin("jubakod"), [...paths, "--bridge", bridge, "--bip", `10.218.${number}.1/24`, ...(options.flags ?? [])], {
+        // what it needs must not depend on where it is started
+        cwd: dir,
         stdio: ["ignore", out, out],
       });
       await until("the engine answers", () => {

@@ -1,0 +1,21 @@
+// The one executable in a directory that is not the checkout: nothing of that directory is taken for its own.
+import { afterAll, expect, test } from "bun:test";
+import { spawnSync } from "node:child_process";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { bin } from "./support/engine.ts";
+
+const dir = mkdtempSync(join(tmpdir(), "jubako-executable-"));
+afterAll(() => rmSync(dir, { recursive: true, force: true }));
+
+test("a .env or bunfig.toml where it is started changes nothing", () => {
+  writeFileSync(join(dir, ".env"), "DOCKER_HOST=unix:///from/dotenv\n");
+  writeFileSync(join(dir, "bunfig.toml"), 'preload = ["./preload.ts"]\n');
+  writeFileSync(join(dir, "preload.ts"), 'console.log("preloaded");\n');
+  const env = { PATH: process.env.PATH, HOME: dir };
+  const ps = spawnSync(bin("jubako"), ["ps"], { cwd: dir, encoding: "utf8", env });
+  expect(ps.stdout + ps.stderr).not.toContain("dotenv");
+  const version = spawnSync(bin("jubakod"), ["--version"], { cwd: dir, encoding: "utf8", env });
+  expect(version.stdout).toMatch(/^Jubako version /);
+});
