@@ -1,5 +1,6 @@
 // The manager's state: one SQLite database in WAL mode. Every change of state is one transaction. Statements are prepared once.
 import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlite";
+import { reserveRoom } from "../lib/reserve.ts";
 
 export interface Database {
   /** The first row, or undefined. */
@@ -51,6 +52,11 @@ export function openDatabase(path: string): Database {
   const db = new DatabaseSync(path);
   db.exec("pragma journal_mode = wal; pragma synchronous = normal; pragma foreign_keys = on; pragma busy_timeout = 2000;");
   db.exec(schema);
+  try {
+    reserveRoom(db);
+  } catch {
+    // The disk is full already; what has room goes on.
+  }
   const statements = new Map<string, StatementSync>();
   const prepare = (sql: string): StatementSync => {
     let statement = statements.get(sql);

@@ -1,6 +1,7 @@
 // The engine's database: DATA/engine.db. Each resource makes its own tables; a change of state is one transaction.
 import { mkdirSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
+import { reserveRoom } from "../lib/reserve.ts";
 
 /** Opens the database; survives a kill -9 at any moment (WAL), and loses at most the last transactions when the machine dies. */
 export function openStore(dataRoot: string): DatabaseSync {
@@ -8,6 +9,11 @@ export function openStore(dataRoot: string): DatabaseSync {
   const db = new DatabaseSync(`${dataRoot}/engine.db`);
   db.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000; PRAGMA foreign_keys = ON");
   db.exec("CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID");
+  try {
+    reserveRoom(db);
+  } catch {
+    // The disk is full already; what has room goes on.
+  }
   return db;
 }
 
