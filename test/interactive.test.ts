@@ -27,7 +27,7 @@ function openTerminal(name: string, command: string): Terminal {
     shows: (text) =>
       until(`${name} shows ${text}`, () => {
         const now = screen();
-        return (typeof text === "string" ? now.includes(text) : text.test(now)) && now;
+        return (typeof text === "string" ? now.includes(text) : text.test(now)) ? now : undefined;
       }).catch((error: Error) => {
         throw new Error(`${error.message}; the screen:\n${screen().trimEnd()}`);
       }),

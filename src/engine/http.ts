@@ -12,6 +12,8 @@ const MAX_HEAD = 64 * 1024;
 const MAX_BUFFERED = 256 * 1024;
 /** How much of a body nobody read is swallowed to keep the connection. */
 const MAX_DISCARDED = 256 * 1024;
+/** How long a connection is kept for a client that sends on after it was answered (net/http waits as long). */
+const LINGER_MS = 500;
 
 const EMPTY = Buffer.alloc(0);
 
@@ -58,6 +60,7 @@ export function serveConnection(socket: Socket, handle: (exchange: Exchange) => 
   let gone = false;
   let paused = false;
   let drained: (() => void) | undefined;
+  let lingering: ReturnType<typeof setTimeout> | undefined;
 
   const pause = () => {
     if (!paused) {
@@ -117,7 +120,11 @@ export function serveConnection(socket: Socket, handle: (exchange: Exchange) => 
     if (chunk.length === 0) return;
     if (body.discard) {
       body.discarded += chunk.length;
-      if (body.discarded > MAX_DISCARDED) socket.destroy();
+      if (body.discarded > MAX_DISCARDED && !lingering) {
+        // Closed at once, a client that is still sending would fail in its write before it reads the answer.
+        lingering = setTimeout(() => socket.destroy(), LINGER_MS);
+        socket.end();
+      }
     } else if (body.readable) {
       if (!body.readable.push(chunk)) pause();
     } else {
