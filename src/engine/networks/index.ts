@@ -7,6 +7,7 @@
 //
 // Networks are kept in the engine's database. Who is plugged in where is not: after a restart it is read from the namespaces of the containers
 // that still run, which is the truth.
+import { messageOf } from "../../lib/errors.ts";
 import type { Engine, NetworksFace } from "../context.ts";
 import type { Route } from "../route.ts";
 import { attach, detach, dnsNames, started } from "./attach.ts";
@@ -23,6 +24,7 @@ export function createNetworks(engine: Engine): NetworksFace {
   engine.signal.addEventListener("abort", () => {
     for (const sandbox of state.sandboxes.values()) sandbox.resolver?.close();
     state.pool.close();
+    removeTable(state);
     state.firewall.close();
     state.route.close();
   });
@@ -44,6 +46,22 @@ export function createNetworks(engine: Engine): NetworksFace {
   };
 }
 
+/** Where no container runs on, the table goes with the engine: tables of engines that nobody starts again would pile up. Bridges stay, as Docker's. */
+function removeTable(state: State): void {
+  if (!state.active || state.sandboxes.size > 0) return;
+  try {
+    state.firewall.remove();
+  } catch (error) {
+    state.engine.log("warn", `the packet filter: ${messageOf(error)}`);
+  }
+}
+
 export function routes(engine: Engine): Route[] {
   return networkRoutes(states.get(engine)!);
+}
+
+/** Where nothing runs any more, nothing of ours stays in the packet filter; the next start makes it anew. */
+export async function shutdown(engine: Engine): Promise<void> {
+  if (engine.containers.list().some(({ state }) => state.Running)) return;
+  states.get(engine)?.firewall.remove();
 }
