@@ -123,9 +123,20 @@ const results = [
     1,
   )),
 ];
+// Machines are noisy: what failed beside others has one more try alone. A file that needed it is named at the end.
+const unsteady: string[] = [];
+for (const [i, result] of results.entries()) {
+  if (!result.failed) continue;
+  console.log(`again, alone: ${result.file}`);
+  const again = await run(result.file);
+  show(again);
+  if (!again.failed) unsteady.push(result.file);
+  results[i] = again;
+}
 rmSync(reports, { recursive: true, force: true });
 const sum = (pick: (result: Result) => number) => results.reduce((n, result) => n + pick(result), 0);
 for (const result of results.filter((r) => r.skipped.length))
   for (const name of result.skipped) console.log(`skipped: ${result.file}: ${name}`);
+for (const file of unsteady) console.log(`unsteady: ${file} failed first and passed alone`);
 console.log(`${sum((r) => r.passed)} passed, ${sum((r) => r.failed)} failed, ${sum((r) => r.skipped.length)} skipped`);
 process.exit(sum((r) => r.failed) ? 1 : 0);
