@@ -81,7 +81,8 @@ export function publisher(address: string | undefined, namespace: string): Publi
       const value = toBinary<DescMessage>(schema, create<DescMessage>(schema, event as MessageInitShape<DescMessage>));
       if (queue.length >= QUEUE) queue.splice(sending ? 1 : 0, 1);
       queue.push({ topic, typeUrl: schema.typeName, value, at: Date.now() });
-      void send();
+      // Behind the answer of the call that it tells of: who waits for that should not wait for the telling.
+      if (!sending) setImmediate(() => void send());
     },
     flush(ms) {
       if (queue.length === 0) return Promise.resolve();
