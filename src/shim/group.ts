@@ -154,10 +154,8 @@ export function startDaemon(group: Group, options: DaemonOptions): void {
     const flags = ["-namespace", options.namespace, "-address", options.address, "-state", group.dir];
     if (options.debug) flags.push("-debug");
     if (options.keep) flags.push("-keep");
-    // Compilers for hot code cost more memory than they save time in a process that only passes calls on (seccomp filters, which need one, are
-    // compiled elsewhere). A small heap is collected earlier.
+    // A small heap is collected earlier.
     const extra = {
-      BUN_JSC_useJIT: "0",
       BUN_JSC_forceRAMSize: String(64 << 20),
       TTRPC_ADDRESS: options.ttrpc ?? `${options.address}.ttrpc`,
     };
