@@ -3,7 +3,7 @@
 //   state.json       id, bundle, cgroup: what the runtime decided before anything was done
 //   record           pids of keeper and init with their start times, and init's exit (plan/layout.ts)
 //   exec-ID/record   the same for each further process
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, rmdirSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
 import { alreadyExists, Failure, failedPrecondition } from "../lib/errors.ts";
 import {
   binding,
@@ -153,6 +153,16 @@ function readable(fds: number[], milliseconds: number): Promise<void> {
   });
 }
 
+/** Removes a state directory that holds just these files as a rule: a walk costs several times as much. */
+function removeState(directory: string, files: string[]): void {
+  try {
+    for (const file of files) unlinkSync(`${directory}/${file}`);
+    rmdirSync(directory);
+  } catch {
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
 /** Reaps a keeper of ours that was killed. */
 async function ended(pidfd: number): Promise<void> {
   await binding.syscallAsync(SYS.waitid, 3, pidfd, new Int32Array(32), 4, null);
@@ -280,7 +290,7 @@ export function runtimeContainer(
         const kept = await launch(plan, process, io, directory, initKept.pidfd);
         const running = runningProcess(kept, () => {
           execs.delete(running);
-          rmSync(directory, { recursive: true, force: true });
+          removeState(directory, ["record"]);
         });
         execs.add(running);
         done = true;
@@ -315,7 +325,7 @@ export function runtimeContainer(
       for (const each of processes) each.release();
       await cgroup.remove(true);
       const { hooks, ociVersion } = specForHooks() ?? {};
-      rmSync(state, { recursive: true, force: true });
+      removeState(state, ["state.json", "record"]);
       if (hooks?.poststop?.length) {
         const stopped: State = { ociVersion: ociVersion ?? "1.0.2", id: saved.id, status: "stopped", pid: 0, bundle: saved.bundle };
         await (await import("./hooks.ts")).runHooksAnyway("poststop", hooks, stopped, () => {});
