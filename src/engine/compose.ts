@@ -14,7 +14,10 @@ export interface Composition {
   routes: Route[];
   /** Finds the containers that outlived the last engine, and undoes what it left half-done. */
   recover(): Promise<void>;
+  /** Stops the containers unless live-restore is set, and closes. */
   shutdown(): Promise<void>;
+  /** Lets go of everything; containers stay as they are. */
+  close(): Promise<void>;
 }
 
 interface ResourceModule {
@@ -85,7 +88,28 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
     signal: ending.signal,
     log: createLog(config),
   };
-  engine.manager = await openManager(config, engine.log);
+  const close = async () => {
+    ending.abort();
+    await Promise.resolve()
+      .then(() => engine.manager.close())
+      .catch((error) => engine.log("error", `closing the manager: ${messageOf(error)}`));
+    db.close();
+  };
+  try {
+    engine.manager = await openManager(config, engine.log);
+  } catch (error) {
+    db.close();
+    throw error;
+  }
+  try {
+    return { engine, close, ...(await createResources(engine, close)) };
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}
+
+async function createResources(engine: Engine, close: () => Promise<void>): Promise<Pick<Composition, "routes" | "recover" | "shutdown">> {
   const [events, images, volumes, networks, io, containers, exec, attach, logs, archive, stats, system] = await Promise.all([
     import("./events/index.ts"),
     import("./images/index.ts"),
@@ -114,18 +138,13 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
     ...modules.flatMap((each) => each.routes?.(engine) ?? []),
   ];
   return {
-    engine,
     routes,
     async recover() {
       for (const module of modules) await module.recover?.(engine);
     },
     async shutdown() {
       for (const module of modules.toReversed()) await module.shutdown?.(engine);
-      ending.abort();
-      await Promise.resolve()
-        .then(() => engine.manager.close())
-        .catch((error) => engine.log("error", `closing the manager: ${messageOf(error)}`));
-      db.close();
+      await close();
     },
   };
 }

@@ -4,7 +4,7 @@ import type { Socket } from "node:net";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
 import { failedPrecondition, messageOf } from "../lib/errors.ts";
-import { binding, check, close, O_CLOEXEC, O_CREAT, O_RDWR, open, SYS } from "../linux/index.ts";
+import { binding, check, close as closeFd, O_CLOEXEC, O_CREAT, O_RDWR, open, SYS } from "../linux/index.ts";
 import { createEngine } from "./compose.ts";
 import { parseOptions, reloadInto, usage } from "./config.ts";
 import type { EngineConfig } from "./context.ts";
@@ -23,10 +23,10 @@ function lockDirectory(directory: string, what: string): () => void {
   try {
     check(binding.syscall(SYS.flock, fd, LOCK_EX_NB), "flock");
   } catch {
-    close(fd);
+    closeFd(fd);
     throw failedPrecondition(`another jubakod uses the ${what} ${directory}; give this one its own`);
   }
-  return () => close(fd);
+  return () => closeFd(fd);
 }
 
 function writePidfile(path: string): () => void {
@@ -60,8 +60,13 @@ async function run(config: EngineConfig, argv: string[]): Promise<number> {
     release.push(lockDirectory(config.dataRoot, "data root"));
     release.push(writePidfile(config.pidfile));
     mkdirSync(traceDir(config.execRoot), { recursive: true, mode: 0o700 });
-    const { engine, routes, recover, shutdown } = await createEngine(config);
-    await recover();
+    const { engine, routes, recover, shutdown, close } = await createEngine(config);
+    try {
+      await recover();
+    } catch (error) {
+      await close();
+      throw error;
+    }
     process.on("SIGHUP", () => {
       try {
         const changed = reloadInto(config, parseOptions(argv).config);
@@ -79,16 +84,19 @@ async function run(config: EngineConfig, argv: string[]): Promise<number> {
       answer(socket);
     });
     const listeners: Listener[] = [];
+    // an engine that cannot serve ends without stopping what another run of it started
+    let end = close;
     try {
       for (const host of config.hosts) {
         listeners.push(await listen(host, config, serve, (message) => engine.log("warn", message)));
         engine.log("info", `API listen on ${host}`);
       }
+      end = shutdown;
       const signal = await ended();
       engine.log("info", `processing signal '${signal}'`);
     } finally {
       for (const listener of listeners) listener.close();
-      await shutdown();
+      await end();
       for (const socket of connections) socket.destroy();
     }
     return 0;
@@ -122,6 +130,8 @@ export async function main(argv: string[]): Promise<number> {
     return 0;
   } catch (error) {
     process.stderr.write(`jubakod: ${messageOf(error)}\n`);
+    // whatever a failed start left open must not keep the process
+    setTimeout(() => process.exit(1), 1000).unref();
     return 1;
   }
 }

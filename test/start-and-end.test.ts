@@ -1,0 +1,74 @@
+// How an engine starts, refuses to start, and ends.
+import { describe, expect, test } from "bun:test";
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:net";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { bin, lacks, sh, startEngine, until } from "./support/engine.ts";
+
+/** Whether a table of ours knows the bridge. */
+const filtered = (bridge: string) => sh("nft list ruleset inet").stdout.includes(`"${bridge}"`);
+
+function refused(...flags: string[]): { status: number | null; stderr: string; left: string[] } {
+  const dir = mkdtempSync(join(tmpdir(), "jubako-refused-"));
+  const own = ["--data-root", `${dir}/root`, "--exec-root", `${dir}/exec`, "--pidfile", `${dir}/pid`, "--bridge", "none"];
+  const hosts = flags.some((flag) => flag === "-H" || flag === "--config-file") ? [] : ["-H", `unix://${dir}/sock`];
+  const result = spawnSync(bin("jubakod"), [...own, ...hosts, ...flags], { encoding: "utf8", timeout: 10_000 });
+  const left = ["pid", "sock"].filter((name) => existsSync(join(dir, name)));
+  rmSync(dir, { recursive: true, force: true });
+  return { status: result.status, stderr: result.stderr, left };
+}
+
+describe("an engine that cannot start says why and ends", () => {
+  test("no containerd at the address", () => {
+    const result = refused("--containerd", "/nonexistent/containerd.sock");
+    expect(result).toMatchObject({ status: 1, left: [] });
+    expect(result.stderr).toContain("/nonexistent/containerd.sock");
+  });
+
+  test("the port is taken: the manager, open by then, does not keep it", async () => {
+    const server = createServer().listen(0, "127.0.0.1");
+    await new Promise((resolve) => server.once("listening", resolve));
+    const { port } = server.address() as { port: number };
+    try {
+      const result = refused("-H", `tcp://127.0.0.1:${port}`, "--tls=false");
+      expect(result).toMatchObject({ status: 1, left: [] });
+      expect(result.stderr).toMatch(/address already in use|EADDRINUSE/);
+    } finally {
+      server.close();
+    }
+  });
+
+  test("a pidfile of a living engine", async () => {
+    await using engine = await startEngine({ image: false });
+    const result = refused("--pidfile", `${engine.dir}/pid`);
+    expect(result.status).toBe(1);
+    expect(result.stderr).toContain("is still running");
+    expect(readFileSync(`${engine.dir}/pid`, "utf8")).toBe(`${engine.pid()}`);
+  }, 20_000);
+
+  test("a setting both as flag and in the file", () => {
+    const dir = mkdtempSync(join(tmpdir(), "jubako-conflict-"));
+    writeFileSync(`${dir}/daemon.json`, JSON.stringify({ hosts: [`unix://${dir}/sock`] }));
+    const result = refused("--config-file", `${dir}/daemon.json`, "-H", `unix://${dir}/sock2`);
+    rmSync(dir, { recursive: true, force: true });
+    expect(result.status).toBe(1);
+    expect(result.stderr).toContain("hosts");
+  });
+});
+
+describe.skipIf(lacks("docker", "nft"))("an engine that ends", () => {
+  test("takes its nftables table with it where nothing runs on", async () => {
+    const engine = await startEngine();
+    try {
+      expect(engine.docker("run", "-d", "--stop-signal", "KILL", "busybox", "sleep", "1000").status).toBe(0);
+      expect(filtered(engine.bridge)).toBe(true);
+      process.kill(engine.pid(), "SIGTERM");
+      await until("the engine ends", () => !existsSync(`/proc/${engine.pid()}`) || !existsSync(`${engine.dir}/pid`), 20_000);
+      await until("the table is gone", () => !filtered(engine.bridge));
+    } finally {
+      await engine.stop();
+    }
+  }, 40_000);
+});
