@@ -1,13 +1,24 @@
 // Gives the spans of one trace, of all layers on this host, to who asks: EXEC_ROOT/trace/TRACEID.jsonl.
 import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
-import { invalidArgument, notFound } from "../lib/errors.ts";
+import { readdir, stat, unlink } from "node:fs/promises";
+import { invalidArgument, messageOf, notFound } from "../lib/errors.ts";
 import { flush } from "../trace/index.ts";
 import type { Engine } from "./context.ts";
 import type { Route } from "./route.ts";
 
 export function traceDir(execRoot: string): string {
   return `${execRoot}/trace`;
+}
+
+const KEPT = 100;
+
+/** Removes all but the newest traces: they are for who asked for them just now. */
+async function trim(dir: string): Promise<void> {
+  const files = (await readdir(dir)).filter((name) => name.endsWith(".jsonl"));
+  if (files.length <= KEPT) return;
+  const aged = await Promise.all(files.map(async (name) => ({ name, at: (await stat(`${dir}/${name}`)).mtimeMs })));
+  aged.sort((a, b) => b.at - a.at);
+  await Promise.all(aged.slice(KEPT).map(({ name }) => unlink(`${dir}/${name}`)));
 }
 
 export function traceRoutes(engine: Engine): Route[] {
@@ -21,6 +32,7 @@ export function traceRoutes(engine: Engine): Route[] {
         flush();
         const file = `${traceDir(engine.config.execRoot)}/${id}.jsonl`;
         if (!(await stat(file).catch(() => undefined))) throw notFound(`No such trace: ${id}`);
+        trim(traceDir(engine.config.execRoot)).catch((error: unknown) => engine.log("warn", `old traces stay: ${messageOf(error)}`));
         return { type: "application/x-ndjson", stream: createReadStream(file) };
       },
     },
