@@ -3,6 +3,9 @@
 // Descriptors at its start: TAPE_FD the tape (a memfd, mapped privately), REPORT_FD a pipe for records, TIMING_FD (where the header's
 // flag TIMED is set) a memfd that receives two CLOCK_MONOTONIC stamps an instruction. All other descriptors are the tape's business.
 //
+// A program of its own can be made of the player (src/runtime/init.ts): e_flags of its ELF header, which x86 does not use, then tells how many pages of
+// tape a segment has put at OWN_TAPE, and the tape learns from the stack pointer what the program was called with.
+//
 // A tape: struct header, struct instr[count], uint32_t relocs[relocs] (offsets in the data of words to which the data's address is added), then
 // from `data` to the end of the file, which is a whole number of pages, the data. Behind the data lies a page without any access, so
 // that the kernel answers EFAULT where a step would write beyond. The tape is checked as a whole before its first step. A step that fails ends
@@ -14,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { TAPE_FD = 60, REPORT_FD = 61, TIMING_FD = 62, MAGIC = 0x5041544a, VERSION = 1, TIMED = 1, PAGE = 4096, MAX_TAPE = 64 << 20, STATUS_FAILED = 125 };
+enum { TAPE_FD = 60, REPORT_FD = 61, TIMING_FD = 62, MAGIC = 0x5041544a, VERSION = 1, TIMED = 1, PAGE = 4096, MAX_TAPE = 64 << 20, STATUS_FAILED = 125, OWN_TAPE = 0x10000000, E_FLAGS = 48 };
 enum op { SYSCALL, JUMP, IF, ALU, FAIL, DECIMAL, OPS };
 // What an errno does: end the player; nothing; nothing or a jump where it is one of `errnos`, else end the player; a jump.
 enum policy { POLICY_FAIL, POLICY_IGNORE, POLICY_IGNORE_LISTED, POLICY_JUMP_LISTED, POLICY_JUMP, POLICIES };
@@ -25,7 +28,7 @@ enum compare { EQ, NE, LT, GE, BITS, COMPARES };
 enum alu { ADD, SUB, AND, OR, SHL, SHR, ALUS };
 
 struct header {
-  uint32_t magic, version, count, relocs, data, flags, reserved[2];
+  uint32_t magic, version, count, relocs, data, flags, stack, reserved;  // stack: offset of the word that receives the stack pointer, or 0
 };
 
 struct instr {
@@ -114,15 +117,19 @@ static int valid(const struct tape *t, const struct instr *i) {
   return 1;
 }
 
+extern const unsigned char __ehdr_start[];  // by the linker
+
 // Maps the tape between pages without access, checks all of it, applies the relocations.
-static void load(struct tape *t) {
-  long end = call(__NR_lseek, TAPE_FD, 0, 2, 0, 0, 0);
+static void load(struct tape *t, const void *stack) {
+  uint64_t own = load32(__ehdr_start + E_FLAGS) & 0xffffffff;
+  long end = own ? (long)own * PAGE : call(__NR_lseek, TAPE_FD, 0, 2, 0, 0, 0);
   if (end < (long)sizeof(struct header) || end > MAX_TAPE || end % PAGE) invalid();
   uint64_t size = (uint64_t)end;
   const long none = 0, read_write = 3, private_anonymous = 0x22, private_fixed = 0x12, shared = 1;
-  long base = call(__NR_mmap, 0, (long)(size + 2 * PAGE), none, private_anonymous, -1, 0);
+  long base = own ? OWN_TAPE : call(__NR_mmap, 0, (long)(size + 2 * PAGE), none, private_anonymous, -1, 0);
   if (base < 0 && base > -PAGE) fail(0xffffffff, -base);
-  base = call(__NR_mmap, base + PAGE, (long)size, read_write, private_fixed, TAPE_FD, 0);
+  if (own) call(__NR_mmap, base + (long)size, PAGE, none, private_fixed | private_anonymous, -1, 0);
+  else base = call(__NR_mmap, base + PAGE, (long)size, read_write, private_fixed, TAPE_FD, 0);
   if (base < 0 && base > -PAGE) fail(0xffffffff, -base);
 
   unsigned char *file = (unsigned char *)base;
@@ -140,6 +147,10 @@ static void load(struct tape *t) {
     uint64_t at = load32(file + relocs + 4 * (uint64_t)i) & 0xffffffff;
     if (!inside(t, at, 8)) invalid();
     store64(t->data + at, load64(t->data + at) + (uint64_t)(uintptr_t)t->data);
+  }
+  if (h.stack) {
+    if (!inside(t, h.stack, 8)) invalid();
+    store64(t->data + h.stack, (uint64_t)(uintptr_t)stack);
   }
   if (h.flags & TIMED) {
     long stamps = call(__NR_mmap, 0, (long)(t->count * sizeof *t->stamps), read_write, shared, TIMING_FD, 0);
@@ -240,9 +251,9 @@ static uint32_t step(const struct tape *t, uint32_t index) {
   return next;
 }
 
-static _Noreturn void play(void) {
+static _Noreturn void play(const void *stack) {
   struct tape t = {0};
-  load(&t);
+  load(&t, stack);
   uint32_t index = 0;
   while (index < t.count) {
     if (t.stamps) t.stamps[index][0] = stamp();
@@ -255,12 +266,13 @@ static _Noreturn void play(void) {
 
 #ifdef HOSTED  // for sanitizers, which need a C library
 int main(void) {
-  play();
+  play(0);
 }
 #else
 // The kernel enters with an aligned stack and no return address, which is not how a function expects it.
-__attribute__((force_align_arg_pointer, noreturn)) void _start(void);
-void _start(void) {
-  play();
+_Noreturn void enter(const void *stack) __attribute__((used));
+void enter(const void *stack) {
+  play(stack);
 }
+__asm__(".globl _start\n_start:\n  mov %rsp, %rdi\n  xor %ebp, %ebp\n  call enter\n");
 #endif

@@ -21,3 +21,8 @@ export function createRuntime(): Runtime {
     adopt: async (id, state) => (await import("./adopt.ts")).adoptContainer(id, state),
   };
 }
+
+/** A static executable that does what docker-init does for the program `args`, looked for along `path`; run it as `NAME -- ARGS`. */
+export async function initExecutable(args: string[], path: string): Promise<Uint8Array> {
+  return (await import("./init.ts")).initExecutable({ args, path });
+}

@@ -94,7 +94,8 @@ export interface Tape {
   vector(values: (string | Block)[], name: string): Block;
   /** Words that are addresses, numbers or NULL: struct iovec, sock_fprog and the like. */
   structure(words: (number | bigint | Block | string)[], name: string): Block;
-  encode(timed?: boolean): Uint8Array;
+  /** `stack`: the word that receives the player's stack pointer, at which argc, argv and the environment lie. */
+  encode(timed?: boolean, stack?: Word): Uint8Array;
 }
 
 export function createTape(): Tape {
@@ -175,12 +176,12 @@ export function createTape(): Tape {
     within: (block, offset, name) => ({ block: block.block + offset, name }),
     vector: (values, name) => structure([...values, 0], name),
     structure,
-    encode(timed = false) {
+    encode(timed = false, stack?: Word) {
       const relocationsAt = HEADER + steps.length * INSTRUCTION;
       const dataAt = Math.ceil((relocationsAt + relocations.length * 4) / 16) * 16;
       const file = new Uint8Array(Math.ceil((dataAt + used) / PAGE) * PAGE);
       const words = new Uint32Array(file.buffer);
-      words.set([MAGIC, 1, steps.length, relocations.length, dataAt, timed ? 1 : 0]);
+      words.set([MAGIC, 1, steps.length, relocations.length, dataAt, timed ? 1 : 0, stack?.word ?? 0]);
       for (let i = 0; i < steps.length; i++) encodeStep(file, words, HEADER + i * INSTRUCTION, steps[i]!, text);
       words.set(relocations, relocationsAt / 4);
       file.set(data.subarray(0, used), dataAt);

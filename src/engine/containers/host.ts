@@ -15,23 +15,6 @@ export function swapLimit(): boolean {
   return swap;
 }
 
-const INIT_NAMES = ["docker-init", "tini-static", "tini"];
-
-/** The program for --init: as configured, or the first one on the PATH; undefined where there is none. */
-export function findInit(configured: string | undefined): string | undefined {
-  const candidates = configured ? [configured] : INIT_NAMES;
-  for (const name of candidates) {
-    if (name.startsWith("/")) {
-      if (existsSync(name)) return name;
-      continue;
-    }
-    for (const directory of (process.env.PATH || "/usr/local/bin:/usr/bin:/bin").split(":")) {
-      if (existsSync(`${directory}/${name}`)) return `${directory}/${name}`;
-    }
-  }
-  return undefined;
-}
-
 /** Whether the kernel confines by AppArmor. */
 export function hasApparmor(): boolean {
   try {

@@ -10,7 +10,8 @@ import type { ContainerRecord, NetworkAttachment } from "../context.ts";
 import { type Entry, locked } from "./book.ts";
 import { type Core, NEVER, now, publish } from "./core.ts";
 import { watchExit } from "./exit.ts";
-import { findInit, hasApparmor, isCgroupV2 } from "./host.ts";
+import { hasApparmor, isCgroupV2 } from "./host.ts";
+import { initProgram } from "./init.ts";
 import { accountFiles, type SnapshotMount } from "./rootfs.ts";
 import { linkRoot } from "./rootlink.ts";
 import { runtimeOf } from "./runtime.ts";
@@ -71,12 +72,7 @@ async function specOf(core: Core, record: ContainerRecord, rootfs: SnapshotMount
     throw unknown(`can't join IPC of container ${ipc.id}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)`);
   }
   const wantsInit = hostConfig.Init ?? engine.config.init;
-  const initPath = wantsInit ? findInit(engine.config.initBinary) : undefined;
-  if (wantsInit && !initPath) {
-    throw invalidArgument(
-      `--init needs an init program on the host, and there is none: install tini, or name one with jubakod --init-path`,
-    );
-  }
+  const initPath = wantsInit ? await initProgram(record, engine.config.initBinary) : undefined;
   const [points, seccomp] = await Promise.all([
     Promise.all(
       record.mounts.map(async (point) => ({ point, source: point.Type === "tmpfs" ? "" : await engine.volumes.source(point, record) })),

@@ -1,5 +1,5 @@
 // The environment of a container's process: Docker's defaults, then what image and user say.
-const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+export const DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /** Later ones replace earlier ones of the same name, in their place; a bare "NAME" removes it, as docker does. */
 export function mergeEnv(base: string[], over: string[]): string[] {
