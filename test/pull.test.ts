@@ -1,6 +1,6 @@
 // Pull from a real registry on loopback, filled by skopeo, and from ones that misbehave.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { createHash } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { readdirSync, statSync, truncateSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import { join } from "node:path";
@@ -114,5 +114,51 @@ describe.skipIf(lacks("docker", "docker-registry", "skopeo"))("pull", () => {
     expect(pulling.status).toBe(1);
     expect(pulling.stderr).toMatch(/digest|verif/i);
     expect(engine.docker("images", "-q").stdout).toBe("");
+  });
+
+  test("a registry that goes down in the middle of a layer fails the pull in bounded time, and nothing of it stays", async () => {
+    const layer = randomBytes(4 << 20);
+    const digestOf = (b: Buffer) => `sha256:${createHash("sha256").update(b).digest("hex")}`;
+    const config = Buffer.from(
+      JSON.stringify({ architecture: "amd64", os: "linux", config: {}, rootfs: { type: "layers", diff_ids: [digestOf(layer)] } }),
+    );
+    const descriptor = (mediaType: string, bytes: Buffer) => ({ mediaType, digest: digestOf(bytes), size: bytes.length });
+    const manifest = Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: "application/vnd.oci.image.manifest.v1+json",
+        config: descriptor("application/vnd.oci.image.config.v1+json", config),
+        layers: [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
+      }),
+    );
+    const server: Server = createServer((request, response) => {
+      const url = request.url ?? "";
+      if (url.endsWith(digestOf(layer))) {
+        response.setHeader("content-length", layer.length);
+        response.write(layer.subarray(0, layer.length >> 1), () => {
+          server.close();
+          server.closeAllConnections();
+        });
+        return;
+      }
+      const body = url.includes("/manifests/") ? manifest : url.endsWith(digestOf(config)) ? config : Buffer.alloc(0);
+      response.setHeader(
+        "content-type",
+        url.includes("/manifests/") ? "application/vnd.oci.image.manifest.v1+json" : "application/octet-stream",
+      );
+      response.setHeader("docker-content-digest", digestOf(manifest));
+      response.setHeader("content-length", body.length);
+      response.end(request.method === "HEAD" ? undefined : body);
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    const { port } = server.address() as { port: number };
+    const pulled = await engine.dockerAsync("pull", `127.0.0.1:${port}/gone:1`);
+    expect(pulled.status).toBe(1);
+    expect(pulled.stderr).toMatch(/EOF|refused|reset|closed/i);
+    expect(engine.docker("images", "-q").stdout).toBe("");
+    const busy = readdirSync(join(engine.dir, "root"), { recursive: true, encoding: "utf8" }).filter((path) =>
+      /ingest.*\/data$/.test(path),
+    );
+    expect(busy).toEqual([]);
   });
 });
