@@ -322,8 +322,17 @@ export function runtimeContainer(
       });
       await Promise.race([Promise.all(processes.map((each) => each.exited)), late]);
       clearTimeout(timer);
+      // The keeper takes the mounts down: whoever deletes a container may rely on their being gone.
+      const gone = new Promise<void>((resolve) => {
+        initKept.onGone = resolve;
+      });
+      const slow = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, 2000);
+      });
       for (const each of processes) each.release();
       await cgroup.remove(true);
+      await Promise.race([gone, slow]);
+      clearTimeout(timer);
       const { hooks, ociVersion } = specForHooks() ?? {};
       removeState(state, ["state.json", "record"]);
       if (hooks?.poststop?.length) {

@@ -44,6 +44,8 @@ export interface Kept {
   /** Called once the program runs. */
   onStarted?: (() => void | Promise<void>) | undefined;
   beforeStart?: () => Promise<void>;
+  /** Called once the keeper has ended after its release. */
+  onGone?: () => void;
 }
 
 /** How the process ended, if it did; undefined while there is no record. */
@@ -178,18 +180,17 @@ export function runningProcess(kept: Kept, onReleased: () => void): RunningProce
       for (const w of watches) w.close();
       pidfdSignal(kept.keeperPidfd, 9);
       const pidfd = kept.keeperPidfd;
-      if (kept.child) {
-        const reaping = watch(
-          pidfd,
-          EPOLLIN,
-          () => {
-            reaping.close();
-            reap(pidfd);
-            close(pidfd);
-          },
-          { ref: false },
-        );
-      } else close(pidfd);
+      const ending = watch(
+        pidfd,
+        EPOLLIN,
+        () => {
+          ending.close();
+          if (kept.child) reap(pidfd);
+          close(pidfd);
+          kept.onGone?.();
+        },
+        { ref: false },
+      );
       close(kept.pidfd);
       close(kept.notify);
       close(kept.control);

@@ -105,7 +105,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const one = tape.structure([1], "{1}");
   if (ownUser) tape.step(SYS.write, [placed, one, 8], { why: "let the process go on" });
   const waitTerminal = input.keeper && process.terminal === true;
-  planParent(p, pid, input, waitTerminal ? terminalReady : undefined);
+  planParent(p, pid, { ...input, holdMounts: true }, waitTerminal ? terminalReady : undefined);
 
   // ---- the process
   tape.place(child);

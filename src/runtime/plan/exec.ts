@@ -67,7 +67,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   const one = tape.structure([1], "{1}");
   const terminalReady: Arg = { value: FD.terminalReady, name: "terminal_ready" };
   const waitTerminal = input.keeper && process.terminal === true;
-  planParent(p, cloned, input, waitTerminal ? terminalReady : undefined);
+  planParent(p, cloned, { ...input, holdMounts: false }, waitTerminal ? terminalReady : undefined);
 
   // ---- the process
   tape.place(child);
