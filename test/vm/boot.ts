@@ -1,0 +1,204 @@
+// A virtual machine for what this machine's kernel is not set up for: Debian's kernel, pure cgroup v2, a first file system made on the spot with
+// busybox and dist/jubako. It runs one script and ends.
+//
+//   const reason = machineLacks()                          why none can be had here, if so
+//   const { status, output, sections } = await boot({ script: "echo '== uname'; uname -r" })
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { bin, which } from "../support/engine.ts";
+import { type Entry, writeInitramfs } from "./initramfs.ts";
+import { findKernel, type Kernel } from "./kernel.ts";
+
+export interface Machine {
+  /** For busybox' sh, with dist/bin in PATH. */
+  script: string;
+  /** More files, by path without a leading slash. */
+  files?: Record<string, Entry>;
+  memoryMb?: number;
+  cpus?: number;
+  timeoutMs?: number;
+}
+
+export interface Outcome {
+  /** The script's; undefined where the machine ended before it did. */
+  status: number | undefined;
+  output: string;
+  /** What followed a line "== name". */
+  sections: Record<string, string>;
+  seconds: number;
+}
+
+// Nothing loads modules by itself in there: what overlay, bridges, veth and the packet filter's expressions need is named.
+const MODULES = [
+  "overlay",
+  "bridge",
+  "br_netfilter",
+  "veth",
+  "nf_tables",
+  "nft_chain_nat",
+  "nft_nat",
+  "nft_masq",
+  "nft_ct",
+  "nft_fib_ipv4",
+  "nft_fib_ipv6",
+  "nft_fib_inet",
+  "nf_conntrack_netlink",
+];
+
+const MARK = "jubako-vm-end";
+
+let kernel: Kernel | string | undefined;
+
+/** Why no machine can be had here; says so in the form that the test runner collects. */
+export function machineLacks(): boolean {
+  const missing = ["qemu-system-x86_64", "busybox", "ldd"].find((program) => !which(program));
+  const reason = missing ? `${missing} not installed` : process.arch !== "x64" ? "the virtual machine is for x86-64" : undefined;
+  if (!reason) kernel ??= findKernel();
+  const why = reason ?? (typeof kernel === "string" ? kernel : undefined);
+  if (why) console.log(`skip: ${why}`);
+  return why !== undefined;
+}
+
+/** The shared objects that a program is linked with, at their own places. */
+function libraries(program: string): Record<string, Entry> {
+  const listed = spawnSync("ldd", [program], { encoding: "utf8" }).stdout ?? "";
+  const paths = [...listed.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1]!);
+  return Object.fromEntries(paths.map((path) => [path.slice(1), { from: path }]));
+}
+
+/** dlopened, not linked. */
+function seccompLibrary(): Record<string, Entry> {
+  const path = ["/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/usr/lib64"].map((dir) => `${dir}/libseccomp.so.2`).find(existsSync);
+  return path ? { "lib/x86_64-linux-gnu/libseccomp.so.2": { from: path } } : {};
+}
+
+// The first file system cannot be left by pivot_root (pivot_root(2)), so it is bound over itself and entered there.
+const init = `#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/jubako/bin:/bin HOME=/root
+mount --bind / /mnt
+cd /mnt
+mount --move . /
+exec chroot . /bin/sh /init.2
+`;
+
+const secondInit = (modules: string[]) => `
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/pts /dev/shm /dev/mqueue
+mount -t devpts devpts /dev/pts -o ptmxmode=666
+mount -t tmpfs shm /dev/shm
+mount -t tmpfs run /run
+mount -t tmpfs tmp /tmp
+mount -t tmpfs lib /var/lib
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+ip link set lo up
+stty -opost 2>/dev/null </dev/console
+${modules.map((name) => `insmod /lib/modules/${name}.ko || echo "${name} did not load"`).join("\n")}
+cd /root
+sh /script </dev/null 2>&1
+echo
+echo ${MARK} $?
+`;
+
+export async function boot(machine: Machine): Promise<Outcome> {
+  kernel ??= findKernel();
+  if (typeof kernel === "string") throw new Error(kernel);
+  const dir = mkdtempSync(join(tmpdir(), "jubako-vm-"));
+  const began = performance.now();
+  try {
+    const executable = bin("jubako");
+    const modules = kernel.modules(MODULES);
+    const busybox = which("busybox")!;
+    const entries: Record<string, Entry> = {
+      init: { mode: 0o755, data: init },
+      "init.2": {
+        data: `${secondInit(modules.map(({ name }) => name)).replace(`echo\necho ${MARK} $?`, `status=$?\necho\necho ${MARK} $status`)}\nreboot -f\n`,
+      },
+      script: { data: machine.script },
+      "bin/busybox": { from: busybox },
+      "jubako/jubako": { from: executable },
+      "etc/passwd": { data: "root:x:0:0:root:/root:/bin/sh\n" },
+      "etc/group": { data: "root:x:0:\n" },
+      ...libraries(executable),
+      ...libraries(busybox),
+      ...seccompLibrary(),
+      ...Object.fromEntries(modules.map(({ name, file }) => [`lib/modules/${name}.ko`, { from: file }])),
+      ...Object.fromEntries(
+        ["jubako", "jubakod", "jubako-containerd", "jubako-shim", "containerd-shim-jubako-v1", "jubako-runtime"].map((name) => [
+          `jubako/bin/${name}`,
+          { link: "../jubako" },
+        ]),
+      ),
+      ...Object.fromEntries(["proc", "sys", "dev", "run", "tmp", "mnt", "root", "var/lib"].map((name) => [name, { directory: true }])),
+      ...machine.files,
+    };
+    const archive = join(dir, "initramfs");
+    writeInitramfs(archive, entries);
+    const { memoryMb = 1536, cpus = 2, timeoutMs = 120_000 } = machine;
+    // Without ACPI the kernel finds its timers by itself; with it, and without a PM timer, it waits for one that never comes.
+    const child = spawn(
+      "qemu-system-x86_64",
+      [
+        ...["-M", "microvm,acpi=off,pit=on,pic=on,rtc=on", "-accel", "tcg,thread=multi", "-cpu", "max"],
+        ...["-smp", String(cpus), "-m", String(memoryMb), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"],
+        ...["-kernel", kernel.image, "-initrd", archive],
+        "-append",
+        "console=ttyS0 loglevel=1 reboot=t panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on",
+      ],
+      { stdio: ["ignore", "pipe", "pipe"] },
+    );
+    const output = (await text(child, timeoutMs)).replaceAll("\r", "");
+    const end = new RegExp(`^${MARK} (\\d+)$`, "m").exec(output);
+    return {
+      status: end ? Number(end[1]) : undefined,
+      output,
+      sections: sectionsOf(end ? output.slice(0, end.index) : output),
+      seconds: (performance.now() - began) / 1000,
+    };
+  } finally {
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** What the machine writes until it ends, or is ended. */
+function text(child: ChildProcess, timeoutMs: number): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let output = "";
+    const take = (chunk: Buffer) => {
+      output += chunk.toString();
+    };
+    child.stdout!.on("data", take);
+    child.stderr!.on("data", take);
+    const kill = () => child.kill("SIGKILL");
+    const timer = setTimeout(() => {
+      output += `\nthe machine was ended after ${timeoutMs / 1000} s\n`;
+      kill();
+    }, timeoutMs);
+    process.once("exit", kill);
+    const done = () => {
+      clearTimeout(timer);
+      process.off("exit", kill);
+    };
+    child.once("error", (error) => {
+      done();
+      reject(error);
+    });
+    child.once("close", () => {
+      done();
+      resolve(output);
+    });
+  });
+}
+
+function sectionsOf(output: string): Record<string, string> {
+  const sections: Record<string, string> = {};
+  for (const part of output.split(/^== /m).slice(1)) {
+    const line = part.indexOf("\n");
+    sections[part.slice(0, line).trim()] = part.slice(line + 1).trim();
+  }
+  return sections;
+}
