@@ -126,13 +126,15 @@ describe.skipIf(lacks("docker"))("a container's life", () => {
     expect(readFileSync(join(engine.dir, "out"), "utf8")).toBe("inside\n");
     ok("cp", "-L", "files:/link", join(engine.dir, "out2"));
     expect(readFileSync(join(engine.dir, "out2"), "utf8")).toBe("inside\n");
-    expect(engine.docker("cp", "files:/nothing", "/tmp/x").stderr).toContain("Could not find the file /nothing in container files");
+    expect(engine.docker("cp", "files:/nothing", "/tmp/x").stderr).toMatch(
+      /Could not find the file \/nothing in container files|No such container:path: files:\/nothing/,
+    );
     ok("rm", "-f", "files");
   });
 
   test("stats, events, system df", () => {
     ok("run", "-d", "--name", "busy", "busybox", "sleep", "100");
-    const stats = JSON.parse(ok("stats", "--no-stream", "--format", "json", "busy")) as Record<string, string>;
+    const stats = JSON.parse(ok("stats", "--no-stream", "--format", "{{json .}}", "busy")) as Record<string, string>;
     expect(stats.Name).toBe("busy");
     expect(stats.PIDs).toBe("1");
     ok("rm", "-f", "busy");
