@@ -6,7 +6,7 @@ import { appendFileSync } from "node:fs";
 import { Failure, messageOf } from "../lib/errors.ts";
 import type { Context } from "./commands/context.ts";
 import { parseFlags } from "./commands/flags.ts";
-import { openStore } from "./commands/store.ts";
+import { print } from "./commands/output.ts";
 
 type Command = (context: Context, argv: string[]) => Promise<number>;
 
@@ -66,16 +66,16 @@ function openLog(file: string | undefined, format: string): Log {
     const line =
       format === "json" ? JSON.stringify({ level, msg: message, time }) : `time="${time}" level=${level} msg=${JSON.stringify(message)}`;
     if (!file) {
-      process.stderr.write(`${line}\n`);
+      print(2, `${line}\n`);
       return;
     }
     try {
       appendFileSync(file, `${line}\n`);
     } catch (error) {
-      process.stderr.write(`open ${file}: ${messageOf(error)}\n`);
+      print(2, `open ${file}: ${messageOf(error)}\n`);
     }
     // With a log of its own the sentence goes to stderr as well, for people.
-    if (level === "error") process.stderr.write(`${message}\n`);
+    if (level === "error") print(2, `${message}\n`);
   };
 }
 
@@ -90,22 +90,22 @@ export async function main(argv: string[]): Promise<number> {
     log = openLog(flags.value("log"), flags.value("log-format") ?? "text");
     const [name, ...rest] = flags.rest;
     if (flags.on("version")) {
-      process.stdout.write(version());
+      print(1, version());
       return 0;
     }
     if (!name || name === "help" || flags.on("help")) {
-      process.stdout.write(usage);
+      print(1, usage);
       return 0;
     }
     if (name === "checkpoint" || name === "restore") throw new Failure("Unimplemented", `${name} is not supported`);
     const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
     if (!load) throw new Failure("InvalidArgument", `No help topic for '${name}'`);
     if (rest[0] === "--help" || rest[0] === "-h") {
-      process.stdout.write(usage);
+      print(1, usage);
       return 0;
     }
     if (flags.on("systemd-cgroup")) throw new Failure("Unimplemented", "systemd cgroups are not supported: use cgroupfs paths");
-    const command = await load();
+    const [command, { openStore }] = await Promise.all([load(), import("./commands/store.ts")]);
     return await command(
       { store: openStore(flags.value("root") ?? "/run/jubako/runtime"), warn: (message) => log("warning", message) },
       rest,

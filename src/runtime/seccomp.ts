@@ -1,7 +1,5 @@
 // Compiles the seccomp section of config.json to BPF, by libseccomp. That takes milliseconds, so what was compiled is kept: in memory, and,
 // where this is root's process, in /run/jubako/seccomp for the next process.
-import { spawnSync } from "node:child_process";
-import { createHash } from "node:crypto";
 import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { Failure, invalidArgument, unimplemented } from "../lib/errors.ts";
 import { programCommand } from "../lib/program.ts";
@@ -79,7 +77,8 @@ export function compileSeccomp(seccomp: Seccomp): CompiledSeccomp | undefined {
     if (flag === undefined) throw invalidArgument(`unknown seccomp flag ${JSON.stringify(name)}`);
     flags |= flag;
   }
-  const key = createHash("sha256").update(FORMAT).update(JSON.stringify(seccomp)).digest("hex");
+  // node:crypto and node:child_process take a millisecond to load, which is a good part of a command.
+  const key = new Bun.CryptoHasher("sha256").update(FORMAT).update(JSON.stringify(seccomp)).digest("hex");
   let compiled = memory.get(key);
   if (compiled) return compiled;
   const program = cachedProgram(key) ?? keepProgram(key, hasForeignCalls() ? compile(seccomp) : compileElsewhere(seccomp));
@@ -151,7 +150,9 @@ function hasForeignCalls(): boolean {
 function compileElsewhere(seccomp: Seccomp): Uint8Array {
   const [program, ...args] = programCommand("jubako-runtime");
   const { BUN_JSC_useJIT: _, ...env } = process.env;
-  const child = spawnSync(program!, [...args, "seccomp"], { input: JSON.stringify(seccomp), env, timeout: 30_000, maxBuffer: 8 << 20 });
+  const child = process
+    .getBuiltinModule("node:child_process")
+    .spawnSync(program!, [...args, "seccomp"], { input: JSON.stringify(seccomp), env, timeout: 30_000, maxBuffer: 8 << 20 });
   if (child.status !== 0 || child.error)
     throw new Failure("Unknown", logged(child.stderr?.toString()) ?? `seccomp: ${child.error?.message ?? "not compiled"}`);
   return new Uint8Array(child.stdout);

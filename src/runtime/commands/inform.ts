@@ -11,9 +11,10 @@ import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { planBundle } from "./create.ts";
 import { idOf, parseFlags } from "./flags.ts";
+import { print } from "./output.ts";
 import { cgroupOf, statusOf } from "./store.ts";
 
-const out = (text: string) => void process.stdout.write(text);
+const out = (text: string) => print(1, text);
 
 /** The numbers in the form that `runc events` prints. */
 function statsOf(stats: CgroupStats): object {

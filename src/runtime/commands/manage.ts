@@ -1,5 +1,4 @@
 // Commands on containers that exist: kill, delete, state, list, ps, pause, resume, update.
-import { execFileSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import { Failure, failedPrecondition, invalidArgument, isKind } from "../../lib/errors.ts";
@@ -10,9 +9,10 @@ import { parseJson } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { removeContainer } from "./create.ts";
 import { idOf, parseFlags, usageError } from "./flags.ts";
+import { print } from "./output.ts";
 import { cgroupOf, checkId, type Stored, statusOf } from "./store.ts";
 
-const out = (text: string) => void process.stdout.write(text);
+const out = (text: string) => print(1, text);
 
 export function signalNumber(text: string): number {
   if (/^\d+$/.test(text)) return Number(text);
@@ -147,7 +147,10 @@ export async function ps(context: Context, argv: string[]): Promise<number> {
     return 0;
   }
   if (format !== "table") throw invalidArgument("invalid format option");
-  const lines = execFileSync("ps", options.length ? options : ["-ef"], { encoding: "utf8" }).split("\n");
+  const lines = process
+    .getBuiltinModule("node:child_process")
+    .execFileSync("ps", options.length ? options : ["-ef"], { encoding: "utf8" })
+    .split("\n");
   const column = lines[0]!.trim().split(/\s+/).indexOf("PID");
   if (column < 0) throw invalidArgument("couldn't find PID field in ps output");
   out(`${[lines[0], ...lines.slice(1).filter((line) => pids.includes(Number(line.trim().split(/\s+/)[column])))].join("\n")}\n`);
