@@ -1,9 +1,10 @@
 // create and run: bundle → container. `create` leaves its init at the gate, `run` opens it and, unless detached, stays until the end.
 import { userInfo } from "node:os";
-import { Failure, invalidArgument } from "../../lib/errors.ts";
+import { Failure, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
 import { close } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { identityOf } from "../adopt.ts";
+import { readText } from "../cgroups/files.ts";
 import { locateCgroup, openCgroup } from "../cgroups/index.ts";
 import { facts } from "../facts.ts";
 import { type Plan, planCreate } from "../plan/create.ts";
@@ -12,7 +13,7 @@ import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
 import { attend } from "./foreground.ts";
-import { type Launched, launch, openGateNow, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { type Launched, launch, openGateNow, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
 import { type Stored, stateOf } from "./store.ts";
 
 const shared: FlagTable = {
@@ -50,7 +51,7 @@ export function planBundle(
       keeper: false,
       holds: 0,
       holdStdin: false,
-      ownStdio: spec.process?.user?.uid ? [true, true, true] : [false, false, false],
+      ownStdio: spec.process ? ownStdio(spec.process) : [],
       preserved,
       noPivot: flags.on("no-pivot"),
       keyring: !flags.on("no-new-keyring"),
@@ -59,6 +60,16 @@ export function planBundle(
     facts(),
   );
   return { plan, location };
+}
+
+/** A cgroup that is there already: what runs in it is told of; a frozen one would hold the container for ever. */
+function lookAtCgroup({ version, directories }: Stored["cgroup"], warn: (message: string) => void): void {
+  const directory = version === 1 ? (directories.freezer ?? directories.pids) : directories[""];
+  const procs = directory === undefined ? undefined : readText(`${directory}/cgroup.procs`);
+  if (directory === undefined || procs === undefined) return;
+  const running = procs.split("\n").filter(Boolean).length;
+  if (running > 0) warn(`container's cgroup is not empty: ${running} process(es) found`);
+  if (openCgroup({ version, directories }).frozen()) throw failedPrecondition("container's cgroup unexpectedly frozen");
 }
 
 export interface Created {
@@ -82,6 +93,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
   let done = false;
   try {
     const planned = planBundle(id, bundle, spec, flags, preserved.fds.length);
+    lookAtCgroup(planned.location, context.warn);
     location = planned.location;
     const stored: Stored = {
       ociVersion: spec.ociVersion,

@@ -1,9 +1,10 @@
 // exec: a further process in a running container.
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { Failure, invalidArgument, messageOf } from "../../lib/errors.ts";
 import { close } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { openIdentity } from "../adopt.ts";
+import type { CgroupLocation, CgroupPlan } from "../cgroups/index.ts";
 import { facts } from "../facts.ts";
 import { planExec } from "../plan/exec.ts";
 import { compileSeccomp } from "../seccomp.ts";
@@ -12,7 +13,7 @@ import type { Context } from "./context.ts";
 import { checkConsole } from "./create.ts";
 import { type Flags, type FlagTable, parseFlags, usageError } from "./flags.ts";
 import { attend } from "./foreground.ts";
-import { launch, openGateNow, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { launch, openGateNow, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
 import { cgroupOf, statusOf } from "./store.ts";
 
 const table: FlagTable = {
@@ -96,6 +97,29 @@ export async function exec(context: Context, argv: string[]): Promise<number> {
   }
 }
 
+/** --cgroup [CONTROLLER[,CONTROLLER]:]PATH: below the container's own, which must be there. */
+export function joining(plan: CgroupPlan, { version, directories }: CgroupLocation, asked: string[]): CgroupPlan {
+  if (asked.length === 0) return plan;
+  const below = (directory: string, path: string) => {
+    const names = path.split("/").filter((name) => name !== "" && name !== ".");
+    if (names.includes("..")) throw invalidArgument(`bad sub cgroup path: ${path} is not a sub cgroup path`);
+    const full = [directory, ...names].join("/");
+    // In runc's words, which say the pid of a process that is not yet.
+    if (!existsSync(full)) throw new Failure("NotFound", `adding pid 0 to cgroups: open ${full}/cgroup.procs: no such file or directory`);
+    return full;
+  };
+  const chosen = new Map(Object.entries(directories));
+  for (const each of asked) {
+    const [controllers, path] = version === 1 && each.includes(":") ? each.split(":", 2) : [undefined, each];
+    for (const name of controllers?.split(",") ?? chosen.keys()) {
+      const directory = directories[name];
+      if (directory === undefined) throw invalidArgument(`unknown controller ${name} in cgroup ${each}`);
+      chosen.set(name, below(directory, path ?? ""));
+    }
+  }
+  return { ...plan, join: [...new Set(chosen.values())] };
+}
+
 async function execIn(context: Context, id: string, flags: Flags): Promise<number> {
   const { store } = context;
   const stored = store.load(id);
@@ -103,7 +127,6 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
   if (status === "stopped") throw new Failure("FailedPrecondition", "cannot exec in a stopped container");
   if (status === "paused" && !flags.on("ignore-paused"))
     throw new Failure("FailedPrecondition", "cannot exec in a paused container (use --ignore-paused to override)");
-  if (flags.values("cgroup").length) throw new Failure("Unimplemented", "exec --cgroup is not supported");
   const spec = store.spec(id);
   const process = processOf(flags, spec);
   const detached = flags.on("detach");
@@ -117,12 +140,12 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
         id,
         spec,
         process,
-        cgroup: cgroupOf(stored).plan({}, true),
+        cgroup: joining(cgroupOf(stored).plan({}, true), stored.cgroup, flags.values("cgroup")),
         seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
         keeper: false,
         holds: 0,
         holdStdin: false,
-        ownStdio: process.user?.uid ? [true, true, true] : [false, false, false],
+        ownStdio: ownStdio(process),
         preserved: preserved.fds.length,
       },
       facts(),

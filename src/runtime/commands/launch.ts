@@ -1,5 +1,5 @@
 // Starting a process for a command line: no keeper stays, the process is the caller's child, and its orphan once the caller leaves.
-import { renameSync, writeFileSync } from "node:fs";
+import { fstatSync, renameSync, writeFileSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { Failure, invalidArgument } from "../../lib/errors.ts";
 import { binding, check, close, pidfdGetfd, pidfdSignal, SYS } from "../../linux/index.ts";
@@ -9,6 +9,9 @@ import { homeOf } from "../keeper.ts";
 import type { Plan } from "../plan/create.ts";
 import { FD, MAX_PRESERVED } from "../plan/layout.ts";
 import { hearNow, startPlayer } from "../player.ts";
+
+/** makedev(1, 3) */
+const DEV_NULL = 0x103;
 
 /** A process at its gate. */
 export interface Launched {
@@ -27,6 +30,18 @@ export function preservedFds(count: number): { fds: number[]; env: string[] } {
   const all = listening + count;
   if (all > MAX_PRESERVED) throw invalidArgument(`at most ${MAX_PRESERVED} descriptors can be preserved`);
   return { fds: Array.from({ length: all }, (_, i) => 3 + i), env: listening ? [`LISTEN_FDS=${listening}`, "LISTEN_PID=1"] : [] };
+}
+
+/** Which of stdin, stdout and stderr are given to the program's user: never the host's /dev/null. */
+export function ownStdio(process: Process): boolean[] {
+  if (!process.user?.uid) return [false, false, false];
+  return [0, 1, 2].map((fd) => {
+    try {
+      return fstatSync(fd).rdev !== DEV_NULL;
+    } catch {
+      return false;
+    }
+  });
 }
 
 /** `atHooks` is called while the process waits for the hooks that come before pivot_root. */
