@@ -1,5 +1,6 @@
 // cgroup v1: a hierarchy per controller (kernel's Documentation/admin-guide/cgroup-v1).
 import { existsSync, mkdirSync } from "node:fs";
+import { release } from "node:os";
 import { dirname } from "node:path";
 import { Failure, invalidArgument } from "../../lib/errors.ts";
 import { binding, check, close, EPOLLIN, errno, O_RDONLY, O_WRONLY, open, read, SYS, watch } from "../../linux/index.ts";
@@ -46,11 +47,10 @@ function limits(resources: Resources, put: Write): void {
   }
   if (pids?.limit) put("pids", "pids.max", pids.limit < 0 ? "max" : pids.limit, "limit the number of processes");
   if (blockIO) {
-    if (blockIO.weight) put("blkio", existing("blkio", "blkio.weight", "blkio.bfq.weight"), blockIO.weight, "set the i/o weight");
+    if (blockIO.weight) put("blkio", weightFile("weight"), blockIO.weight, "set the i/o weight");
     if (blockIO.leafWeight) put("blkio", "blkio.leaf_weight", blockIO.leafWeight, "set the i/o leaf weight");
     for (const d of blockIO.weightDevice ?? []) {
-      const name = existing("blkio", "blkio.weight_device", "blkio.bfq.weight_device");
-      if (d.weight) put("blkio", name, `${d.major}:${d.minor} ${d.weight}`, "set a device's i/o weight");
+      if (d.weight) put("blkio", weightFile("weight_device"), `${d.major}:${d.minor} ${d.weight}`, "set a device's i/o weight");
     }
     const throttles = [
       ["blkio.throttle.read_bps_device", blockIO.throttleReadBpsDevice],
@@ -77,10 +77,11 @@ function limits(resources: Resources, put: Write): void {
   }
 }
 
-/** The first of two names of a file that this kernel has, by the hierarchy's root. */
-function existing(controller: string, first: string, second: string): string {
-  const mount = hierarchies().mounts.get(controller);
-  return mount && !existsSync(`${mount}/${first}`) && existsSync(`${mount}/${second}`) ? second : first;
+let bfq: boolean | undefined;
+/** CFQ's files went with it in Linux 5.0; neither's are at the hierarchy's root, where one could look. */
+function weightFile(name: "weight" | "weight_device"): string {
+  bfq ??= Number.parseInt(release(), 10) >= 5;
+  return bfq ? `blkio.bfq.${name}` : `blkio.${name}`;
 }
 
 function deviceWrites(resources: Resources, put: Write): void {

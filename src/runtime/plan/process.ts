@@ -233,6 +233,14 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
       });
     }
   }
+  // As runc: the directory may be one that root reaches and the user does not, or (with root squashed, say) the other way about.
+  const cwd = process.cwd || "/";
+  const later = tape.label();
+  const entered = tape.word("entered", 4);
+  tape.step(SYS.chdir, [cwd], { why: `go to the working directory ${cwd}`, jump: { to: later, on: [errno.EACCES] } });
+  tape.compute("ADD", 1, 0, entered);
+  tape.place(later);
+
   const groups = process.user?.additionalGids ?? [];
   const list = tape.bytes(new Uint8Array(Uint32Array.from(groups).buffer), `[${groups.join(", ")}]`);
   // A user namespace with setgroups denied refuses the call even for nothing.
@@ -262,11 +270,13 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   // A directory of the host that is still open could be reached as /proc/self/fd/N (CVE-2024-21626): all go, and where we got is looked at.
   tape.step(SYS.close_range, [3 + plan.preserved, FD.hold - 1, 0], { why: "close what the way here needed" });
   tape.step(SYS.close_range, [TIMING_FD + 1, { value: 0xffffffff, name: "~0" }, 0]);
-  const cwd = process.cwd || "/";
   const inside = tape.label();
   const where = tape.room(4096, "cwd");
   const first = tape.word("first");
+  const there = tape.label();
+  tape.when(entered, "EQ", 1, there);
   tape.step(SYS.chdir, [cwd], { why: `go to the working directory ${cwd}` });
+  tape.place(there);
   tape.step(SYS.getcwd, [where, 4096], { why: `see that the working directory ${cwd} is inside the root` });
   tape.compute("AND", tape.wordAt(where, 0, 4, "cwd[0]"), 0xff, first);
   tape.when(first, "EQ", { value: 0x2f, name: "'/'" }, inside);
