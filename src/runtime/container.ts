@@ -27,8 +27,8 @@ import { type Cgroup, type CgroupLocation, locateCgroup, openCgroup } from "./cg
 import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from "./face.ts";
 import { facts } from "./facts.ts";
 import { stepFailure } from "./failures.ts";
-import { type Kept, readExit, runningProcess } from "./keeper.ts";
-import { type Plan, planCreate } from "./plan/create.ts";
+import { type Kept, readExit, runningProcess, writeGate } from "./keeper.ts";
+import { type Plan, planCreate, rootPathOf } from "./plan/create.ts";
 import { planExec } from "./plan/exec.ts";
 import { FD, MAX_HOLD } from "./plan/layout.ts";
 import { eventfd, hearReports, startPlayer } from "./player.ts";
@@ -58,6 +58,8 @@ async function launch(
   directory: string,
   target: number,
   atHooks?: (pid: number, pidfd: number) => Promise<void>,
+  /** The gate is open from the start: the process goes on while this side still hears of it. A process that has its root. */
+  openFor?: number,
 ): Promise<Kept> {
   if (io.hold.length > MAX_HOLD) throw new Failure("InvalidArgument", `a keeper holds at most ${MAX_HOLD} descriptors`);
   const record = `${directory}/record`;
@@ -80,6 +82,10 @@ async function launch(
       { stdio, preserved: [], hold: io.hold, holdStdin: io.holdStdin, record: recordFd, notify, control, target },
       trace ? plan.tape.steps.length : 0,
     );
+    const hasHome = (process.env ?? []).some((e) => e.startsWith("HOME="));
+    const uid = process.user?.uid ?? 0;
+    if (openFor !== undefined) writeGate(keeper.gate, openFor, hasHome ? undefined : uid);
+    const keeperPidfd = keeper.pidfd;
     let failed: Failure | undefined;
     let ready = false;
     let hooks = false;
@@ -88,7 +94,7 @@ async function launch(
       await hearReports(keeper.report, (report) => {
         if (report.tag === "pid") {
           pid = report.pid;
-          pidfd = binding.syscall(SYS.pidfd_open, pid, 0);
+          pidfd = openKept(keeperPidfd, pid);
         } else if (report.tag === "failed") failed = failure(report.index, report.errno);
         else if (report.tag === "ready") ready = true;
         else if (report.tag === "hooks") hooks = true;
@@ -105,7 +111,6 @@ async function launch(
     const terminal = io.terminal ? pidfdGetfd(pidfd, FD.terminal) : undefined;
     if (terminal !== undefined) check(binding.syscall(SYS.fcntl, terminal, 4, O_RDWR | O_NONBLOCK), "fcntl F_SETFL");
     done = true;
-    const hasHome = (process.env ?? []).some((e) => e.startsWith("HOME="));
     const { timing } = keeper;
     const kept: Kept = {
       pid,
@@ -116,7 +121,12 @@ async function launch(
       notify,
       control,
       terminal,
-      gate: { write: keeper.gate, report: keeper.report, home: hasHome ? undefined : { uid: process.user?.uid ?? 0 } },
+      gate: {
+        write: keeper.gate,
+        report: keeper.report,
+        home: hasHome ? undefined : { uid },
+        open: openFor !== undefined,
+      },
       failure,
       child: true,
       onStarted: trace && timing !== undefined ? () => tracePlayer(trace, plan, timing) : undefined,
@@ -138,6 +148,14 @@ async function launch(
       close(control);
     }
   }
+}
+
+/** A process that its keeper may have reaped already. It has a descriptor of it before it does, which is the same process whatever its number is now. */
+function openKept(keeper: number, pid: number): number {
+  const held = () => binding.syscall(SYS.pidfd_getfd, keeper, FD.process, 0);
+  let pidfd = held();
+  if (pidfd < 0) pidfd = binding.syscall(SYS.pidfd_open, pid, 0);
+  return pidfd < 0 ? held() : pidfd;
 }
 
 /** Resolves once one of the descriptors can be read, or the time is over. */
@@ -221,11 +239,14 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
       const { runHooks } = await import("./hooks.ts");
       await runHooks("prestart", hooks, stateOf("creating", pid));
       await runHooks("createRuntime", hooks, stateOf("creating", pid));
-      await runHooks("createContainer", hooks, stateOf("creating", pid), pidfd);
+      await runHooks("createContainer", hooks, stateOf("creating", pid), { target: pidfd, cwd: rootPathOf(spec, bundle) });
     });
     if (hooks) {
       init.beforeStart = async () =>
-        (await import("./hooks.ts")).runHooks("startContainer", hooks, stateOf("created", init.pid), init.pidfd);
+        (await import("./hooks.ts")).runHooks("startContainer", hooks, stateOf("created", init.pid), {
+          target: init.pidfd,
+          seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
+        });
       const traced = init.onStarted;
       init.onStarted = async () => {
         await traced?.();
@@ -287,7 +308,9 @@ export function runtimeContainer(
           },
           facts(),
         );
-        const kept = await launch(plan, process, io, directory, initKept.pidfd);
+        // The master of a terminal is fetched from the process at its gate.
+        const openFor = io.terminal ? undefined : initKept.pid;
+        const kept = await launch(plan, process, io, directory, initKept.pidfd, undefined, openFor);
         const running = runningProcess(kept, () => {
           execs.delete(running);
           removeState(directory, ["record"]);

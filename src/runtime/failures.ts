@@ -33,6 +33,8 @@ export function stepFailure(plan: Plan, process: Process, index: number, number:
   if (step.op === "syscall" && step.nr === SYS.chdir && step.why.startsWith("go to the working directory")) {
     return new Failure(kindOf(number), `chdir to cwd (${JSON.stringify(process.cwd)}) set in config.json failed: ${errnoText(number)}`);
   }
+  const kernelFiles = number === errno.ELOOP ? /^mount (?:proc|sysfs) on (.*)$/.exec(step.why)?.[1] : undefined;
+  if (kernelFiles) return new Failure("InvalidArgument", `filesystem ${step.why}: ${kernelFiles} must be mounted on ordinary directory`);
   const path = pathOf(step.args);
   const where = path && !step.why.includes(path) ? ` (${stepText(step)})` : "";
   return new Failure(number === errno.ENOENT ? "NotFound" : "Unknown", `${step.why}${where}: ${errnoName(number)} (${errnoText(number)})`);

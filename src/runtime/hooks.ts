@@ -9,17 +9,27 @@ import { reportPid } from "./plan/keeper.ts";
 import { FD } from "./plan/layout.ts";
 import { cloneProcess } from "./plan/namespaces.ts";
 import { createPlanner } from "./plan/planner.ts";
+import { planSeccomp } from "./plan/process.ts";
 import { hearReports, startPlayer } from "./player.ts";
 import type { Tape } from "./tape.ts";
 
 type HookName = keyof Hooks;
 
-/** Runs the hooks of one kind, one after the other; throws at the first that fails. `target`: pidfd of the container's init for those inside. */
-export async function runHooks(name: HookName, hooks: Hooks | undefined, state: State, target?: number): Promise<void> {
+export interface Inside {
+  /** pidfd of the container's init. */
+  target: number;
+  /** Where the hook starts; the root where it is not there. */
+  cwd?: string | undefined;
+  /** The container's filter, for hooks of a container that is set up. */
+  seccomp?: { program: Uint8Array; flags: number } | undefined;
+}
+
+/** Runs the hooks of one kind, one after the other; throws at the first that fails. `inside`: for those in the container's namespaces. */
+export async function runHooks(name: HookName, hooks: Hooks | undefined, state: State, inside?: Inside): Promise<void> {
   const list = hooks?.[name] ?? [];
   for (const [i, hook] of list.entries()) {
     const text = JSON.stringify(state);
-    const problem = target === undefined ? await runHere(hook, text) : await runInside(hook, text, target);
+    const problem = inside === undefined ? await runHere(hook, text) : await runInside(hook, text, inside);
     if (problem) throw failedPrecondition(`error running ${name} hook #${i}: ${problem}`);
   }
 }
@@ -72,7 +82,7 @@ function runHere(hook: Hook, state: string): Promise<string | undefined> {
 }
 
 /** The tape that runs a hook in the namespaces of the process behind FD.target. */
-function planHook(hook: Hook): Tape {
+function planHook(hook: Hook, { cwd, seccomp }: Inside): Tape {
   const p = createPlanner();
   const { tape } = p;
   const target = { value: FD.target, name: "init" };
@@ -86,14 +96,16 @@ function planHook(hook: Hook): Tape {
   tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWNS", "CLONE_NEWNET", "CLONE_NEWUTS", "CLONE_NEWIPC")], {
     why: "join the container's namespaces",
   });
+  if (cwd) tape.step(SYS.chdir, [cwd], { why: `go to ${cwd}`, ignore: "all" });
   tape.step(SYS.close_range, [3, 0xffffffff, { value: 4, name: "CLOSE_RANGE_CLOEXEC" }], { why: "let no descriptor through" });
+  if (seccomp) planSeccomp(p, seccomp);
   tape.step(SYS.execve, [hook.path, tape.vector(hook.args ?? [hook.path], "args"), tape.vector(hook.env ?? [], "env")], {
     why: `run hook ${hook.path}`,
   });
   return tape;
 }
 
-async function runInside(hook: Hook, state: string, target: number): Promise<string | undefined> {
+async function runInside(hook: Hook, state: string, inside: Inside): Promise<string | undefined> {
   const input = check(binding.syscall(SYS.memfd_create, "state", O_CLOEXEC ? 1 : 0), "memfd_create");
   let pidfd = -1;
   let problem: string | undefined;
@@ -101,7 +113,12 @@ async function runInside(hook: Hook, state: string, target: number): Promise<str
     write(input, Buffer.from(state));
     check(binding.syscall(SYS.lseek, input, 0, 0), "lseek");
     const none = { preserved: [], hold: [], holdStdin: -1, record: -1, notify: -1, control: -1 };
-    const player = startPlayer("jubako-hook", planHook(hook).encode(), { stdio: [input, -1, 2], ...none, target }, 0);
+    const player = startPlayer(
+      "jubako-hook",
+      planHook(hook, inside).encode(),
+      { stdio: [input, -1, 2], ...none, target: inside.target },
+      0,
+    );
     try {
       await hearReports(player.report, (report) => {
         if (report.tag === "pid") pidfd = check(binding.syscall(SYS.pidfd_open, report.pid, 0), "pidfd_open");
@@ -117,6 +134,7 @@ async function runInside(hook: Hook, state: string, target: number): Promise<str
     const timer = hook.timeout ? setTimeout(() => pidfdSignal(fd, 9), hook.timeout * 1000) : undefined;
     const status = await ended(fd);
     clearTimeout(timer);
+    if (status > 128) return problem ?? `signal: ${status === 159 ? "bad system call" : status - 128}`;
     return problem ?? (status === 0 ? undefined : `exit status ${status}`);
   } finally {
     close(input);

@@ -7,7 +7,7 @@ import { identityOf } from "../adopt.ts";
 import { readText } from "../cgroups/files.ts";
 import { locateCgroup, openCgroup } from "../cgroups/index.ts";
 import { facts } from "../facts.ts";
-import { type Plan, planCreate } from "../plan/create.ts";
+import { type Plan, planCreate, rootPathOf } from "../plan/create.ts";
 import { compileSeccomp } from "../seccomp.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
@@ -99,7 +99,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
       ociVersion: spec.ociVersion,
       id,
       bundle,
-      rootfs: spec.root ? (spec.root.path.startsWith("/") ? spec.root.path : `${bundle}/${spec.root.path}`) : "",
+      rootfs: spec.root ? rootPathOf(spec, bundle) : "",
       created: new Date().toISOString(),
       init: { pid: 0, start: "" },
       cgroup: location,
@@ -111,7 +111,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
       const { runHooks } = await import("../hooks.ts");
       await runHooks("prestart", spec.hooks, creating(pid));
       await runHooks("createRuntime", spec.hooks, creating(pid));
-      await runHooks("createContainer", spec.hooks, creating(pid), pidfd);
+      await runHooks("createContainer", spec.hooks, creating(pid), { target: pidfd, cwd: rootPathOf(spec, bundle) });
     });
     stored.init = identityOf(launched.pid) ?? stored.init;
     store.save(stored, spec);
@@ -152,7 +152,10 @@ export async function create(context: Context, argv: string[]): Promise<number> 
 export async function startCreated(context: Context, stored: Stored, spec: Spec, target: number, gate: () => void): Promise<void> {
   if (spec.hooks) {
     const { runHooks } = await import("../hooks.ts");
-    await runHooks("startContainer", spec.hooks, stateOf(stored, "created"), target);
+    await runHooks("startContainer", spec.hooks, stateOf(stored, "created"), {
+      target,
+      seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
+    });
   }
   gate();
   if (spec.hooks) {

@@ -11,7 +11,7 @@ import type { CgroupPlan } from "../cgroups/index.ts";
 import type { RootMount } from "../face.ts";
 import { type Arg, REPORT_FD, type Tape } from "../tape.ts";
 import { planCgroup, planCgroupMount, planCgroupSources, planJoin, planPlace } from "./cgroup.ts";
-import { AT_FDCWD, CLONE, flags, MOVE_MOUNT, MS, named, PR } from "./constants.ts";
+import { AT_FDCWD, CLONE, flags, MOUNT_ATTR, MOVE_MOUNT, MS, named, O, PR } from "./constants.ts";
 import { planDeviceSources, planDevices } from "./devices.ts";
 import type { Facts } from "./facts.ts";
 import { dieWithParent, handTerminal, planParent, recordSelf, reportPid } from "./keeper.ts";
@@ -73,8 +73,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   tape.step(SYS.umask, [0], { why: "clear the umask" });
   if (input.cgroup) planCgroup(p, input.cgroup);
   const root = tape.word("root");
-  const rootPath = spec.root?.path ?? "rootfs";
-  const rootPlace = rootPath.startsWith("/") ? rootPath : `${input.bundle}/${rootPath}`;
+  const rootPlace = rootPathOf(spec, input.bundle);
   // Before Linux 6.8 an overlay's layers are one string of at most 255 bytes by fsconfig(2), of a page by mount(2), which needs a place to
   // mount on: that is then in the process' own mount namespace.
   const byMount = facts.kernel < LAYERS_BY_FSCONFIG && input.rootfs.some((m) => m.type === "overlay");
@@ -145,7 +144,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
 
   for (const planned of sources) {
     const cgroup = cgroupMounts.indexOf(planned.mount);
-    if (cgroup < 0) planMount(p, planned, root);
+    if (cgroup < 0) planMount(p, planned, root, planned.mount.destination === "/dev");
     else if (cgroup === 0 && input.cgroup)
       planCgroupMount(p, planned.mount.destination, planned.options.set, cgroupSources, input.cgroup, root);
   }
@@ -159,6 +158,12 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     p.ensure(root, process.cwd, "directory", cwd, `make the working directory ${process.cwd}`);
     p.close(cwd);
   }
+  if (sources.some(({ mount, options }) => mount.destination === "/dev" && options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY)) {
+    const dev = tape.word("dev");
+    p.openInRoot(root, "/dev", O.O_PATH, dev, { why: "make /dev read-only" });
+    planReadonlyMount(p, dev, "make /dev read-only");
+    p.close(dev);
+  }
   const label = openLabel(p, spec, facts);
   if (spec.root?.readonly) planReadonlyMount(p, root, "make the root file system read-only");
 
@@ -168,8 +173,11 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, scratch, 1], { retry: errno.EINTR });
   }
   tape.step(SYS.fchdir, [root], { why: "make it the root" });
-  if (input.noPivot) tape.step(SYS.chroot, ["."]);
-  else {
+  if (input.noPivot) {
+    // What shows all of proc and sysfs, out of reach as it is, would let the container mount them anew without its masks.
+    for (const path of ["/proc", "/sys"]) tape.step(SYS.umount2, [path, { value: 2, name: "MNT_DETACH" }], { ignore: "all" });
+    tape.step(SYS.chroot, ["."]);
+  } else {
     tape.step(SYS.pivot_root, [".", "."]);
     tape.step(SYS.umount2, [".", { value: 2, name: "MNT_DETACH" }]);
   }
@@ -199,6 +207,12 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     () => {},
   );
   return { tape, marks };
+}
+
+/** The root file system's path on the host. */
+export function rootPathOf(spec: Spec, bundle: string): string {
+  const path = spec.root?.path ?? "rootfs";
+  return path.startsWith("/") ? path : `${bundle}/${path}`;
 }
 
 /** What the specification has and this runtime has not is refused by name, never passed over. */

@@ -203,8 +203,8 @@ export function planSources(
 
 const kernelFileSystems = new Set(["proc", "sysfs"]);
 
-/** Mounts one entry of config.json's `mounts` below `root`. */
-export function planMount(p: Planner, planned: PlannedMount, root: Word): void {
+/** Mounts one entry of config.json's `mounts` below `root`; writable where it is `filledLater`. */
+export function planMount(p: Planner, planned: PlannedMount, root: Word, filledLater = false): void {
   const { mount, options } = planned;
   const { tape } = p;
   const to = tape.word("place");
@@ -215,7 +215,7 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word): void {
     fd = tape.word("mount");
     const data = options.data;
     const source = mount.source ?? type;
-    const attr = options.set;
+    const attr = filledLater ? options.set & ~MOUNT_ATTR.MOUNT_ATTR_RDONLY : options.set;
     // The read-only flag goes to the mount, never to the super block, which proc, sysfs and mqueue share.
     newFileSystem(p, type, source, data, attr, fd, why);
     const propagation = options.propagation;

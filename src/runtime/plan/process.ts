@@ -195,6 +195,12 @@ function planScheduling(p: Planner, process: Process): void {
   }
 }
 
+export function planSeccomp({ tape }: Planner, { program, flags: filterFlags }: { program: Uint8Array; flags: number }): void {
+  const instructions = tape.bytes(program, "filter");
+  const prog = tape.structure([program.length / 8, instructions], `{${program.length / 8} instructions}`);
+  tape.step(SYS.seccomp, [{ value: 1, name: "SECCOMP_SET_MODE_FILTER" }, filterFlags, prog], { why: "filter system calls" });
+}
+
 const SYS_ADMIN = 1 << CAPABILITIES.indexOf("CAP_SYS_ADMIN");
 
 /** The last stretch of every process, container's init or exec. */
@@ -300,10 +306,7 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, home, HOME_ROOM - 1], { why: "wait at the gate", retry: errno.EINTR });
 
   if (plan.seccomp) {
-    const { program: filter, flags: filterFlags } = plan.seccomp;
-    const instructions = tape.bytes(filter, "filter");
-    const prog = tape.structure([filter.length / 8, instructions], `{${filter.length / 8} instructions}`);
-    tape.step(SYS.seccomp, [{ value: 1, name: "SECCOMP_SET_MODE_FILTER" }, filterFlags, prog], { why: "filter system calls" });
+    planSeccomp(p, plan.seccomp);
     if (keepAdmin) capset(p, effective, permitted, inheritable, "drop the capability that the filter needed");
   }
   const hasHome = env.some((e) => e.startsWith("HOME="));
