@@ -85,6 +85,25 @@ function checkMode(name: string, value: string | undefined, allowed: string[]): 
   throw invalidArgument(`invalid ${name} mode: ${value}`);
 }
 
+const TMPFS_VALUES = ["mode", "uid", "gid", "size", "nr_inodes", "nr_blocks", "mpol"];
+const TMPFS_FLAGS = new Set(
+  (
+    "defaults ro rw suid nosuid dev nodev exec noexec sync async dirsync remount mand nomand atime noatime diratime nodiratime bind rbind " +
+    "unbindable runbindable private rprivate shared rshared slave rslave relatime norelatime strictatime nostrictatime"
+  ).split(" "),
+);
+
+/** `--tmpfs /x:OPTIONS`: what the kernel would only refuse when the container starts. */
+function checkTmpfsOptions(options: string): void {
+  for (const option of options.split(",").filter(Boolean)) {
+    const [name, ...value] = option.split("=");
+    const known = value.length > 0 ? TMPFS_VALUES.includes(name!) : TMPFS_FLAGS.has(name!);
+    if (known) continue;
+    const parts = value.length > 0 ? [name, value.join("=")] : [name];
+    throw invalidArgument(`invalid tmpfs option [${parts.map((part) => JSON.stringify(part)).join(" ")}]`);
+  }
+}
+
 /** Of the kernel (uname(2)). */
 const MAX_HOSTNAME = 64;
 
@@ -127,6 +146,10 @@ export function checkSettings(engine: EngineConfig, config: ContainerConfig, hos
   }
   for (const destination in host.Tmpfs ?? {}) {
     if (!destination.startsWith("/")) throw invalidArgument(`invalid mount path: '${destination}' mount path must be absolute`);
+    checkTmpfsOptions(host.Tmpfs![destination]!);
+  }
+  if (host.Isolation && host.Isolation !== "default") {
+    throw invalidArgument(`invalid isolation (${host.Isolation}): linux only supports 'default'`);
   }
   const runtime = host.Runtime || engine.defaultRuntime;
   if (runtime !== "jubako" && !engine.runtimes[runtime] && !runtime.startsWith("io.containerd.")) {

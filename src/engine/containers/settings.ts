@@ -70,6 +70,7 @@ const HOST_FIELDS: Record<string, Kind> = {
   ShmSize: "number",
   Sysctls: "map",
   Runtime: "string",
+  Isolation: "string",
   Annotations: "map",
   MaskedPaths: "strings",
   ReadonlyPaths: "strings",

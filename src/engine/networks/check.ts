@@ -1,6 +1,6 @@
 // What is refused when a container is created, and the endpoint settings as its record keeps them.
 import type { EndpointSettings } from "../../api/types.ts";
-import { invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { invalidArgument, messageOf, unimplemented } from "../../lib/errors.ts";
 import { contains, parseAddress, parseMac } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
 import { IFNAME } from "./attach.ts";
@@ -17,6 +17,7 @@ const CONFLICT = {
   dns: "conflicting options: dns and the network mode",
   hosts: "conflicting options: custom host-to-IP mapping and the network mode",
   links: "conflicting options: container type network can't be used with links. This would result in undefined behavior",
+  hostLinks: "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
   mac: "conflicting options: mac-address and the network mode",
 } as const;
 
@@ -80,6 +81,20 @@ export function wantedSettings(settings: EndpointSettings | undefined): Endpoint
   };
 }
 
+/** Links of the default network name containers that must exist; on others they are only further names. */
+function checkLinks(state: State, links: string[]): void {
+  for (const link of links) {
+    const name = link.split(":")[0]!;
+    let other: ContainerRecord;
+    try {
+      other = state.engine.containers.get(name.replace(/^\//, ""));
+    } catch (error) {
+      throw invalidArgument(`could not get container for ${name}: ${messageOf(error)}`);
+    }
+    if (other.hostConfig.NetworkMode === "host") throw invalidArgument(CONFLICT.hostLinks);
+  }
+}
+
 export function check(state: State, record: ContainerRecord, endpoints: Record<string, EndpointSettings> | undefined): void {
   const { hostConfig, config } = record;
   const { mode, name } = modeFor(record, state.engine.config.bridge !== "none");
@@ -103,12 +118,12 @@ export function check(state: State, record: ContainerRecord, endpoints: Record<s
     record.networks = {};
     return;
   }
-  if (mode === "host" && hostConfig.Links?.length)
-    throw invalidArgument("conflicting options: host type networking can't be used with links. This would result in undefined behavior");
+  if (mode === "host" && hostConfig.Links?.length) throw invalidArgument(CONFLICT.hostLinks);
 
   const networks: Record<string, EndpointSettings> = {};
   const primary = lookup(state, name);
   const primaryName = primary?.record.name ?? name;
+  if (primary?.predefined) checkLinks(state, hostConfig.Links ?? []);
   for (const [key, settings] of Object.entries(endpoints ?? {})) {
     const asked = key === "default" ? "bridge" : key;
     const network = lookup(state, asked);

@@ -11,7 +11,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdirSync, statSync } from "node:fs";
 import type { MountPoint } from "../../api/types.ts";
-import { conflict, invalidArgument, notFound } from "../../lib/errors.ts";
+import { conflict, invalidArgument, messageOf, notFound } from "../../lib/errors.ts";
 import { span } from "../../trace/index.ts";
 import type { ContainerRecord, Engine, VolumesFace } from "../context.ts";
 import { mountVolume, sourceOf, unmountVolume } from "./local.ts";
@@ -102,11 +102,20 @@ export function createVolumes(engine: Engine): Volumes {
     return toMountPoint(wanted, { name, path: store.path(name), driver: volume.driver });
   }
 
+  /** A container whose volumes are wanted. Where it is missing, the request is wrong; NotFound would tell clients that the image is missing. */
+  function donor(ref: string): ContainerRecord {
+    try {
+      return engine.containers.get(ref);
+    } catch (error) {
+      throw invalidArgument(messageOf(error));
+    }
+  }
+
   function inherited(record: ContainerRecord): Map<string, MountPoint> {
     const points = new Map<string, MountPoint>();
     for (const raw of record.hostConfig.VolumesFrom ?? []) {
       const { container, readOnly, mode } = parseVolumesFrom(raw);
-      for (const mount of engine.containers.get(container).mounts) {
+      for (const mount of donor(container).mounts) {
         if (mount.Type !== "volume" && mount.Type !== "bind") continue;
         const RW = (mount.RW ?? true) && !readOnly;
         points.set(mount.Destination!, { ...mount, RW, Mode: mode || mount.Mode || "" });
