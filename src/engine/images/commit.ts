@@ -5,7 +5,7 @@ import { type Descriptor, familiarReference, MEDIA, type Reference } from "../..
 import type { ContainerRecord } from "../context.ts";
 import { applyChanges, type Config } from "./changes.ts";
 import { isMissing, type Lease, withLease } from "./content.ts";
-import { type Core, keepDangling, tagImage } from "./core.ts";
+import { type Core, keepDangling, publish, tagImage } from "./core.ts";
 import { makeImage } from "./make.ts";
 import { unpackLayers } from "./unpack.ts";
 
@@ -95,7 +95,9 @@ async function diffLayer(
 export async function commit(core: Core, options: CommitOptions): Promise<string> {
   const record = core.engine.containers.get(options.container);
   const { content } = await core.catalogue.find(record.image.id);
-  const config = mergeConfig(applyChanges(options.config, options.changes), record.config);
+  // without a config of the request, changes are made to the container's own environment, in its order
+  const base = Object.keys(options.config).length > 0 ? options.config : { Env: record.config.Env ?? [] };
+  const config = mergeConfig(applyChanges(base, options.changes), record.config);
   const id = await withLease(core.engine.manager, async (lease) => {
     const { layer, diffId } = await paused(core, record, options.pause, () => diffLayer(core, record, lease, options.signal));
     const layers = [...content.manifest.layers, layer];
@@ -127,6 +129,7 @@ export async function commit(core: Core, options: CommitOptions): Promise<string
     else await keepDangling(core, image.target);
     return image.id;
   });
+  if (options.reference) publish(core, "tag", id, familiarReference(options.reference));
   core.engine.events.publish("container", "commit", record.id, {
     ...core.engine.events.containerAttributes(record),
     comment: options.comment,

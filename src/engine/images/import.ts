@@ -77,5 +77,6 @@ export async function importImage(
     return image.id;
   });
   sink.line({ status: id });
+  if (reference) publish(core, "tag", id, familiarReference(reference));
   publish(core, "import", id, reference ? familiarReference(reference) : id);
 }
