@@ -9,8 +9,8 @@ export interface Access {
 }
 
 export interface Authenticator {
-  /** The name of who asks; throws UNAUTHORIZED with a challenge, or DENIED. */
-  check(request: IncomingMessage, needed: Access[]): Promise<string> | string;
+  /** The name of who asks; throws UNAUTHORIZED with a challenge, which asks for `wanted` (by default what is needed). */
+  check(request: IncomingMessage, needed: Access[], wanted?: Access[]): Promise<string> | string;
 }
 
 /** What a request needs, in the token specification's words. */

@@ -4,11 +4,13 @@ import { createBlobs } from "./blobs.ts";
 import type { Config } from "./config.ts";
 import { createEvents } from "./events.ts";
 import { send } from "./exchange.ts";
+import { createHtpasswd } from "./htpasswd.ts";
 import { createListings } from "./listings.ts";
 import { createManifests } from "./manifests.ts";
 import { createMetrics } from "./metrics.ts";
 import { createHandler, type DoorOptions, type Listener, type Log, listen } from "./server.ts";
 import { openStore } from "./store.ts";
+import { createTokens } from "./token.ts";
 import { createUploads } from "./uploads.ts";
 
 export interface Registry {
@@ -21,7 +23,6 @@ export interface Registry {
 
 /** Serves until it is closed. FailedPrecondition where another process serves the same root. */
 export async function createRegistry(config: Config, log: Log): Promise<Registry> {
-  if (config.htpasswd || config.token) throw unimplemented("authentication");
   if (config.proxy) throw unimplemented("pull-through cache");
   const store = await openStore(config.root, config.graceMs);
   const listeners: Listener[] = [];
@@ -34,6 +35,9 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
       (message) => log("warn", message),
     );
     metrics.gauge("jubako_registry_uploads_active", "Requests that write to an upload.", () => uploads.active());
+    const authenticator = config.htpasswd
+      ? createHtpasswd(config.htpasswd.realm, config.htpasswd.path, (message) => log("warn", message))
+      : config.token && createTokens(config.token);
     const pages: DoorOptions["pages"] = {
       "/metrics": (exchange) => send(exchange, 200, { "content-type": "text/plain; version=0.0.4; charset=utf-8" }, metrics.text()),
       "/debug/health": (exchange) => send(exchange, 200, { "content-type": "application/json" }, "{}"),
@@ -46,7 +50,7 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
         listings: createListings(store, config.limits.catalog),
       },
       rules: { readOnly: config.readOnly, mayDelete: config.mayDelete, cache: config.proxy !== undefined },
-      authenticator: undefined,
+      authenticator,
       metrics,
       headers: config.headers,
       log,

@@ -128,7 +128,7 @@ export function createHandler(options: DoorOptions): RequestListener {
       if (authenticator && path !== "/" && path !== "/debug/health") {
         const mount = route?.kind === "uploads" && query.get("mount") ? (query.get("from") ?? "") : "";
         const needed: Access[] = route ? accessFor(route, method, isName(mount) ? mount : undefined) : [];
-        const who = authenticator.check(request, needed.slice(0, 1));
+        const who = authenticator.check(request, needed.slice(0, 1), needed);
         exchange.actor = typeof who === "string" ? who : await who;
       }
       if (page) await page(exchange);

@@ -24,7 +24,7 @@ export interface Incoming {
 
 export interface Uploads {
   begin(name: string, algorithm?: string): Promise<Upload>;
-  /** BLOB_UPLOAD_UNKNOWN where there is none. */
+  /** BLOB_UPLOAD_UNKNOWN where there is none. Where a request still writes, it is given a moment to end: a client that asks has lost that one. */
   find(name: string, id: string): Promise<Upload>;
   /** Appends a request's body. What arrived before a failure stays, to be resumed. SIZE_INVALID where it is more or less than announced. */
   append(upload: Upload, incoming: Incoming): Promise<void>;
@@ -52,6 +52,7 @@ export interface UploadLimits {
 
 const ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const BATCH = 1 << 20;
+const SETTLE_MS = 250;
 /** Digests in memory; the ones longest unused are computed again from the file. */
 const MAX_STATES = 2000;
 
@@ -154,7 +155,11 @@ export function createUploads(store: Store, limits: UploadLimits): Uploads {
       await writeFile(`${store.layout.upload(name, id)}/startedat`, new Date().toISOString());
       return remember(state);
     },
-    find: stateOf,
+    async find(name, id) {
+      const state = await stateOf(name, id);
+      if (state.writer) await Promise.race([state.writer.done, new Promise((resolve) => setTimeout(resolve, SETTLE_MS))]);
+      return state;
+    },
     async append(upload, incoming) {
       const state = upload as State;
       if (incoming.length !== undefined && state.offset + incoming.length > limits.maxBlob)
