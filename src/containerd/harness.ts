@@ -1,5 +1,5 @@
 // For the tests: temporary directories, an image made from the host's busybox-static, a manager as a process of its own, and the programs on PATH.
-import { execFile, spawn } from "node:child_process";
+import { execFile, spawn, spawnSync } from "node:child_process";
 import { accessSync, constants, existsSync, mkdtempSync, readFileSync, realpathSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +11,17 @@ export interface Scratch extends Disposable {
 
 export function scratch(name: string): Scratch {
   const path = mkdtempSync(join(tmpdir(), `jubako-containerd-${name}-`));
-  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
+  return {
+    path,
+    [Symbol.dispose]: () => {
+      // dockerd leaves mounts behind: its data root on itself, network namespaces.
+      for (const place of readFileSync("/proc/self/mounts", "utf8").split("\n").reverse()) {
+        const target = place.split(" ")[1];
+        if (target?.startsWith(`${path}/`)) spawnSync("umount", ["-l", target]);
+      }
+      rmSync(path, { recursive: true, force: true });
+    },
+  };
 }
 
 /** Every program of this name on PATH, first first. */
