@@ -94,7 +94,7 @@ async function launch(
       await hearReports(keeper.report, (report) => {
         if (report.tag === "pid") {
           pid = report.pid;
-          pidfd = openKept(keeperPidfd, pid);
+          pidfd = openFor === undefined ? binding.syscall(SYS.pidfd_open, pid, 0) : openKept(keeperPidfd, pid);
         } else if (report.tag === "failed") failed = failure(report.index, report.errno);
         else if (report.tag === "ready") ready = true;
         else if (report.tag === "hooks") hooks = true;
@@ -298,7 +298,7 @@ export function runtimeContainer(
             id: saved.id,
             spec,
             process: { ...process, terminal: io.terminal },
-            cgroup: cgroup.plan({}, true),
+            cgroup: cgroup.planJoin(initKept.pid),
             seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
             keeper: true,
             holds: io.hold.length,

@@ -21,8 +21,8 @@ export interface CgroupPlan {
   join: string[];
   /** v2: the BPF program that decides on devices, to be attached to the last of `directories`. */
   devices?: Uint8Array;
-  /** What a cgroup mount inside the container shows. v2: one entry. */
-  mounts: { name: string; links: string[]; directory: string }[];
+  /** What a cgroup mount inside the container shows, and what it shows to one without a cgroup namespace. v2: one entry. */
+  mounts: { name: string; links: string[]; directory: string; withoutNamespace?: string }[];
 }
 
 export interface CgroupWrite {
@@ -45,6 +45,8 @@ export interface Cgroup {
    * are the tape's to make.
    */
   plan(resources: Resources, rehearsal?: boolean): CgroupPlan;
+  /** What a further process of the container, whose init has that pid, has to join. */
+  planJoin(init: number): CgroupPlan;
   pids(): number[];
   /** Changes limits while it lives. Device rules stay as they were made, as with runc. */
   apply(resources: Resources): void;

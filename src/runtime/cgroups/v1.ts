@@ -153,6 +153,7 @@ export function controlGroupsV1(location: CgroupLocation): Cgroup {
       }
       return { version: 1, directories: all, writes, join: all, mounts: [...mounts.values()] };
     },
+    planJoin: () => ({ version: 1, directories: [], writes: [], join: all, mounts: [] }),
     pids: () => pidsBelow(directories.pids ?? directories.freezer ?? all[0] ?? "/nonexistent"),
     apply(resources) {
       const writes: CgroupWrite[] = [];

@@ -104,19 +104,29 @@ export function controlGroupsV2(location: CgroupLocation): Cgroup {
     limits(resources, (name, value, why) => writes.push({ file: file(name), value: String(value), why }), directory);
     return writes;
   };
+  const top = () => hierarchies().mounts.get("") ?? "/sys/fs/cgroup";
   return {
     plan(resources, rehearsal = false) {
-      if (!rehearsal) prepareParent(dirname(directory), hierarchies().mounts.get("") ?? "/sys/fs/cgroup");
+      if (!rehearsal) prepareParent(dirname(directory), top());
       const plan: CgroupPlan = {
         version: 2,
         directories: [directory],
         writes: collect(resources),
         join: [directory],
-        mounts: [{ name: "", links: [], directory }],
+        mounts: [{ name: "", links: [], directory, withoutNamespace: top() }],
       };
       const program = deviceProgram(resources.devices ?? []);
       if (program) plan.devices = program;
       return plan;
+    },
+    planJoin(init) {
+      let joined = directory;
+      // A cgroup that hands controllers on holds no processes: the container's own manager has moved init below.
+      if (readText(file("cgroup.subtree_control"))?.trim()) {
+        const own = /^0::(.*)$/m.exec(readText(`/proc/${init}/cgroup`) ?? "")?.[1];
+        if (own && `${top()}${own}/`.startsWith(`${directory}/`)) joined = `${top()}${own}`;
+      }
+      return { version: 2, directories: [], writes: [], join: [joined], mounts: [] };
     },
     pids: () => pidsBelow(directory),
     apply(resources) {

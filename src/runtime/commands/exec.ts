@@ -140,7 +140,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
         id,
         spec,
         process,
-        cgroup: joining(cgroupOf(stored).plan({}, true), stored.cgroup, flags.values("cgroup")),
+        cgroup: joining(cgroupOf(stored).planJoin(stored.init.pid), stored.cgroup, flags.values("cgroup")),
         seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
         keeper: false,
         holds: 0,

@@ -77,8 +77,9 @@ export function planPlace(p: Planner, pid: Word, cgroup: CgroupPlan): void {
   }
 }
 
-export function planCgroupSources(p: Planner, cgroup: CgroupPlan): { name: string; links: string[]; source: Word }[] {
-  return cgroup.mounts.map(({ name, links, directory }) => {
+export function planCgroupSources(p: Planner, cgroup: CgroupPlan, namespace: boolean): { name: string; links: string[]; source: Word }[] {
+  return cgroup.mounts.map(({ name, links, directory: own, withoutNamespace = own }) => {
+    const directory = namespace ? own : withoutNamespace;
     const source = p.tape.word("cgroup");
     const options = {
       ...parseOptions(["rbind"]),

@@ -83,7 +83,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     uids: spec.linux?.uidMappings ?? [],
     gids: spec.linux?.gidMappings ?? [],
   });
-  const cgroupSources = cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup) : [];
+  const cgroupSources = cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup, namespaces.has("cgroup")) : [];
   const devices = ownUser ? planDeviceSources(p, spec) : undefined;
   if (process.oomScoreAdj !== undefined) {
     p.writeFile("/proc/self/oom_score_adj", String(process.oomScoreAdj), { why: `set the out-of-memory score to ${process.oomScoreAdj}` });
