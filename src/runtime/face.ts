@@ -57,7 +57,7 @@ export interface RunningProcess {
 export interface RuntimeContainer {
   readonly id: string;
   readonly init: RunningProcess;
-  /** A further process. It is created like init and started by start(). */
+  /** A further process, started by start(); one without a terminal may run before that is called, so that it need not wait for it. */
   exec(options: { execId: string; process: SpecProcess; io: ProcessIo }): Promise<RunningProcess>;
   /** Every process in the container's cgroup (pids of the host). */
   pids(): number[];

@@ -36,7 +36,7 @@ export interface Kept {
   control: number;
   terminal: number | undefined;
   /** Until started: the gate's write end, the report's read end, and what the gate still needs. */
-  gate: { write: number; report: number; home: { uid: number } | undefined } | undefined;
+  gate: { write: number; report: number; home: { uid: number } | undefined; open?: boolean } | undefined;
   /** Turns a failed step into a sentence. */
   failure(index: number, errno: number): Failure;
   /** The keeper is this process' child, and reaped by it. */
@@ -99,11 +99,16 @@ function homeIn(lines: string[], uid: number): string | undefined {
   return undefined;
 }
 
+/** What lets a process through its gate. `pid`: one that has its root. */
+export function writeGate(gate: number, pid: number, uid: number | undefined): void {
+  const home = uid === undefined ? "x" : `HOME=${homeOf(pid, uid)}`;
+  const message = Buffer.from(`${home.slice(0, HOME_ROOM - 2)}\0`);
+  check(binding.syscall(SYS.write, gate, message, message.length), "write gate");
+}
+
 /** Opens the gate of a process that waits there; resolves once its program runs. */
 export async function openGate(pid: number, gate: NonNullable<Kept["gate"]>, failure: Kept["failure"]): Promise<void> {
-  const home = gate.home ? `HOME=${homeOf(pid, gate.home.uid)}` : "x";
-  const message = Buffer.from(`${home.slice(0, HOME_ROOM - 2)}\0`);
-  check(binding.syscall(SYS.write, gate.write, message, message.length), "write gate");
+  if (!gate.open) writeGate(gate.write, pid, gate.home?.uid);
   let failed: Failure | undefined;
   await hearReports(gate.report, (report) => {
     if (report.tag === "failed") failed = failure(report.index, report.errno);

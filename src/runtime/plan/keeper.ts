@@ -71,10 +71,10 @@ export function planParent(
     tape.place(ready);
   }
   // Only what the keeper is for stays open: everything else would be held as long as the container lives.
-  const pidfd: Arg = { value: 30, name: "process" };
+  const pidfd: Arg = { value: FD.process, name: "process" };
   tape.step(SYS.dup3, [cloned.pidfd, pidfd, flags(O, "O_CLOEXEC")], { why });
-  tape.step(SYS.close_range, [0, 29, 0]);
-  tape.step(SYS.close_range, [31, FD.hold - 1, 0]);
+  tape.step(SYS.close_range, [0, FD.process - 1, 0]);
+  tape.step(SYS.close_range, [FD.process + 1, FD.hold - 1, 0]);
   if (input.holds < MAX_HOLD) tape.step(SYS.close_range, [FD.hold + input.holds, FD.holdEnd - 1, 0]);
   if (!input.holdStdin) tape.step(SYS.close, [FD.holdStdin]);
   if (!waitTerminal) tape.step(SYS.close, [FD.terminal]);
@@ -90,7 +90,7 @@ export function planParent(
 
   // struct pollfd {int fd; short events, revents}[2]
   const control: Arg = { value: FD.control, name: "control" };
-  const fds = new Int32Array([FD.control, 1, 30, 1]);
+  const fds = new Int32Array([FD.control, 1, FD.process, 1]);
   const polled = tape.bytes(new Uint8Array(fds.buffer), "{control, process}");
   const wait = tape.label();
   const ended = tape.label();

@@ -2,6 +2,8 @@
 
 /** Descriptors of a keeper and of the process it starts, below those of the player (tape.ts). Preserved ones stay at 3 and up. */
 export const FD = {
+  /** pidfd of the process, in a keeper. */
+  process: 30,
   /** First of the descriptors that the keeper holds until it is released. */
   hold: 40,
   holdEnd: 48,
