@@ -110,7 +110,7 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
 }
 
 async function createResources(engine: Engine, close: () => Promise<void>): Promise<Pick<Composition, "routes" | "recover" | "shutdown">> {
-  const [events, images, volumes, networks, io, containers, exec, attach, logs, archive, stats, system] = await Promise.all([
+  const [events, images, volumes, networks, io, containers, exec, attach, logs, archive, stats, system, build] = await Promise.all([
     import("./events/index.ts"),
     import("./images/index.ts"),
     import("./volumes/index.ts"),
@@ -123,6 +123,7 @@ async function createResources(engine: Engine, close: () => Promise<void>): Prom
     import("./archive/index.ts"),
     import("./stats/index.ts"),
     import("./system/index.ts"),
+    import("./build/index.ts"),
   ]);
   engine.events = events.createEvents(engine);
   engine.images = images.createImages(engine);
@@ -130,7 +131,7 @@ async function createResources(engine: Engine, close: () => Promise<void>): Prom
   engine.networks = networks.createNetworks(engine);
   engine.io = io.createIo(engine);
   engine.containers = containers.createContainers(engine);
-  const modules: ResourceModule[] = [events, images, volumes, networks, containers, exec, attach, logs, archive, stats, system];
+  const modules: ResourceModule[] = [events, images, volumes, networks, containers, exec, attach, logs, archive, stats, system, build];
   const routes = [
     ...pingRoutes(engine),
     ...singleRoutes(),

@@ -1,6 +1,5 @@
 // Endpoints of the Engine API that Jubako does not have, so that a client hears which feature is missing instead of "page not found".
 const MISSING: [methods: string, pattern: RegExp, feature: string][] = [
-  ["POST", /^\/build$/, "image build (POST /build)"],
   ["POST", /^\/build\/cancel$/, "image build (POST /build/cancel)"],
   ["POST", /^\/(session|grpc)$/, "BuildKit sessions"],
   ["GET", /^\/images\/.+\/attestations$/, "image attestations"],

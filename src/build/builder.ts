@@ -1,0 +1,244 @@
+// One build, from a context to an image that only needs to be written.
+import { readdirSync } from "node:fs";
+import { rm } from "node:fs/promises";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import type { ImageConfig } from "../api/types.ts";
+import { messageOf } from "../lib/errors.ts";
+import { digestOf, type HistoryEntry, hostPlatform, type Platform } from "../oci/index.ts";
+import { receiveContext } from "./context.ts";
+import { DockerfileError, excerpt, parseDockerfile, type Range } from "./dockerfile/index.ts";
+import { convert, type Step } from "./graph/convert.ts";
+import type { BuilderHost, BuildHost, Layer, Lease } from "./host.ts";
+import { type CacheRecord, openCache } from "./solve/cache.ts";
+import { BUILD_LABEL, ExitError } from "./solve/exec.ts";
+import { createSolver, type Tree } from "./solve/solver.ts";
+
+export interface BuildRequest {
+  /** Tar of the context. */
+  context: Readable;
+  /** Path of the Dockerfile in the context; "" for the usual one. */
+  dockerfile: string;
+  target: string;
+  buildArgs: ReadonlyMap<string, string>;
+  labels: Record<string, string>;
+  platform: Platform | undefined;
+  network: string;
+  noCache: boolean;
+}
+
+/** An image that is built: its layers are in the content store and unpacked. */
+export interface BuiltImage {
+  config: ImageConfig;
+  layers: Layer[];
+  history: HistoryEntry[];
+  author: string;
+  platform: Platform;
+}
+
+/** Hears how a build goes, in the Dockerfile's order. */
+export interface BuildProgress {
+  step(number: number, total: number, text: string): void;
+  triggers(count: number): void;
+  cached(): void;
+  running(containerId: string): void;
+  output(bytes: Uint8Array): void;
+  /** The step is done; `id` names what the stage is now (64 hex digits). */
+  done(id: string, containerId: string | undefined): void;
+  warning(text: string): void;
+}
+
+/** Why a build failed. */
+export interface BuildFailure {
+  message: string;
+  /** Exit status of the command; undefined where none failed. */
+  status: number | undefined;
+  /** The guilty lines with a caret; "" where none is. */
+  excerpt: string;
+}
+
+export interface Builder {
+  /** Builds and gives the image to `finish`, while all of it is kept from garbage collection. */
+  build<T>(
+    request: BuildRequest,
+    host: BuildHost,
+    progress: BuildProgress,
+    signal: AbortSignal,
+    finish: (image: BuiltImage, lease: Lease) => Promise<T>,
+  ): Promise<T>;
+  /** What an error that build() threw says. */
+  explain(error: unknown): BuildFailure;
+  cache(): CacheRecord[];
+  prune(keep: (record: CacheRecord) => boolean): Promise<{ keys: string[]; bytes: number }>;
+  /** Takes away what builds of a killed engine left. */
+  recover(): Promise<void>;
+}
+
+interface Failed {
+  vertex?: string;
+  range?: Range;
+  excerpt?: string;
+}
+
+const idOf = (step: Step, tree: Tree): string => {
+  if (step.image) return step.image.id.replace(/^sha256:/, "");
+  return digestOf(JSON.stringify([tree.chainId, step.config])).slice("sha256:".length);
+};
+
+export function createBuilder(host: BuilderHost): Builder {
+  const cache = openCache(host.db, () => host.manager);
+
+  async function run(
+    request: BuildRequest,
+    build: BuildHost,
+    progress: BuildProgress,
+    lease: Lease,
+    context: { directory: string; dockerfile: string; name: string },
+    signal: AbortSignal,
+  ): Promise<BuiltImage> {
+    const file = parseDockerfile(context.dockerfile);
+    const platform = request.platform ?? hostPlatform();
+    const conversion = await convert(file, {
+      buildArgs: request.buildArgs,
+      labels: request.labels,
+      target: request.target,
+      platform,
+      network: request.network,
+      resolveImage: (ref, wanted) => build.resolveImage(ref, wanted ?? (request.platform ? formatOf(request.platform) : undefined)),
+    });
+    const given = request.buildArgs.get("SOURCE_DATE_EPOCH") ?? "";
+    const epoch = /^\d{1,12}$/.test(given) ? Number(given) : undefined;
+
+    // What steps say before their turn came is held back.
+    let current = "";
+    const held = new Map<string, (() => void)[]>();
+    const turn = (vertex: string, tell: () => void) => {
+      if (vertex === current) tell();
+      else held.set(vertex, [...(held.get(vertex) ?? []), tell]);
+    };
+    const containers = new Map<string, string>();
+    const failing = new AbortController();
+    const both = AbortSignal.any([signal, failing.signal]);
+    try {
+      await using solver = createSolver({
+        host,
+        build,
+        cache,
+        graph: conversion.graph,
+        images: conversion.images,
+        context: context.directory,
+        lease,
+        useCache: !request.noCache,
+        epoch,
+        describe: (vertex) => conversion.origins.get(vertex)?.text ?? "",
+        events: {
+          started() {},
+          container(vertex, id) {
+            containers.set(vertex, id);
+            turn(vertex, () => progress.running(id));
+          },
+          output: (vertex, bytes) => turn(vertex, () => progress.output(bytes)),
+          finished() {},
+        },
+        signal: both,
+      });
+      try {
+        const whole = solver.solve(conversion.result.vertex);
+        // The first failure ends the others at once.
+        whole.catch((error: unknown) => failing.abort(error));
+        const shown = new Set<string>();
+        for (const [i, step] of conversion.steps.entries()) {
+          progress.step(i + 1, conversion.steps.length, step.text);
+          current = step.vertex;
+          for (const tell of held.get(step.vertex) ?? []) tell();
+          held.delete(step.vertex);
+          const tree = await solver.solve(step.vertex);
+          const fresh = step.kind !== "from" && step.vertex !== "" && !shown.has(step.vertex);
+          if (fresh && tree.cached && step.kind !== "config") progress.cached();
+          shown.add(step.vertex);
+          const container = step.kind === "run" && fresh ? containers.get(step.vertex) : undefined;
+          progress.done(idOf(step, tree), container);
+          if (step.triggers > 0) progress.triggers(step.triggers);
+        }
+        for (const warning of conversion.warnings) progress.warning(warning);
+        const tree = await whole;
+        const history: HistoryEntry[] = [];
+        for (const { entry, vertex } of conversion.result.history) {
+          const made = vertex === undefined ? undefined : await solver.solve(vertex);
+          history.push(vertex !== undefined && !made!.added ? { ...entry, empty_layer: true } : entry);
+        }
+        // The same content keeps the time of its first build, and so its id.
+        const { config, author } = conversion.result;
+        const what = digestOf(JSON.stringify(["image", tree.chainId, config, history, author, conversion.result.platform]));
+        const now = new Date(epoch === undefined ? Date.now() : epoch * 1000).toISOString();
+        const created = request.noCache || epoch !== undefined ? now : cache.first(what, now);
+        return {
+          config,
+          layers: tree.layers,
+          history: history.map((entry) => (entry.created === undefined ? { created, ...entry } : entry)),
+          author,
+          platform: conversion.result.platform,
+        };
+      } catch (error) {
+        failing.abort(error);
+        throw failing.signal.aborted && !signal.aborted ? failing.signal.reason : error;
+      }
+    } catch (error) {
+      if (error instanceof Error) {
+        const failed = error as Failed;
+        const range = failed.range ?? (failed.vertex === undefined ? undefined : conversion.origins.get(failed.vertex)?.range);
+        if (range) failed.excerpt = excerpt(context.dockerfile, context.name, range);
+      }
+      throw error;
+    }
+  }
+
+  return {
+    async build(request, build, progress, signal, finish) {
+      const context = await receiveContext(host, request.context, request.dockerfile);
+      try {
+        return await host.withLease(async (lease) => {
+          try {
+            return await finish(await run(request, build, progress, lease, context, signal), lease);
+          } catch (error) {
+            if (error instanceof DockerfileError) (error as Failed).excerpt ??= excerpt(context.dockerfile, context.name, error.range);
+            throw error;
+          }
+        });
+      } finally {
+        await context.remove();
+      }
+    },
+    explain: (error) => ({
+      message: messageOf(error),
+      status: error instanceof ExitError ? error.status : undefined,
+      excerpt: (error instanceof Error && (error as Failed).excerpt) || "",
+    }),
+    cache: () => cache.list(),
+    prune: (keep) => cache.prune(keep),
+    async recover() {
+      const { containers, tasks, snapshots, snapshotter } = host.manager;
+      for (const { id } of (await containers.list({ filters: [`labels."${BUILD_LABEL}"==step`] })).containers) {
+        await tasks.kill({ containerId: id, signal: 9, all: true }).catch(() => {});
+        await tasks.wait({ containerId: id }, { timeoutMs: 10_000 }).catch(() => {});
+        await tasks.delete({ containerId: id }).catch(() => {});
+        await containers.delete({ id }).catch(() => {});
+      }
+      const left: string[] = [];
+      for await (const { info } of snapshots.list({ snapshotter }))
+        for (const each of info) if (each.name.startsWith("build-")) left.push(each.name);
+      for (const key of left) await snapshots.remove({ snapshotter, key }).catch(() => {});
+      const names = (directory: string): string[] => {
+        try {
+          return readdirSync(directory);
+        } catch {
+          return [];
+        }
+      };
+      for (const name of names(host.dataDir)) if (name !== "mounts") await rm(join(host.dataDir, name), { recursive: true, force: true });
+      for (const name of names(host.runDir)) await rm(join(host.runDir, name), { recursive: true, force: true });
+    },
+  };
+}
+
+const formatOf = ({ os, architecture, variant }: Platform): string => [os, architecture, variant].filter(Boolean).join("/");

@@ -1,0 +1,7 @@
+// The Dockerfile language: text to typed instructions. Pure.
+export { createMatcher, ignorePatterns, type Matcher, patternExpression } from "./ignore.ts";
+export type { Heredoc } from "./lines.ts";
+export { parseDockerfile, parseTriggers } from "./parse.ts";
+export { DockerfileError, excerpt, type Range } from "./source.ts";
+export type * from "./types.ts";
+export { expandHeredoc, expandWord, expandWords, rawWords, unquote, type Variables } from "./words.ts";

@@ -1,0 +1,94 @@
+// Images for the builder: base images by reference, pulled where they are not here, and the image that was built, written and named.
+
+import type { ImageConfig } from "../../api/types.ts";
+import type { BaseImage, BuiltImage, Lease } from "../../build/index.ts";
+import type { Credentials } from "../../distribution/index.ts";
+import { isKind } from "../../lib/errors.ts";
+import {
+  asImageId,
+  choosePlatform,
+  familiarReference,
+  formatPlatform,
+  normalise,
+  parsePlatform,
+  parseReference,
+  type Reference,
+  withDefaultTag,
+} from "../../oci/index.ts";
+import type { CatalogueEntry } from "../images/catalogue.ts";
+import type { Lease as ImageLease } from "../images/content.ts";
+import { type Core, keepDangling, tagImage } from "../images/core.ts";
+import { ensureUnpacked } from "../images/index.ts";
+import { makeImage } from "../images/make.ts";
+import type { ProgressSink } from "../images/progress.ts";
+
+export interface PullSettings {
+  /** Also where the image is here. */
+  always: boolean;
+  /** By registry, as the client's configuration has them. */
+  credentials(domain: string): Credentials | undefined;
+  sink: ProgressSink;
+  signal: AbortSignal;
+}
+
+function baseOf(entry: CatalogueEntry): BaseImage {
+  const { manifest, config } = entry.content;
+  const { os, architecture, variant } = config;
+  return {
+    id: entry.id,
+    config: config.config as ImageConfig,
+    layers: manifest.layers.map((descriptor, i) => ({ descriptor, diffId: config.diffIds[i]! })),
+    history: config.history,
+    platform: { os, architecture, ...(variant ? { variant } : {}) },
+    author: config.author ?? "",
+  };
+}
+
+function fits(entry: CatalogueEntry, platform: string | undefined): boolean {
+  if (platform === undefined) return true;
+  const { os, architecture, variant } = entry.content.config;
+  const have = normalise({ os, architecture, ...(variant ? { variant } : {}) });
+  return choosePlatform([{ platform: have }], parsePlatform(platform)) !== undefined || formatPlatform(have) === platform;
+}
+
+export async function resolveBase(core: Core, ref: string, platform: string | undefined, settings: PullSettings): Promise<BaseImage> {
+  const find = () =>
+    core.catalogue.find(ref).catch((error: unknown) => {
+      if (isKind(error, "NotFound")) return undefined;
+      throw error;
+    });
+  let entry = settings.always && asImageId(ref).digest === undefined ? undefined : await find();
+  if (!entry || !fits(entry, platform)) {
+    const reference = withDefaultTag(parseReference(ref));
+    const { pull } = await import("../images/pull.ts");
+    const credentials = settings.credentials(reference.domain);
+    const wanted = platform === undefined ? undefined : parsePlatform(platform);
+    await pull(core, { reference, platform: wanted, credentials, signal: settings.signal }, settings.sink);
+    entry = await core.catalogue.find(ref);
+  }
+  await ensureUnpacked(core, entry);
+  return baseOf(entry);
+}
+
+/** Writes config and manifest and gives the image its names; answers its id. */
+export async function storeImage(core: Core, image: BuiltImage, names: readonly Reference[], lease: Lease): Promise<string> {
+  const made = await makeImage(
+    core,
+    {
+      config: image.config as Record<string, unknown>,
+      diffIds: image.layers.map(({ diffId }) => diffId),
+      layers: image.layers.map(({ descriptor }) => descriptor),
+      history: image.history,
+      author: image.author,
+      comment: "",
+      platform: image.platform,
+    },
+    lease as ImageLease,
+  );
+  for (const reference of names) {
+    await tagImage(core, reference, made.target, lease as ImageLease);
+    core.engine.events.publish("image", "tag", made.id, { name: familiarReference(reference) });
+  }
+  if (names.length === 0) await keepDangling(core, made.target);
+  return made.id;
+}

@@ -1,0 +1,220 @@
+// POST /build, the classic protocol: a tar goes in, lines of JSON come out as docker's first builder wrote them.
+import type { HostConfig } from "../../api/types.ts";
+import type { Builder, BuildProgress, BuildRequest } from "../../build/index.ts";
+import type { Credentials } from "../../distribution/index.ts";
+import { invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { familiarReference, parsePlatform, parseReference, type Reference, withDefaultTag } from "../../oci/index.ts";
+import type { Engine } from "../context.ts";
+import { coreOf } from "../images/core.ts";
+import { type ProgressSink, shortId, streamed } from "../images/progress.ts";
+import { type Call, flag, type Route } from "../route.ts";
+import { resolveBase, storeImage } from "./images.ts";
+import { prepareStep } from "./step.ts";
+
+/** A query parameter that is a JSON object of strings. */
+function strings(query: URLSearchParams, name: string): Record<string, string | null> {
+  const text = query.get(name);
+  if (!text) return {};
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw invalidArgument(`error reading ${name}: invalid JSON`);
+  }
+  if (value === null) return {};
+  if (typeof value !== "object" || Array.isArray(value) || Object.values(value).some((each) => each !== null && typeof each !== "string"))
+    throw invalidArgument(`error reading ${name}: an object of strings is expected`);
+  return value as Record<string, string | null>;
+}
+
+function integer(query: URLSearchParams, name: string): number {
+  const text = query.get(name);
+  if (!text) return 0;
+  if (!/^-?\d{1,15}$/.test(text)) throw invalidArgument(`invalid value for ${name}: ${text}`);
+  return Number(text);
+}
+
+/** Limits of the containers that RUN steps are. */
+function limitsOf(query: URLSearchParams): HostConfig {
+  const limits: HostConfig = {};
+  const numbers = {
+    Memory: "memory",
+    MemorySwap: "memswap",
+    CpuShares: "cpushares",
+    CpuPeriod: "cpuperiod",
+    CpuQuota: "cpuquota",
+    ShmSize: "shmsize",
+  } as const;
+  for (const [field, name] of Object.entries(numbers)) {
+    const value = integer(query, name);
+    if (value !== 0) limits[field as keyof typeof numbers] = value;
+  }
+  const cpus = query.get("cpusetcpus");
+  if (cpus) limits.CpusetCpus = cpus;
+  const nodes = query.get("cpusetmems");
+  if (nodes) limits.CpusetMems = nodes;
+  const parent = query.get("cgroupparent");
+  if (parent) limits.CgroupParent = parent;
+  const hosts = query.getAll("extrahosts").flatMap((text) => (text.startsWith("[") ? (JSON.parse(text) as string[]) : text.split(",")));
+  if (hosts.length > 0) limits.ExtraHosts = hosts.filter(Boolean);
+  const ulimits = query.get("ulimits");
+  if (ulimits && ulimits !== "null") limits.Ulimits = JSON.parse(ulimits) as NonNullable<HostConfig["Ulimits"]>;
+  return limits;
+}
+
+/** X-Registry-Config: base64 of { registry: credentials }. As Docker, what can't be read counts as none. */
+function credentialsOf(call: Call): (domain: string) => Credentials | undefined {
+  let all: Record<string, Record<string, unknown>> = {};
+  try {
+    const header = call.headers["x-registry-config"];
+    if (header) all = JSON.parse(Buffer.from(header, "base64url").toString("utf8")) as typeof all;
+  } catch {
+    all = {};
+  }
+  return (domain) => {
+    const names = domain === "docker.io" ? ["https://index.docker.io/v1/", "docker.io", "index.docker.io"] : [domain, `https://${domain}`];
+    const found = names.map((name) => all?.[name]).find(Boolean);
+    if (!found) return undefined;
+    const out: Credentials = {};
+    if (typeof found.username === "string" && found.username) out.username = found.username;
+    if (typeof found.password === "string" && found.password) out.password = found.password;
+    if (typeof found.identitytoken === "string" && found.identitytoken) out.identityToken = found.identitytoken;
+    return Object.keys(out).length > 0 ? out : undefined;
+  };
+}
+
+interface Settings {
+  request: Omit<BuildRequest, "context">;
+  names: Reference[];
+  limits: HostConfig;
+  quiet: boolean;
+  remove: boolean;
+  pull: boolean;
+}
+
+function settingsOf(query: URLSearchParams): Settings {
+  if (query.get("version") === "2")
+    throw unimplemented("Jubako does not have this feature yet: BuildKit sessions; build with DOCKER_BUILDKIT=0");
+  if (flag(query, "squash"))
+    throw invalidArgument(
+      "squash is not supported: it would give up the sharing of layers between images; use a multi-stage build instead",
+    );
+  const remote = query.get("remote");
+  if (remote) throw unimplemented(`Jubako does not have this feature yet: build contexts from an address (${remote})`);
+  if ((query.get("outputs") ?? "") !== "") throw unimplemented("Jubako does not have this feature yet: build outputs other than the image");
+  const buildArgs = new Map<string, string>();
+  for (const [name, value] of Object.entries(strings(query, "buildargs"))) if (value !== null) buildArgs.set(name, value);
+  const labels: Record<string, string> = {};
+  for (const [name, value] of Object.entries(strings(query, "labels"))) labels[name] = value ?? "";
+  const platform = query.get("platform");
+  const network = query.get("networkmode") || "default";
+  return {
+    request: {
+      dockerfile: query.get("dockerfile") ?? "",
+      target: query.get("target") ?? "",
+      buildArgs,
+      labels,
+      platform: platform ? parsePlatform(platform) : undefined,
+      network,
+      noCache: flag(query, "nocache"),
+    },
+    names: query
+      .getAll("t")
+      .filter(Boolean)
+      .map((name) => withDefaultTag(parseReference(name))),
+    limits: limitsOf(query),
+    quiet: flag(query, "q"),
+    remove: flag(query, "rm", true),
+    pull: flag(query, "pull"),
+  };
+}
+
+function classicProgress(sink: ProgressSink, settings: Settings): BuildProgress {
+  const say = (text: string) => {
+    if (!settings.quiet) sink.line({ stream: text });
+  };
+  const decoder = new TextDecoder();
+  return {
+    step: (number, total, text) => say(`Step ${number}/${total} : ${text}\n`),
+    triggers: (count) => say(`# Executing ${count} build trigger${count === 1 ? "" : "s"}\n`),
+    cached: () => say(" ---> Using cache\n"),
+    running: (id) => say(` ---> Running in ${id.slice(0, 12)}\n`),
+    output: (bytes) => say(decoder.decode(bytes, { stream: true })),
+    done(id, container) {
+      if (container && settings.remove) say(` ---> Removed intermediate container ${container.slice(0, 12)}\n`);
+      say(` ---> ${id.slice(0, 12)}\n`);
+    },
+    warning: (text) => say(`[Warning] ${text}\n`),
+  };
+}
+
+export function buildRoutes(engine: Engine, builderOf: () => Promise<Builder>): Route[] {
+  const core = coreOf(engine);
+
+  async function build(call: Call, settings: Settings, sink: ProgressSink, signal: AbortSignal): Promise<void> {
+    const builder = await builderOf();
+    const credentials = credentialsOf(call);
+    const quiet: ProgressSink = settings.quiet ? { line: () => {}, bar: () => {} } : sink;
+    let begun = false;
+    const counted: ProgressSink = {
+      line(line) {
+        begun = true;
+        sink.line(line);
+      },
+      bar: sink.bar,
+    };
+    try {
+      const id = await builder.build(
+        { ...settings.request, context: call.body },
+        {
+          resolveImage: (ref, platform) => resolveBase(core, ref, platform, { always: settings.pull, credentials, sink: quiet, signal }),
+          prepareStep: (request) => prepareStep(engine, request, settings.limits),
+        },
+        classicProgress(counted, settings),
+        signal,
+        (image, lease) => storeImage(core, image, settings.names, lease),
+      );
+      if (settings.quiet) {
+        sink.line({ stream: `${id}\n` });
+        return;
+      }
+      sink.line({ aux: { ID: id } });
+      sink.line({ stream: `Successfully built ${shortId(id)}\n` });
+      for (const reference of settings.names) sink.line({ stream: `Successfully tagged ${familiarReference(reference)}\n` });
+    } catch (error) {
+      if (signal.aborted) throw error;
+      const { message, status, excerpt } = builder.explain(error);
+      if (!begun && status === undefined) throw error;
+      if (excerpt !== "") sink.line({ stream: `${excerpt}\n` });
+      sink.line({ errorDetail: { ...(status === undefined ? {} : { code: status }), message }, error: message });
+    }
+  }
+
+  return [
+    {
+      method: "POST",
+      path: "/build",
+      async handle(call) {
+        const settings = settingsOf(call.query);
+        return { type: "application/json", stream: await streamed((sink, signal) => build(call, settings, sink, signal), call.signal) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/build/prune",
+      async handle({ query }) {
+        const builder = await builderOf();
+        const storage = Number(query.get("keep-storage") ?? query.get("reserved-space") ?? 0) || 0;
+        let left = builder.cache().reduce((sum, { size }) => sum + size, 0);
+        const { keys, bytes } = await builder.prune(({ size }) => {
+          if (storage === 0 || left > storage) {
+            left -= size;
+            return false;
+          }
+          return true;
+        });
+        return { json: { CachesDeleted: keys.map((key) => key.replace(/^sha256:/, "")), SpaceReclaimed: bytes } };
+      },
+    },
+  ];
+}
