@@ -1,7 +1,7 @@
 // Runs the test files, each in a process of its own (tests move between namespaces, start engines and end them), and adds up. A file that hangs is
 // ended with its process group. Unit tests (src/) run two at a time, end-to-end tests (test/) one after the other.
-import { spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Glob } from "bun";
@@ -111,6 +111,23 @@ function find(where: string): string[] {
   return [...new Glob("**/*.test.ts").scanSync(where)].map((file) => join(where, file)).sort();
 }
 
+/** Takes away what tests that were ended, or the originals they drove, left by the tests' own names: empty cgroups and bridges. */
+function sweep(): void {
+  for (const line of readFileSync("/proc/self/mounts", "utf8").split("\n")) {
+    const [, mount, type] = line.split(" ");
+    if (mount === undefined || (type !== "cgroup" && type !== "cgroup2")) continue;
+    for (const name of readdirSync(mount).filter((entry) => entry.startsWith("jubako-test-"))) {
+      try {
+        rmdirSync(join(mount, name));
+      } catch {
+        // It has processes or groups in it: not empty, not ours to end.
+      }
+    }
+  }
+  for (const link of readdirSync("/sys/class/net").filter((name) => /^jubako(t\d+|bench\d)$/.test(name)))
+    spawnSync("ip", ["link", "del", link]);
+}
+
 const wanted = process.argv.slice(2);
 const files = (wanted.length ? wanted : ["src", "test"]).flatMap(find);
 const results = [
@@ -133,6 +150,7 @@ for (const [i, result] of results.entries()) {
   if (!again.failed) unsteady.push(result.file);
   results[i] = again;
 }
+sweep();
 rmSync(reports, { recursive: true, force: true });
 const sum = (pick: (result: Result) => number) => results.reduce((n, result) => n + pick(result), 0);
 for (const result of results.filter((r) => r.skipped.length))
