@@ -81,6 +81,7 @@ export const SYS = {
   mknod: 133,
   personality: 135,
   statfs: 137,
+  fstatfs: 138,
   sched_setparam: 142,
   sched_setscheduler: 144,
   pivot_root: 155,

@@ -19,6 +19,7 @@ import {
   named,
   O,
   OPEN_TREE,
+  S,
 } from "./constants.ts";
 import { planIdmap } from "./idmap.ts";
 import { type MountOptions, parseOptions } from "./mount-options.ts";
@@ -222,10 +223,35 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
     if (propagation) setAttributes(p, fd, 0, 0, propagation, options.propagationRecursive);
   }
   p.ensure(root, mount.destination, planned.kind, to, why, kernelFileSystems.has(type) ? { noSymlinks: true } : {});
+  // A file system on top of proc would be asked and told what only the kernel should be (CVE-2019-16884, CVE-2025-52881).
+  if (type !== "proc" && !coverable.has(mount.destination)) planProcCheck(p, to, false, `${why}: it is inside /proc`);
   attach(p, fd, to);
   p.close(to);
   p.close(fd);
 }
+
+const PROC_SUPER_MAGIC = 0x9fa0;
+
+/** Ends the tape unless the opened file is (or is not) procfs' own, whatever was mounted or linked there: struct statfs begins with the type. */
+export function planProcCheck(p: Planner, fd: Word, inside: boolean, why: string): void {
+  const { tape } = p;
+  const room = tape.room(120, "statfs");
+  const fine = tape.label();
+  tape.step(SYS.fstatfs, [fd, room], { why });
+  tape.when(tape.wordAt(room, 0, 8, "statfs.f_type"), inside ? "EQ" : "NE", { value: PROC_SUPER_MAGIC, name: "PROC_SUPER_MAGIC" }, fine);
+  tape.fail(errno.EPERM, why);
+  tape.place(fine);
+}
+
+/** What of procfs may be covered: numbers that people read, by files of lxcfs and the like; the list is runc's. */
+const coverable = new Set(
+  [
+    ["cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo"],
+    ["net/dev", "sys/kernel/ns_last_pid", "sys/crypto/fips_enabled"],
+  ]
+    .flat()
+    .map((name) => `/proc/${name}`),
+);
 
 /** Covers paths: a directory by an empty read-only file system, anything else by /dev/null; what does not exist is left alone. */
 export function planMasked(p: Planner, paths: readonly string[], root: Word, cloneDetached: boolean): void {
@@ -239,7 +265,20 @@ export function planMasked(p: Planner, paths: readonly string[], root: Word, clo
     newFileSystem(p, "tmpfs", "tmpfs", [["nr_inodes", "2"]], MOUNT_ATTR.MOUNT_ATTR_RDONLY, store, why);
   // A mount that is attached nowhere can be copied since Linux 6.15; before, each directory gets a file system of its own.
   if (cloneDetached) makeEmpty(empty, "make an empty directory for masked paths");
-  p.openInRoot(root, "/dev/null", O.O_PATH, nothing, { why: "open /dev/null for masked paths" });
+  p.openInRoot(root, "/dev/null", O.O_PATH, nothing, { why: "open /dev/null for masked paths", noSymlinks: true });
+  // The image's own, or one that was exchanged, would be shown instead (CVE-2025-31133). struct stat: st_mode at 24, st_rdev at 40.
+  const real = tape.label();
+  const fake = tape.label();
+  const stat = tape.room(144, "stat");
+  const type = tape.word("type");
+  const isNull = "see that /dev/null is the null device";
+  tape.step(SYS.fstat, [nothing, stat], { why: isNull });
+  tape.compute("AND", tape.wordAt(stat, 24, 4, "stat.st_mode"), { value: S.S_IFMT, name: "S_IFMT" }, type);
+  tape.when(type, "NE", { value: S.S_IFCHR, name: "S_IFCHR" }, fake);
+  tape.when(tape.wordAt(stat, 40, 8, "stat.st_rdev"), "EQ", { value: 0x103, name: "makedev(1, 3)" }, real);
+  tape.place(fake);
+  tape.fail(errno.ENODEV, isNull);
+  tape.place(real);
   for (const path of paths) {
     const next = tape.label();
     const notDirectory = tape.label();

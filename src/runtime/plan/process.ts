@@ -125,7 +125,7 @@ export function planTerminal(p: Planner, process: Process, root: Word | undefine
     const place = tape.word("place");
     const copy = tape.word("copy");
     const console = "put the terminal on /dev/console";
-    p.ensure(root, "/dev/console", "file", place, console, { mode: 0o620 });
+    p.ensure(root, "/dev/console", "file", place, console, { mode: 0o620, noSymlinks: true });
     tape.step(SYS.open_tree, [slave, "", flags(OPEN_TREE, "OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC", "AT_EMPTY_PATH")], { store: copy });
     attach(p, copy, place);
     p.close(copy);

@@ -5,6 +5,7 @@ import type { Spec } from "../../oci/runtime-spec.ts";
 import type { Word } from "../tape.ts";
 import { IOCTL, O } from "./constants.ts";
 import type { Facts } from "./facts.ts";
+import { planProcCheck } from "./mounts.ts";
 import type { Planner } from "./planner.ts";
 
 /** A new network namespace has its loopback down. */
@@ -29,6 +30,7 @@ export function planSysctl(p: Planner, name: string, value: string, root: Word):
   if (path.split("/").includes("..")) throw invalidArgument(`sysctl ${JSON.stringify(name)} is not a name`);
   const fd = tape.word("sysctl");
   p.openInRoot(root, `/proc/sys/${path}`, O.O_WRONLY, fd, { why: `set sysctl ${name} to ${value}`, noSymlinks: true });
+  planProcCheck(p, fd, true, `set sysctl ${name} to ${value}`);
   tape.step(SYS.write, [fd, value, Buffer.byteLength(value)]);
   p.close(fd);
 }
