@@ -125,7 +125,8 @@ export function createEvents(configs: readonly EndpointConfig[], address: () => 
     });
   };
 
-  const notify: Notify = ({ request, actor, id }, happening) => {
+  const notify: Notify = (exchange, happening) => {
+    const { request, actor, id } = exchange;
     const { action, repository, digest, tag, size, mediaType, fromRepository } = happening;
     const host = request.headers.host ?? address();
     const scheme = (request.socket as { encrypted?: boolean }).encrypted ? "https" : "http";
@@ -145,7 +146,7 @@ export function createEvents(configs: readonly EndpointConfig[], address: () => 
       },
       request: {
         id,
-        addr: `${request.socket.remoteAddress}:${request.socket.remotePort}`,
+        addr: exchange.remote,
         host,
         method: request.method,
         useragent: request.headers["user-agent"] ?? "",

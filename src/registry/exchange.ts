@@ -9,6 +9,8 @@ export interface Exchange {
   query: URLSearchParams;
   /** Who asks, as far as authentication says; "" where there is none. */
   actor: string;
+  /** Address and port of the client: they are gone with its connection. */
+  remote: string;
   /** Identifies the request in log and events. */
   id: string;
 }

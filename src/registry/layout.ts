@@ -13,7 +13,8 @@ export interface Layout {
   /** Files on their way to their place; emptied at start. */
   temporary: string;
   lock: string;
-  control: string;
+  /** Directory of the lock and the control socket. */
+  own: string;
   blobs: string;
   repositories: string;
   blob(digest: Digest): string;
@@ -40,7 +41,7 @@ export function createLayout(root: string): Layout {
   return {
     temporary: `${root}/jubako/tmp`,
     lock: `${root}/jubako/lock`,
-    control: `${root}/jubako/control.sock`,
+    own: `${root}/jubako`,
     blobs: `${base}/blobs`,
     repositories: `${base}/repositories`,
     blob: (digest) => `${base}/blobs/${algorithmOf(digest)}/${hexOf(digest).slice(0, 2)}/${hexOf(digest)}/data`,

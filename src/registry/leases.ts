@@ -13,7 +13,8 @@ export interface Leases {
   take(digest: Digest): Lease;
   /** Gives back a lease on what turned out not to be there, unless another was taken since. */
   drop(digest: Digest, lease: Lease): void;
-  held(digest: Digest): boolean;
+  /** Whether a lease is younger than the grace time, or than `since` (milliseconds). */
+  held(digest: Digest, since?: number): boolean;
   readonly graceMs: number;
   count(): number;
 }
@@ -38,9 +39,9 @@ export function createLeases(graceMs: number, now: () => number = Date.now): Lea
     drop(digest, lease) {
       if (taken.get(digest) === lease) taken.delete(digest);
     },
-    held(digest) {
+    held(digest, since = Number.POSITIVE_INFINITY) {
       const lease = taken.get(digest);
-      return lease !== undefined && lease.time >= now() - graceMs;
+      return lease !== undefined && lease.time >= Math.min(since, now() - graceMs);
     },
     count: () => taken.size,
   };

@@ -1,6 +1,6 @@
 // jubako-registry: the distribution server's command line.
 import { readFileSync } from "node:fs";
-import { messageOf, unimplemented } from "../lib/errors.ts";
+import { messageOf } from "../lib/errors.ts";
 import { type Config, defaults, parseConfig, parseDuration, parseSize } from "./config.ts";
 import type { Log } from "./server.ts";
 
@@ -151,10 +151,14 @@ export async function main(argv: string[]): Promise<number> {
       return 0;
     }
     const { config } = parsed;
-    if (parsed.command === "garbage-collect") throw unimplemented("garbage-collect");
     const log = createLog(config.logLevel);
     for (const key of parsed.unknown) log("warn", `the configuration's ${key} has no meaning here`);
-    const { createRegistry } = await import("./registry.ts");
+    const { collectOffline, createRegistry } = await import("./registry.ts");
+    if (parsed.command === "garbage-collect") {
+      const { dryRun, deleteUntagged } = parsed;
+      await collectOffline(config, { dryRun, deleteUntagged, report: (line) => void process.stdout.write(`${line}\n`) });
+      return 0;
+    }
     const registry = await createRegistry(config, log);
     log("info", "registry served", { address: registry.address, root: config.root, version: VERSION });
     await new Promise<void>((resolve) => {

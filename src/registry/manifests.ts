@@ -26,6 +26,7 @@ export function createManifests(store: Store, notify: Notify, maxManifest = MAX_
   const check = async (name: string, bytes: Uint8Array, contentType: string) => {
     const document = acceptDocument(bytes, contentType);
     const missing: Digest[] = [];
+    for (const digest of document.manifests) store.leases.take(digest);
     await Promise.all(
       document.blobs.map(async ({ digest, optional }) => {
         if ((await store.blobSize(name, digest)) === undefined && !optional) missing.push(digest);

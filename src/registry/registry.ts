@@ -1,15 +1,18 @@
 // The parts put together.
-import { unimplemented } from "../lib/errors.ts";
+import { isKind, messageOf, unimplemented } from "../lib/errors.ts";
 import { createBlobs } from "./blobs.ts";
+import { type Collected, collect } from "./collect.ts";
 import type { Config } from "./config.ts";
-import { createEvents } from "./events.ts";
+import { askControl, serveControl } from "./control.ts";
+import { createEvents, type EndpointStatus } from "./events.ts";
 import { send } from "./exchange.ts";
 import { createHtpasswd } from "./htpasswd.ts";
+import { createLayout } from "./layout.ts";
 import { createListings } from "./listings.ts";
 import { createManifests } from "./manifests.ts";
 import { createMetrics } from "./metrics.ts";
 import { createHandler, type DoorOptions, type Listener, type Log, listen } from "./server.ts";
-import { openStore } from "./store.ts";
+import { openStore, type Store } from "./store.ts";
 import { createTokens } from "./token.ts";
 import { createUploads } from "./uploads.ts";
 
@@ -17,6 +20,8 @@ export interface Registry {
   /** "127.0.0.1:5000" */
   address: string;
   debugAddress: string | undefined;
+  /** Removes what nothing names; waits for a collection that runs already, and answers for its own. */
+  collect(options: { dryRun: boolean; deleteUntagged: boolean; report?: (line: string) => void }): Promise<Collected>;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
@@ -34,7 +39,47 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
       () => listeners[0]?.address ?? config.address,
       (message) => log("warn", message),
     );
+    if (config.endpoints.length > 0) {
+      const each = (value: (status: EndpointStatus) => number) => () =>
+        events.status().map((status): [Record<string, string>, number] => [{ endpoint: status.name }, value(status)]);
+      metrics.gauge(
+        "jubako_registry_notifications_pending",
+        "Events that wait for an endpoint.",
+        each((status) => status.pending),
+      );
+      metrics.gauge(
+        "jubako_registry_notifications_delivered",
+        "Events that an endpoint took.",
+        each((status) => status.delivered),
+      );
+      metrics.gauge(
+        "jubako_registry_notifications_failures",
+        "Requests that an endpoint did not take.",
+        each((status) => status.failures),
+      );
+      metrics.gauge(
+        "jubako_registry_notifications_dropped",
+        "Events that were given up.",
+        each((status) => status.dropped),
+      );
+    }
     metrics.gauge("jubako_registry_uploads_active", "Requests that write to an upload.", () => uploads.active());
+    let collecting: Promise<unknown> = Promise.resolve();
+    const collectNow: Registry["collect"] = (options) => {
+      const run = async () => {
+        const began = performance.now();
+        const done = await collect(store, uploads, { ...options, uploadAgeMs: config.uploadAgeMs });
+        log("info", "garbage collected", { ...done, seconds: Number(((performance.now() - began) / 1000).toFixed(3)) });
+        metrics.count("jubako_registry_gc_runs_total", "Garbage collections that ended.");
+        if (options.dryRun) return done;
+        metrics.count("jubako_registry_gc_blobs_total", "Blobs that garbage collection removed.", done.blobs);
+        metrics.count("jubako_registry_gc_bytes_total", "Bytes that garbage collection removed.", done.bytes);
+        return done;
+      };
+      const mine = collecting.then(run, run);
+      collecting = mine.catch(() => {});
+      return mine;
+    };
     const authenticator = config.htpasswd
       ? createHtpasswd(config.htpasswd.realm, config.htpasswd.path, (message) => log("warn", message))
       : config.token && createTokens(config.token);
@@ -55,6 +100,7 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
       headers: config.headers,
       log,
       accessLog: config.accessLog,
+      remotes: config.accessLog || config.endpoints.length > 0,
       pages: config.debugAddress === undefined ? { ...root, ...pages } : root,
     };
     listeners.push(await listen(config.address, config.tls, createHandler(door), config.idleMs));
@@ -62,15 +108,61 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
       const handler = createHandler({ ...door, authenticator: undefined, pages, accessLog: false, only: true });
       listeners.push(await listen(config.debugAddress, undefined, handler, config.idleMs));
     }
+    const control = await serveControl(store.layout.own, async (wanted, report) => {
+      report(summary(await collectNow({ ...wanted, report }), wanted.dryRun));
+    });
+    const timer =
+      config.collectEveryMs > 0
+        ? setInterval(() => {
+            collectNow({ dryRun: false, deleteUntagged: config.deleteUntagged }).catch((error) =>
+              log("error", `garbage collection: ${messageOf(error)}`),
+            );
+          }, config.collectEveryMs)
+        : undefined;
     const close = async () => {
+      clearInterval(timer);
+      await control.close();
       await Promise.all(listeners.map((listener) => listener.close(config.drainMs)));
       await events.close(config.drainMs);
+      await collecting;
       await store.close();
     };
-    return { address: listeners[0]!.address, debugAddress: listeners[1]?.address, close, [Symbol.asyncDispose]: close };
+    return {
+      address: listeners[0]!.address,
+      debugAddress: listeners[1]?.address,
+      collect: collectNow,
+      close,
+      [Symbol.asyncDispose]: close,
+    };
   } catch (error) {
     for (const listener of listeners) await listener.close(0);
     await store.close();
     throw error;
+  }
+}
+
+function summary(done: Collected, dryRun: boolean): string {
+  const { blobs, bytes, links, manifests, uploads } = done;
+  return `${dryRun ? "eligible for deletion" : "deleted"}: ${blobs} blobs of ${bytes} bytes, ${links} blob links, ${manifests} manifests, ${uploads} uploads`;
+}
+
+/** Collects in a root that nobody serves, or has it done by who does. */
+export async function collectOffline(
+  config: Config,
+  options: { dryRun: boolean; deleteUntagged: boolean; report: (line: string) => void },
+): Promise<void> {
+  let store: Store;
+  try {
+    store = await openStore(config.root, config.graceMs, 0);
+  } catch (error) {
+    if (!isKind(error, "FailedPrecondition")) throw error;
+    return askControl(createLayout(config.root).own, options, options.report);
+  }
+  try {
+    const uploads = createUploads(store, { maxBlob: config.limits.blob, maxActive: config.limits.uploads });
+    const done = await collect(store, uploads, { ...options, uploadAgeMs: config.uploadAgeMs });
+    options.report(summary(done, options.dryRun));
+  } finally {
+    await store.close();
   }
 }

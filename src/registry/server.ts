@@ -39,6 +39,8 @@ export interface DoorOptions {
   headers: Record<string, string | string[]>;
   log: Log;
   accessLog: boolean;
+  /** Whether anyone wants to know the client's address. */
+  remotes: boolean;
   /** Nothing but the pages is served. */
   only?: boolean;
   /** Pages beside the specification's: /metrics, /debug/health. */
@@ -115,7 +117,14 @@ export function createHandler(options: DoorOptions): RequestListener {
     const question = url.indexOf("?");
     const path = question < 0 ? url : url.slice(0, question);
     const query = question < 0 ? NO_QUERY : new URLSearchParams(url.slice(question + 1));
-    const exchange: Exchange = { request, response, query, actor: "", id: randomUUID() };
+    const exchange: Exchange = {
+      request,
+      response,
+      query,
+      actor: "",
+      remote: options.remotes ? `${request.socket.remoteAddress}:${request.socket.remotePort}` : "",
+      id: randomUUID(),
+    };
     let kind = "other";
     response.setHeader("docker-distribution-api-version", "registry/2.0");
     response.setHeader("x-content-type-options", "nosniff");
@@ -160,7 +169,7 @@ export function createHandler(options: DoorOptions): RequestListener {
     if (options.accessLog)
       log("info", "request", {
         id: exchange.id,
-        remote: request.socket.remoteAddress ?? "",
+        remote: exchange.remote,
         method,
         uri: url.slice(0, 1000),
         status: response.statusCode,

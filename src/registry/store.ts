@@ -83,9 +83,10 @@ async function digestsIn(dir: string): Promise<Digest[]> {
   return digests;
 }
 
-export async function openStore(root: string, graceMs: number): Promise<Store> {
+/** `began`: see Store; 0 where no one was served lately. */
+export async function openStore(root: string, graceMs: number, began = Date.now()): Promise<Store> {
   const layout = createLayout(root);
-  mkdirSync(join(root, "jubako"), { recursive: true });
+  mkdirSync(join(root, "jubako"), { recursive: true, mode: 0o700 });
   const unlock = lock(layout.lock, root);
   await remove(layout.temporary);
   await makeDirectory(layout.temporary);
@@ -160,7 +161,7 @@ export async function openStore(root: string, graceMs: number): Promise<Store> {
   return {
     layout,
     leases,
-    began: Date.now(),
+    began,
     knownBlobSize(name, digest) {
       const known = sizes.get(key(name, digest));
       if (known) leases.take(digest);
