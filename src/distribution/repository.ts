@@ -6,6 +6,7 @@ import {
   type Descriptor,
   type Digest,
   digestOf,
+  isDigest,
   MAX_MANIFEST,
   MEDIA,
   matches,
@@ -40,6 +41,10 @@ export interface Repository {
   blob(descriptor: Descriptor, limit: number, signal?: AbortSignal): Promise<Uint8Array>;
   /** A blob's bytes in order; broken connections are resumed where they broke (bounded). InvalidArgument where length or digest are wrong. */
   stream(descriptor: Descriptor, options?: BlobOptions): AsyncGenerator<Uint8Array, void>;
+  /** What a tag names now, without its bytes; undefined where it is not there, or the registry does not say. */
+  resolve(tag: string, signal?: AbortSignal): Promise<Digest | undefined>;
+  /** Size of a blob that is known by its digest alone; undefined where it is not there. */
+  blobSize(digest: Digest, signal?: AbortSignal): Promise<number | undefined>;
   /** Whether the blob is there. */
   hasBlob(descriptor: Descriptor, signal?: AbortSignal): Promise<boolean>;
   /** Uploads a blob, or takes it over from another repository of the same registry. Answers what happened. */
@@ -231,6 +236,22 @@ export function openRepository(
       const chunks: Uint8Array[] = [];
       for await (const piece of stream(descriptor, signal ? { signal } : {})) chunks.push(piece);
       return Buffer.concat(chunks);
+    },
+    async resolve(tag, signal) {
+      const path = `/v2/${reference.path}/manifests/${tag}`;
+      const response = await request(
+        path,
+        { method: "HEAD", headers: { accept: ACCEPT }, signal },
+        (status) => status === 200 || status === 404,
+      );
+      const digest = response.headers.get("docker-content-digest");
+      return response.status === 200 && digest !== null && isDigest(digest) ? digest : undefined;
+    },
+    async blobSize(digest, signal) {
+      const path = `/v2/${reference.path}/blobs/${digest}`;
+      const response = await request(path, { method: "HEAD", signal }, (status) => status === 200 || status === 404);
+      const size = Number(response.headers.get("content-length") ?? Number.NaN);
+      return response.status === 200 && Number.isSafeInteger(size) ? size : undefined;
     },
     async hasBlob(descriptor, signal) {
       const response = await request(
