@@ -15,12 +15,12 @@ test("events are heard, kept in the journal, and there after a restart, a torn l
   stop();
   events.publish("container", "die", "abc", { exitCode: "1" });
   expect(heard).toEqual(["start"]);
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await new Promise((resolve) => setTimeout(resolve, 200));
   appendFileSync(`${dir}/events.jsonl`, '{"t":"17');
   const later = createEvents(engine);
   expect(later.journal().map((event) => event.action)).toEqual(["start", "die"]);
   later.publish("volume", "create", "v", {});
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await new Promise((resolve) => setTimeout(resolve, 200));
   expect(createEvents(engine).journal().length).toBe(3);
 });
 
