@@ -48,6 +48,26 @@ describe("an engine that cannot start says why and ends", () => {
     expect(readFileSync(`${engine.dir}/pid`, "utf8")).toBe(`${engine.pid()}`);
   }, 20_000);
 
+  test("a bridge name that is another link's", () => {
+    const before = sh("ip -br addr show lo").stdout;
+    const result = refused("--bridge", "lo", "--bip", "10.218.254.1/24");
+    expect(result).toMatchObject({ status: 1, left: [] });
+    expect(result.stderr).toContain("lo exists and is not a bridge");
+    expect(sh("ip -br addr show lo").stdout).toBe(before);
+  });
+
+  test.each([
+    [["--log-driver", "nosuch"], "no log driver named 'nosuch'"],
+    [["--log-opt", "nosuch=1"], "unknown log opt 'nosuch'"],
+    [["--default-runtime", "nosuch"], "default runtime 'nosuch' does not exist"],
+    [["--dns", "banana"], "banana is not an ip address"],
+    [["--group", "jubako-nobody"], "group jubako-nobody not found"],
+  ])("%p", (flags, reason) => {
+    const result = refused(...flags);
+    expect(result).toMatchObject({ status: 1, left: [] });
+    expect(result.stderr).toContain(reason);
+  });
+
   test("a setting both as flag and in the file", () => {
     const dir = mkdtempSync(join(tmpdir(), "jubako-conflict-"));
     writeFileSync(`${dir}/daemon.json`, JSON.stringify({ hosts: [`unix://${dir}/sock`] }));

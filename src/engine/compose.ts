@@ -130,6 +130,8 @@ async function createResources(engine: Engine, close: () => Promise<void>): Prom
   engine.volumes = volumes.createVolumes(engine);
   engine.networks = networks.createNetworks(engine);
   engine.io = io.createIo(engine);
+  // an engine whose own default is wrong would refuse every container
+  engine.io.checkLogConfig({});
   engine.containers = containers.createContainers(engine);
   const modules: ResourceModule[] = [events, images, volumes, networks, containers, exec, attach, logs, archive, stats, system, build];
   const routes = [
@@ -150,12 +152,12 @@ async function createResources(engine: Engine, close: () => Promise<void>): Prom
   };
 }
 
-const LEVELS = { debug: 0, info: 1, warn: 2, error: 3 };
+const LEVELS = { debug: 0, info: 1, warn: 2, error: 3, fatal: 4 };
 
 /** Log lines as key=value on stderr. */
-function createLog(config: Pick<EngineConfig, "debug">): Engine["log"] {
+function createLog(config: Pick<EngineConfig, "debug" | "logLevel">): Engine["log"] {
   return (level, message, fields) => {
-    if (LEVELS[level] < (config.debug ? LEVELS.debug : LEVELS.info)) return;
+    if (LEVELS[level] < LEVELS[config.debug ? "debug" : (config.logLevel ?? "info")]) return;
     let line = `time="${new Date().toISOString()}" level=${level} msg=${JSON.stringify(message)}`;
     for (const [key, value] of Object.entries(fields ?? {})) if (value !== undefined) line += ` ${key}=${JSON.stringify(value)}`;
     process.stderr.write(`${line}\n`);

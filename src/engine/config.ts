@@ -1,5 +1,6 @@
 // The engine's settings: dockerd's flags and daemon.json. The same setting in both is an error, as with dockerd; an unknown one too.
 import { readFileSync } from "node:fs";
+import { isIP } from "node:net";
 import { resolve } from "node:path";
 import { failedPrecondition, invalidArgument, messageOf } from "../lib/errors.ts";
 import type { EngineConfig } from "./context.ts";
@@ -12,48 +13,87 @@ interface Setting {
   /** Key in daemon.json; undefined where there is none. */
   key?: string;
   kind: Kind;
+  help: string;
 }
 
 const SETTINGS: Setting[] = [
-  { flag: "host", short: "H", key: "hosts", kind: "list" },
-  { flag: "data-root", key: "data-root", kind: "text" },
-  { flag: "exec-root", key: "exec-root", kind: "text" },
-  { flag: "pidfile", short: "p", key: "pidfile", kind: "text" },
-  { flag: "config-file", kind: "text" },
-  { flag: "containerd", key: "containerd", kind: "text" },
-  { flag: "add-runtime", key: "runtimes", kind: "runtime" },
-  { flag: "default-runtime", key: "default-runtime", kind: "text" },
-  { flag: "bip", key: "bip", kind: "text" },
-  { flag: "bridge", short: "b", key: "bridge", kind: "text" },
-  { flag: "debug", short: "D", key: "debug", kind: "bool" },
-  { flag: "log-level", short: "l", key: "log-level", kind: "text" },
-  { flag: "tls", key: "tls", kind: "bool" },
-  { flag: "tlsverify", key: "tlsverify", kind: "bool" },
-  { flag: "tlscacert", key: "tlscacert", kind: "text" },
-  { flag: "tlscert", key: "tlscert", kind: "text" },
-  { flag: "tlskey", key: "tlskey", kind: "text" },
-  { flag: "label", key: "labels", kind: "list" },
-  { flag: "dns", key: "dns", kind: "list" },
-  { flag: "dns-opt", key: "dns-opts", kind: "list" },
-  { flag: "dns-search", key: "dns-search", kind: "list" },
-  { flag: "log-driver", key: "log-driver", kind: "text" },
-  { flag: "log-opt", key: "log-opts", kind: "pairs" },
-  { flag: "insecure-registry", key: "insecure-registries", kind: "list" },
-  { flag: "registry-mirror", key: "registry-mirrors", kind: "list" },
-  { flag: "group", short: "G", key: "group", kind: "text" },
-  { flag: "default-ulimit", key: "default-ulimits", kind: "ulimit" },
-  { flag: "init-path", key: "init-path", kind: "text" },
-  { flag: "init", key: "init", kind: "bool" },
-  { flag: "default-shm-size", key: "default-shm-size", kind: "bytes" },
-  { flag: "cgroup-parent", key: "cgroup-parent", kind: "text" },
-  { flag: "live-restore", key: "live-restore", kind: "bool" },
-  { flag: "shutdown-timeout", key: "shutdown-timeout", kind: "int" },
-  { flag: "max-concurrent-downloads", key: "max-concurrent-downloads", kind: "int" },
-  { flag: "warm-networks", key: "warm-networks", kind: "int" },
-  { flag: "validate", kind: "bool" },
-  { flag: "version", short: "v", kind: "bool" },
-  { flag: "help", short: "h", kind: "bool" },
+  {
+    flag: "host",
+    short: "H",
+    key: "hosts",
+    kind: "list",
+    help: "Address to serve the API on: unix://PATH, tcp://HOST:PORT or fd:// (default unix:///run/jubako/docker.sock)",
+  },
+  {
+    flag: "data-root",
+    key: "data-root",
+    kind: "text",
+    help: "Directory of what is kept: images, containers, volumes (default /var/lib/jubako)",
+  },
+  { flag: "exec-root", key: "exec-root", kind: "text", help: "Directory of what lives as long as the machine runs (default /run/jubako)" },
+  { flag: "pidfile", short: "p", key: "pidfile", kind: "text", help: "File for the process id (default EXEC_ROOT/jubakod.pid)" },
+  { flag: "config-file", kind: "text", help: "Settings as JSON, with dockerd's keys (default /etc/jubako/daemon.json)" },
+  { flag: "containerd", key: "containerd", kind: "text", help: "Address of a containerd to use instead of the built-in manager" },
+  { flag: "add-runtime", key: "runtimes", kind: "runtime", help: "Register another OCI runtime" },
+  { flag: "default-runtime", key: "default-runtime", kind: "text", help: "Runtime of containers that ask for none (default jubako)" },
+  { flag: "bip", key: "bip", kind: "text", help: "Address and prefix length of the default bridge" },
+  { flag: "bridge", short: "b", key: "bridge", kind: "text", help: "Name of the default bridge; none for no bridge (default jubako0)" },
+  { flag: "debug", short: "D", key: "debug", kind: "bool", help: "Log what happens inside" },
+  { flag: "log-level", short: "l", key: "log-level", kind: "text", help: "debug, info, warn, error or fatal (default info)" },
+  { flag: "tls", key: "tls", kind: "bool", help: "Serve tcp with TLS; --tls=false serves it unprotected" },
+  { flag: "tlsverify", key: "tlsverify", kind: "bool", help: "Serve tcp with TLS to clients with a certificate of --tlscacert" },
+  { flag: "tlscacert", key: "tlscacert", kind: "text", help: "Certificates that clients' must be signed by (default /etc/jubako/ca.pem)" },
+  { flag: "tlscert", key: "tlscert", kind: "text", help: "The engine's certificate (default /etc/jubako/server-cert.pem)" },
+  { flag: "tlskey", key: "tlskey", kind: "text", help: "The key of --tlscert (default /etc/jubako/server-key.pem)" },
+  { flag: "label", key: "labels", kind: "list", help: "Label of the engine, key=value" },
+  { flag: "dns", key: "dns", kind: "list", help: "Name server of containers" },
+  { flag: "dns-opt", key: "dns-opts", kind: "list", help: "Resolver option of containers" },
+  { flag: "dns-search", key: "dns-search", kind: "list", help: "Search domain of containers" },
+  { flag: "log-driver", key: "log-driver", kind: "text", help: "Log driver of containers that ask for none (default json-file)" },
+  { flag: "log-opt", key: "log-opts", kind: "pairs", help: "Option of the default log driver" },
+  {
+    flag: "insecure-registry",
+    key: "insecure-registries",
+    kind: "list",
+    help: "Registry, or CIDR of registries, that may be asked without TLS",
+  },
+  { flag: "registry-mirror", key: "registry-mirrors", kind: "list", help: "Mirror of Docker Hub to ask first" },
+  { flag: "group", short: "G", key: "group", kind: "text", help: "Group of the unix sockets (default docker)" },
+  { flag: "default-ulimit", key: "default-ulimits", kind: "ulimit", help: "Limit of containers, as nofile=1024:4096" },
+  { flag: "init-path", key: "init-path", kind: "text", help: "Program for --init (default docker-init, or a built-in one)" },
+  { flag: "init", key: "init", kind: "bool", help: "Run an init in every container" },
+  { flag: "default-shm-size", key: "default-shm-size", kind: "bytes", help: "Size of /dev/shm (default 64m)" },
+  { flag: "cgroup-parent", key: "cgroup-parent", kind: "text", help: "Parent cgroup of all containers" },
+  { flag: "live-restore", key: "live-restore", kind: "bool", help: "Containers run on while the engine is stopped" },
+  {
+    flag: "shutdown-timeout",
+    key: "shutdown-timeout",
+    kind: "int",
+    help: "Seconds that containers get to stop when the engine ends (default 15)",
+  },
+  {
+    flag: "max-concurrent-downloads",
+    key: "max-concurrent-downloads",
+    kind: "int",
+    help: "Layers of a pull that are fetched at once (default 3)",
+  },
+  { flag: "warm-networks", key: "warm-networks", kind: "int", help: "Network namespaces that are kept ready (default 2)" },
+  { flag: "validate", kind: "bool", help: "Check the settings and end" },
+  { flag: "version", short: "v", kind: "bool", help: "Print the version and end" },
+  { flag: "help", short: "h", kind: "bool", help: "Print this and end" },
 ];
+
+/** How the value of a flag is shown. */
+const VALUES: Record<Kind, string> = {
+  text: " string",
+  list: " list",
+  bool: "",
+  int: " int",
+  pairs: " name=value",
+  bytes: " bytes",
+  runtime: " name=path",
+  ulimit: " ulimit",
+};
 
 /** What was said, by flag name; lists keep their order. */
 type Said = Record<string, unknown>;
@@ -227,6 +267,13 @@ function assemble(said: Said): EngineConfig {
   if (bip !== undefined && text("bridge") !== undefined && text("bridge") === "none") {
     throw invalidArgument("you specified --bip and disabled the bridge with --bridge=none; the two exclude each other");
   }
+  for (const address of list("dns")) if (isIP(address) === 0) throw invalidArgument(`${address} is not an ip address`);
+  for (const label of list("label"))
+    if (!/^[^=]+=/.test(label)) throw invalidArgument(`bad attribute format: ${label}: a label is key=value`);
+  const runtimes = (said["add-runtime"] ?? {}) as EngineConfig["runtimes"];
+  const defaultRuntime = text("default-runtime") || "jubako";
+  if (defaultRuntime !== "jubako" && !runtimes[defaultRuntime] && !defaultRuntime.startsWith("io.containerd."))
+    throw invalidArgument(`specified default runtime '${defaultRuntime}' does not exist`);
   const containerd = text("containerd");
   return {
     hosts,
@@ -234,9 +281,10 @@ function assemble(said: Said): EngineConfig {
     execRoot,
     pidfile: path("pidfile", `${execRoot}/jubakod.pid`),
     debug: said.debug === true || level === "debug",
+    logLevel: level as EngineConfig["logLevel"],
     containerd: containerd ? resolve(containerd.replace(/^unix:\/\//, "")) : undefined,
-    runtimes: (said["add-runtime"] ?? {}) as EngineConfig["runtimes"],
-    defaultRuntime: text("default-runtime") ?? "jubako",
+    runtimes,
+    defaultRuntime,
     bridge: text("bridge") || "jubako0",
     bip,
     dns: list("dns"),
@@ -321,9 +369,9 @@ function readIfThere(file: string): string | undefined {
 }
 
 export function usage(): string {
-  const rows = SETTINGS.filter(({ flag }) => flag !== "help").map(({ flag, short, kind }) => {
-    const value = kind === "bool" ? "" : kind === "pairs" || kind === "runtime" || kind === "ulimit" ? " name=value" : ` ${kind}`;
-    return `  ${short ? `-${short}, ` : "    "}--${flag}${value}`;
+  const rows = SETTINGS.toSorted((a, b) => (a.flag < b.flag ? -1 : 1)).map(({ flag, short, kind, help }) => {
+    const named = `  ${short ? `-${short}, ` : "    "}--${flag}${VALUES[kind]}`;
+    return `${named.padEnd(40)} ${help}`;
   });
-  return `Usage: jubakod [OPTIONS]\n\nThe container engine.\n\nOptions:\n${rows.sort().join("\n")}\n`;
+  return `Usage: jubakod [OPTIONS]\n\nThe container engine.\n\nOptions:\n${rows.join("\n")}\n`;
 }

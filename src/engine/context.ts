@@ -56,6 +56,8 @@ export interface EngineConfig {
   execRoot: string;
   pidfile: string;
   debug: boolean;
+  /** Least important messages to log; `debug` wins. */
+  logLevel?: "debug" | "info" | "warn" | "error" | "fatal";
   /** Address of a containerd to use instead of our own in memory. */
   containerd: string | undefined;
   /** Name → OCI runtime binary (`--add-runtime name=path`) or shim v2 type. The built-in one is "jubako". */

@@ -10,7 +10,7 @@
 //   const { engine, routes, recover, shutdown } = await createEngine(config);
 //   await recover();                          // containers that outlived the last engine are found again, half-done work is undone
 //   const serve = createServer({ routes, … });
-//   await listen("unix:///run/jubako/docker.sock", config, serve, log);
+//   await listen("unix:///run/jubako/docker.sock", config, serve);
 //   …
 //   await shutdown();                         // stops the containers unless live-restore is set
 export { createEngine } from "./compose.ts";

@@ -19,7 +19,6 @@ const serve = createServer({
   log: () => {},
 });
 const off = { mode: "off" as const, ca: "", cert: "", key: "" };
-const silent = () => {};
 
 function ping(socket: Socket): Promise<string> {
   return new Promise((resolve, reject) => {
@@ -38,17 +37,18 @@ function ping(socket: Socket): Promise<string> {
 
 test("a unix socket: private, taken over from the dead, not from the living", async () => {
   const path = join(directory, "a.sock");
-  const listener = await listen(`unix://${path}`, { tls: off, group: "docker" }, serve, silent);
+  const listener = await listen(`unix://${path}`, { tls: off, group: "docker" }, serve);
   expect(statSync(path).mode & 0o777).toBe(0o660);
   expect(await ping(connect(path))).toStartWith("HTTP/1.1 200 OK");
-  await expect(listen(`unix://${path}`, { tls: off, group: "docker" }, serve, silent)).rejects.toThrow("another process serves it");
+  await expect(listen(`unix://${path}2`, { tls: off, group: "jubako-nobody" }, serve)).rejects.toThrow("group jubako-nobody not found");
+  await expect(listen(`unix://${path}`, { tls: off, group: "docker" }, serve)).rejects.toThrow("another process serves it");
   listener.close();
 });
 
 test("tcp is refused until said how", async () => {
   const host = "tcp://127.0.0.1:0";
-  await expect(listen(host, { tls: { ...off, mode: "unsaid" }, group: "" }, serve, silent)).rejects.toThrow("whoever reaches it is root");
-  (await listen(host, { tls: off, group: "" }, serve, silent)).close();
+  await expect(listen(host, { tls: { ...off, mode: "unsaid" }, group: "" }, serve)).rejects.toThrow("whoever reaches it is root");
+  (await listen(host, { tls: off, group: "" }, serve)).close();
 });
 
 test("an inherited descriptor", async () => {
@@ -59,10 +59,10 @@ test("an inherited descriptor", async () => {
   const address = Buffer.concat([new Uint8Array([AF_UNIX, 0]), Buffer.from(`${path}\0`)]);
   check(binding.syscall(SYS.bind, fd, address, address.length), "bind");
   check(binding.syscall(SYS.listen, fd, 16), "listen");
-  const listener = await listen(`fd://${fd}`, { tls: off, group: "" }, serve, silent);
+  const listener = await listen(`fd://${fd}`, { tls: off, group: "" }, serve);
   expect(await ping(connect(path))).toStartWith("HTTP/1.1 200 OK");
   listener.close();
-  await expect(listen("fd://", { tls: off, group: "" }, serve, silent)).rejects.toThrow("no sockets found via socket activation");
+  await expect(listen("fd://", { tls: off, group: "" }, serve)).rejects.toThrow("no sockets found via socket activation");
 });
 
 const openssl = spawnSync("openssl", ["version"]).status === 0;
@@ -95,7 +95,7 @@ test.skipIf(!openssl)("TLS lets only clients in whose certificate is verified", 
   }
   const port = 20000 + (process.pid % 20000);
   const tls = { mode: "verify" as const, ca: file("ca.pem"), cert: file("server.pem"), key: file("server-key.pem") };
-  const listener = await listen(`tcp://127.0.0.1:${port}`, { tls, group: "" }, serve, silent);
+  const listener = await listen(`tcp://127.0.0.1:${port}`, { tls, group: "" }, serve);
   const get = (options: object) =>
     new Promise<string>((resolve, reject) => {
       const call = request(

@@ -41,13 +41,11 @@ function listening(server: Server, start: () => void): Promise<void> {
   });
 }
 
-async function listenUnix(
-  path: string,
-  group: string,
-  serve: (socket: Socket) => void,
-  log: (message: string) => void,
-): Promise<() => void> {
+async function listenUnix(path: string, group: string, serve: (socket: Socket) => void): Promise<() => void> {
   if (await answers(path)) throw failedPrecondition(`can't listen on unix://${path}: another process serves it`);
+  const gid = groupId(group);
+  if (gid === undefined && group !== "" && group !== "docker")
+    throw failedPrecondition(`could not change group of ${path} to ${group}: group ${group} not found`);
   rmSync(path, { force: true });
   mkdirSync(dirname(path), { recursive: true, mode: 0o755 });
   const server = createServer({ allowHalfOpen: true }, serve);
@@ -57,10 +55,7 @@ async function listenUnix(
   } finally {
     process.umask(mask);
   }
-  const gid = groupId(group);
-  if (gid === undefined) {
-    if (group !== "docker") log(`could not change group of ${path} to ${group}: group ${group} not found`);
-  } else chownSync(path, 0, gid);
+  if (gid !== undefined) chownSync(path, 0, gid);
   chmodSync(path, 0o660);
   return () => {
     server.close();
@@ -126,10 +121,9 @@ export async function listen(
   host: string,
   config: Pick<EngineConfig, "tls" | "group">,
   serve: (socket: Socket) => void,
-  log: (message: string) => void,
 ): Promise<Listener> {
   const close = host.startsWith("unix://")
-    ? await listenUnix(host.slice("unix://".length), config.group, serve, log)
+    ? await listenUnix(host.slice("unix://".length), config.group, serve)
     : host.startsWith("fd://")
       ? await listenInherited(host, serve)
       : await listenTcp(host, config.tls, serve);

@@ -88,7 +88,7 @@ async function run(config: EngineConfig, argv: string[]): Promise<number> {
     let end = close;
     try {
       for (const host of config.hosts) {
-        listeners.push(await listen(host, config, serve, (message) => engine.log("warn", message)));
+        listeners.push(await listen(host, config, serve));
         engine.log("info", `API listen on ${host}`);
       }
       end = shutdown;

@@ -1,5 +1,6 @@
 // Bridges and what plugs into them: a veth pair per endpoint, its inner end born in the container's namespace.
 import { readFileSync, writeFileSync } from "node:fs";
+import { failedPrecondition } from "../lib/errors.ts";
 import {
   AF_INET,
   AF_INET6,
@@ -80,6 +81,7 @@ export function ensureBridge(route: NetlinkSocket, bridge: BridgeOptions): numbe
     sysctl(`ipv6/conf/${bridge.name}/accept_dad`, "0");
     if (!bridge.gateways.some((g) => g.address.length === 16)) sysctl(`ipv6/conf/${bridge.name}/disable_ipv6`, "1");
   }
+  if (link.kind !== "bridge") throw failedPrecondition(`the link ${bridge.name} exists and is not a bridge`);
   // left by an engine that had other directories: this one is its heir
   if (link.alias !== bridge.alias && link.alias?.startsWith("jubako")) {
     const m = netlinkMessages(128);
