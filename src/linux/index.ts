@@ -33,6 +33,7 @@ export {
 } from "./netlink-nft-expressions.ts";
 export * from "./netlink-route.ts";
 export * from "./netns.ts";
+export * from "./overlay.ts";
 export * from "./poll.ts";
 export type { Spawn } from "./spawn.ts";
 export { spawn, stringVector } from "./spawn.ts";

@@ -1,12 +1,8 @@
 // A snapshot's tree as a directory descriptor, mounted nowhere: it is in no mount table, and gone with its last descriptor. For reading or changing a
 // snapshot's files from outside.
 import { invalidArgument } from "../../lib/errors.ts";
-import { binding, check, close, errno, O_DIRECTORY, O_PATH, open, SYS } from "../../linux/index.ts";
+import { binding, check, close, openOverlay, SYS } from "../../linux/index.ts";
 
-const CLOEXEC = 1;
-const FSCONFIG_SET_FLAG = 0;
-const FSCONFIG_SET_STRING = 1;
-const FSCONFIG_CMD_CREATE = 6;
 const MOUNT_ATTR_RDONLY = 1;
 const OPEN_TREE_CLONE = 1;
 const OPEN_TREE_CLOEXEC = 0o2000000;
@@ -62,37 +58,7 @@ export function openDetached(mounts: readonly MountInstruction[], options: { rea
   if (layers.length === 0) throw invalidArgument("no mounts");
   if (layers.length === 1 && work === undefined) return bindOf(layers[0]!, options.readOnly ?? upper === undefined);
   const writable = !options.readOnly && upper !== undefined && work !== undefined;
-  const lower = writable ? layers.slice(1) : layers;
-  const context = check(binding.syscall(SYS.fsopen, "overlay", CLOEXEC), "fsopen overlay");
-  const held: number[] = [];
-  try {
-    const set = (key: string, value: string) => binding.syscall(SYS.fsconfig, context, FSCONFIG_SET_STRING, key, value, 0);
-    // a value has at most 256 bytes (fsconfig(2)): one layer a call, which "lowerdir+" takes since Linux 6.8
-    if (lower.length === 1) check(set("lowerdir", lower[0]!), `overlay lowerdir ${lower[0]}`);
-    else {
-      const first = set("lowerdir+", lower[0]!);
-      if (first >= 0) for (const layer of lower.slice(1)) check(set("lowerdir+", layer), `overlay lowerdir ${layer}`);
-      else if (first !== -errno.EINVAL) check(first, `overlay lowerdir ${lower[0]}`);
-      else {
-        for (const layer of lower) held.push(open(layer, O_PATH | O_DIRECTORY));
-        check(set("lowerdir", held.map((fd) => `/proc/self/fd/${fd}`).join(":")), "overlay lowerdir");
-      }
-    }
-    if (writable) {
-      check(set("upperdir", upper), `overlay upperdir ${upper}`);
-      check(set("workdir", work), `overlay workdir ${work}`);
-    }
-    for (const option of rest) {
-      const equals = option.indexOf("=");
-      if (equals >= 0) check(set(option.slice(0, equals), option.slice(equals + 1)), `overlay ${option}`);
-      else check(binding.syscall(SYS.fsconfig, context, FSCONFIG_SET_FLAG, option, null, 0), `overlay ${option}`);
-    }
-    check(binding.syscall(SYS.fsconfig, context, FSCONFIG_CMD_CREATE, null, null, 0), "mount overlay");
-    return check(binding.syscall(SYS.fsmount, context, CLOEXEC, writable ? 0 : MOUNT_ATTR_RDONLY), "fsmount overlay");
-  } finally {
-    for (const fd of held) close(fd);
-    close(context);
-  }
+  return writable ? openOverlay({ lower: layers.slice(1), upper, work, rest }) : openOverlay({ lower: layers, rest });
 }
 
 function bindOf(source: string, readOnly: boolean): number {

@@ -1,13 +1,21 @@
 // A container's files from outside: the root of a running one, a detached mount of the snapshot of another; and its /etc/passwd and /etc/group.
 import { lstatSync } from "node:fs";
 import { messageOf, unknown } from "../../lib/errors.ts";
-import { binding, check, close, O_DIRECTORY, O_PATH, O_RDONLY, open, openat2, RESOLVE_IN_ROOT, read, SYS } from "../../linux/index.ts";
+import {
+  binding,
+  check,
+  close,
+  O_DIRECTORY,
+  O_PATH,
+  O_RDONLY,
+  open,
+  openat2,
+  openOverlay,
+  RESOLVE_IN_ROOT,
+  read,
+  SYS,
+} from "../../linux/index.ts";
 
-const FSOPEN_CLOEXEC = 1;
-const FSMOUNT_CLOEXEC = 1;
-const FSCONFIG_SET_FLAG = 0;
-const FSCONFIG_SET_STRING = 1;
-const FSCONFIG_CMD_CREATE = 6;
 const OPEN_TREE_CLONE = 1;
 const OPEN_TREE_CLOEXEC = 0o2000000;
 const AT_RECURSIVE = 0x8000;
@@ -20,17 +28,12 @@ export interface SnapshotMount {
   options: string[];
 }
 
-function overlayParts(options: string[]): {
-  lower: string[];
-  upper: string | undefined;
-  work: string | undefined;
-  flags: [string, string | undefined][];
-} {
+function overlayParts(options: string[]): { lower: string[]; upper: string | undefined; work: string | undefined; rest: string[] } {
   const parts = {
     lower: [] as string[],
     upper: undefined as string | undefined,
     work: undefined as string | undefined,
-    flags: [] as [string, string | undefined][],
+    rest: [] as string[],
   };
   for (const option of options) {
     const equals = option.indexOf("=");
@@ -39,33 +42,9 @@ function overlayParts(options: string[]): {
     if (name === "lowerdir") parts.lower = (value ?? "").split(":");
     else if (name === "upperdir") parts.upper = value;
     else if (name === "workdir") parts.work = value;
-    else if (name !== "ro" && name !== "rw") parts.flags.push([name, value]);
+    else if (name !== "ro" && name !== "rw") parts.rest.push(option);
   }
   return parts;
-}
-
-/** A descriptor of an overlay that is mounted nowhere and goes away with its last descriptor. */
-function overlay(lower: string[], upper: string | undefined, work: string | undefined, flags: [string, string | undefined][]): number {
-  const context = check(binding.syscall(SYS.fsopen, "overlay", FSOPEN_CLOEXEC), "fsopen overlay");
-  try {
-    const set = (key: string, value: string) =>
-      check(binding.syscall(SYS.fsconfig, context, FSCONFIG_SET_STRING, key, value, 0), `overlay ${key}`);
-    // One layer a call: a value has at most 256 bytes (fsconfig(2)); "lowerdir+" is there since Linux 6.8.
-    if (lower.length === 1) set("lowerdir", lower[0]!);
-    else for (const each of lower) set("lowerdir+", each);
-    if (upper && work) {
-      set("upperdir", upper);
-      set("workdir", work);
-    }
-    for (const [name, value] of flags) {
-      if (value === undefined) check(binding.syscall(SYS.fsconfig, context, FSCONFIG_SET_FLAG, name, null, 0), `overlay ${name}`);
-      else set(name, value);
-    }
-    check(binding.syscall(SYS.fsconfig, context, FSCONFIG_CMD_CREATE, null, null, 0), "mount overlay");
-    return check(binding.syscall(SYS.fsmount, context, FSMOUNT_CLOEXEC, 0), "mount overlay");
-  } finally {
-    close(context);
-  }
 }
 
 /** Mounts a snapshot, detached. */
@@ -80,8 +59,7 @@ export function mountDetached(mounts: SnapshotMount[]): number {
       );
     }
     if (mount.type !== "overlay") throw unknown(`can't open a root file system of type ${mount.type}`);
-    const { lower, upper, work, flags } = overlayParts(mount.options);
-    return overlay(lower, upper, work, flags);
+    return openOverlay(overlayParts(mount.options));
   } catch (error) {
     throw unknown(`can't open the container's root file system: ${messageOf(error)}`, error);
   }
@@ -91,15 +69,10 @@ export function mountDetached(mounts: SnapshotMount[]): number {
 function openReadOnly(mounts: SnapshotMount[]): number {
   const mount = mounts[0]!;
   if (mount.type === "bind") return open(mount.source, O_PATH | O_DIRECTORY);
-  const { lower, upper, flags } = overlayParts(mount.options);
+  const { lower, upper, rest } = overlayParts(mount.options);
   const layers = upper ? [upper, ...lower] : lower;
   if (layers.length === 1) return open(layers[0]!, O_PATH | O_DIRECTORY);
-  return overlay(
-    layers,
-    undefined,
-    undefined,
-    flags.filter(([name]) => name === "userxattr"),
-  );
+  return openOverlay({ lower: layers, rest: rest.filter((option) => option === "userxattr") });
 }
 
 /** A file's text below `root`; "" where there is none. */
