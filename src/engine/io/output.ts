@@ -1,5 +1,5 @@
 // The engine's end of one output FIFO: waits until it is readable, hands it to a taker, and tells when the output is over.
-import { close, EPOLLIN, pidfdOpen, type Watch, watch } from "../../linux/index.ts";
+import { close, EPOLLHUP, EPOLLIN, pidfdOpen, type Watch, watch } from "../../linux/index.ts";
 import { openReader } from "./fifo.ts";
 
 export interface OutputOptions {
@@ -92,9 +92,11 @@ export function openOutput(options: OutputOptions): Output {
     };
   }
 
-  function readable(): void {
+  function readable(events: number): void {
     if (over || paused) return;
-    if (options.take(fd) === 0) noWriters();
+    // The end and nothing before it: no file need be made for nothing.
+    const empty = (events & (EPOLLIN | EPOLLHUP)) === EPOLLHUP;
+    if (empty || options.take(fd) === 0) noWriters();
   }
 
   listen();
