@@ -10,7 +10,7 @@ import type { ContainerRecord, Engine } from "../context.ts";
 import { createStreams } from "../io/streams.ts";
 import { type Answer, type Call, hijacked, type Route } from "../route.ts";
 import { type ExecRequest, execProcess } from "./process.ts";
-import { containerSpec, execFailure, type RunningExec, runExec } from "./run.ts";
+import { containerProcess, execFailure, type RunningExec, runExec } from "./run.ts";
 
 /** How long `docker exec`'s client may ask for the exit code afterwards. */
 const REMEMBER_MS = 5 * 60 * 1000;
@@ -142,7 +142,7 @@ export function routes(engine: Engine): Route[] {
   async function start(exec: Exec, streams: ReturnType<typeof createStreams>, attached: boolean): Promise<RunningExec> {
     const record = engine.containers.get(exec.containerId);
     try {
-      const process = await execProcess(engine, record, await containerSpec(engine, record.id), exec.request);
+      const process = await execProcess(engine, record, await containerProcess(engine, record.id), exec.request);
       const run = await runExec(engine, {
         containerId: record.id,
         execId: exec.id,

@@ -1,7 +1,7 @@
 // The OCI process of an exec: the container's own, changed by what the caller asked.
 import { invalidArgument } from "../../lib/errors.ts";
 import { close, O_RDONLY, openat2, RESOLVE_IN_ROOT, read } from "../../linux/index.ts";
-import type { Process, Spec } from "../../oci/runtime-spec.ts";
+import type { Process } from "../../oci/runtime-spec.ts";
 import { capabilitySet, processCapabilities } from "../containers/spec/capabilities.ts";
 import { mergeEnv } from "../containers/spec/env.ts";
 import { type ResolvedUser, resolveUser } from "../containers/spec/user.ts";
@@ -55,9 +55,8 @@ export async function lookUpUser(engine: Engine, record: ContainerRecord, user: 
   }
 }
 
-/** `spec` is the running container's. */
-export async function execProcess(engine: Engine, record: ContainerRecord, spec: Spec, request: ExecRequest): Promise<Process> {
-  const own = spec.process!;
+/** `own` is the running container's. */
+export async function execProcess(engine: Engine, record: ContainerRecord, own: Process, request: ExecRequest): Promise<Process> {
   const process: Process = { ...own, args: request.args, cwd: request.workingDir || own.cwd };
   delete process.terminal;
   delete process.consoleSize;

@@ -26,10 +26,30 @@ export interface RunningExec {
   exited: Promise<number>;
 }
 
-/** The running container's specification. */
-export async function containerSpec(engine: Engine, id: string): Promise<Spec> {
+interface Known {
+  startedAt: string | undefined;
+  process: Process;
+}
+
+/** By container, of this start of it: health checks and scripts exec again and again. */
+const known = new WeakMap<Engine, Map<string, Known>>();
+const MAX_KNOWN = 256;
+
+/** The process in the running container's specification. It is not the caller's to change. */
+export async function containerProcess(engine: Engine, id: string): Promise<Process> {
+  const startedAt = engine.containers.get(id).state.StartedAt;
+  let ours = known.get(engine);
+  if (!ours) {
+    ours = new Map();
+    known.set(engine, ours);
+  }
+  const found = ours.get(id);
+  if (found && startedAt !== undefined && found.startedAt === startedAt) return found.process;
   const { container } = await engine.manager.containers.get({ id });
-  return JSON.parse(Buffer.from(container!.spec!.value).toString()) as Spec;
+  const { process } = JSON.parse(Buffer.from(container!.spec!.value).toString()) as Spec;
+  if (ours.size >= MAX_KNOWN) ours.clear();
+  ours.set(id, { startedAt, process: process! });
+  return process!;
 }
 
 /** The sentence of a process that could not be started, and the exit code that a shell would give. */

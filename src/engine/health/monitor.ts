@@ -7,7 +7,7 @@ import type { HealthConfig, HealthcheckResult } from "../../api/types.ts";
 import { messageOf } from "../../lib/errors.ts";
 import type { ContainerRecord, Engine } from "../context.ts";
 import { execProcess } from "../exec/process.ts";
-import { containerSpec, execFailure, runExec } from "../exec/run.ts";
+import { containerProcess, execFailure, runExec } from "../exec/run.ts";
 import { createStreams } from "../io/streams.ts";
 import { formatNano, nanoNow } from "../logs/time.ts";
 
@@ -90,7 +90,7 @@ export function createHealth(engine: Engine): HealthMonitors {
     const request = { args: plan.args, env: [], user: "", workingDir: "", privileged: false, terminal: false, size: undefined };
     let timer: NodeJS.Timeout | undefined;
     try {
-      const process = await execProcess(engine, record, await containerSpec(engine, record.id), request);
+      const process = await execProcess(engine, record, await containerProcess(engine, record.id), request);
       const run = await runExec(engine, { containerId: record.id, execId, process, streams, stdin: false, output: true });
       publish(`exec_start: ${plan.args.join(" ")}`);
       const late = new Promise<"late">((resolve) => {
