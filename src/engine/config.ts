@@ -281,7 +281,7 @@ function assemble(said: Said): EngineConfig {
     execRoot,
     pidfile: path("pidfile", `${execRoot}/jubakod.pid`),
     debug: said.debug === true || level === "debug",
-    logLevel: level as EngineConfig["logLevel"],
+    logLevel: level as NonNullable<EngineConfig["logLevel"]>,
     containerd: containerd ? resolve(containerd.replace(/^unix:\/\//, "")) : undefined,
     runtimes,
     defaultRuntime,
