@@ -23,6 +23,7 @@ export const SYS = {
   pause: 34,
   nanosleep: 35,
   getpid: 39,
+  sendfile: 40,
   socket: 41,
   connect: 42,
   accept: 43,

@@ -569,3 +569,26 @@ real("kill -9 of the runtime's process at any moment: everything is adopted or c
   for (const mount of hierarchies().mounts.values())
     expect(readdirSync(mount).filter((name) => name.includes(`${process.pid}-killed`))).toEqual([]);
 });
+
+real("tmpcopyup: a tmpfs begins with what lies beneath, without following links", async () => {
+  mkdirSync(`${work}/rootfs/seed/sub`, { recursive: true });
+  writeFileSync(`${work}/rootfs/seed/sub/file`, "x".repeat(100_000));
+  chmodSync(`${work}/rootfs/seed/sub/file`, 0o4755);
+  symlinkSync("/etc/passwd", `${work}/rootfs/seed/link`);
+  chmodSync(`${work}/rootfs/seed`, 0o1777);
+  const script = "ls -lan /seed /seed/sub; wc -c < /seed/sub/file; echo new > /seed/new; grep ' /seed ' /proc/self/mountinfo";
+  const { status, output } = await run(
+    specOf(["sh", "-c", script], (spec) => {
+      spec.root!.readonly = true;
+      spec.mounts!.push({ destination: "/seed", type: "tmpfs", source: "tmpfs", options: ["tmpcopyup", "nosuid"] });
+      spec.mounts!.push({ destination: "/nowhere", type: "tmpfs", source: "tmpfs", options: ["tmpcopyup", "ro"] });
+    }),
+  );
+  expect(status).toBe(0);
+  expect(output).toMatch(/^drwxrwxrwt .* \.$/m);
+  expect(output).toMatch(/^-rwsr-xr-x +1 0 +0 +100000 .* file$/m);
+  expect(output).toMatch(/^lrwxrwxrwx .* link -> \/etc\/passwd$/m);
+  expect(output).toMatch(/^100000$/m);
+  expect(output).toContain("- tmpfs tmpfs");
+  expect(existsSync(`${work}/rootfs/seed/new`)).toBe(false);
+});

@@ -1,7 +1,20 @@
 // What plans must know of this machine, asked once.
-import { existsSync, readFileSync, statSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, type Stats, statSync } from "node:fs";
 import { release } from "node:os";
-import { notFound } from "../lib/errors.ts";
+import { invalidArgument, notFound } from "../lib/errors.ts";
+import {
+  close,
+  O_DIRECTORY,
+  O_PATH,
+  open,
+  openat2,
+  RESOLVE_BENEATH,
+  RESOLVE_IN_ROOT,
+  RESOLVE_NO_MAGICLINKS,
+  RESOLVE_NO_SYMLINKS,
+  SystemError,
+} from "../linux/index.ts";
+import type { Entry } from "./plan/copyup.ts";
 import type { Facts } from "./plan/facts.ts";
 
 let cached: Facts | undefined;
@@ -30,6 +43,46 @@ export function facts(): Facts {
       if (!stat) throw notFound(`the bind mount's source ${path} does not exist: no such file or directory`);
       return stat.isDirectory() ? "directory" : "file";
     },
+    entriesOf,
   };
   return cached;
+}
+
+const MAX_ENTRIES = 10_000;
+
+function entriesOf(rootPath: string, destination: string): Entry[] {
+  const entries: Entry[] = [];
+  const root = open(rootPath, O_PATH | O_DIRECTORY);
+  let place = -1;
+  try {
+    place = openat2(root, destination, O_PATH | O_DIRECTORY, { resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS });
+    const look = (path: string) => {
+      const directory = openat2(place, path || ".", O_DIRECTORY, { resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS });
+      try {
+        const here = `/proc/self/fd/${directory}`;
+        if (!path) entries.push({ path, ...statusOf(statSync(here)) });
+        for (const name of readdirSync(here)) {
+          if (entries.length > MAX_ENTRIES) throw invalidArgument(`tmpcopyup: more than ${MAX_ENTRIES} files in ${destination}`);
+          const status = lstatSync(`${here}/${name}`);
+          const target = status.isSymbolicLink() ? { target: readlinkSync(`${here}/${name}`) } : {};
+          const inside = path ? `${path}/${name}` : name;
+          entries.push({ path: inside, ...statusOf(status), ...target });
+          if (status.isDirectory()) look(inside);
+        }
+      } finally {
+        close(directory);
+      }
+    };
+    look("");
+  } catch (error) {
+    if (!(error instanceof SystemError) || error.code !== "ENOENT" || entries.length > 0) throw error;
+  } finally {
+    close(place);
+    close(root);
+  }
+  return entries;
+}
+
+function statusOf({ mode, uid, gid, rdev }: Stats): Omit<Entry, "path"> {
+  return { mode, uid, gid, rdev };
 }

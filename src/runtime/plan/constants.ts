@@ -123,7 +123,7 @@ export const IOCTL = {
   SIOCSIFFLAGS: { value: 0x8914, name: "SIOCSIFFLAGS" },
 } as const;
 
-export const S = { S_IFIFO: 0o10000, S_IFCHR: 0o20000, S_IFDIR: 0o40000, S_IFBLK: 0o60000, S_IFMT: 0o170000 } as const;
+export const S = { S_IFIFO: 0o10000, S_IFCHR: 0o20000, S_IFDIR: 0o40000, S_IFBLK: 0o60000, S_IFREG: 0o100000, S_IFMT: 0o170000 } as const;
 
 /** Capability numbers (linux/capability.h). */
 export const CAPABILITIES = [

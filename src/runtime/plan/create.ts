@@ -79,10 +79,9 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const byMount = facts.kernel < LAYERS_BY_FSCONFIG && input.rootfs.some((m) => m.type === "overlay");
   if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
   const cgroupMounts = (spec.mounts ?? []).filter((m) => m.type === "cgroup" || m.type === "cgroup2");
-  const sources = planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle, {
-    uids: spec.linux?.uidMappings ?? [],
-    gids: spec.linux?.gidMappings ?? [],
-  });
+  const ownIds = { uids: spec.linux?.uidMappings ?? [], gids: spec.linux?.gidMappings ?? [] };
+  const beneath = input.rootfs.length === 0 ? (destination: string) => facts.entriesOf(rootPlace, destination) : undefined;
+  const sources = planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle, ownIds, beneath);
   const cgroupSources = cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup, namespaces.has("cgroup")) : [];
   const devices = ownUser ? planDeviceSources(p, spec) : undefined;
   if (process.oomScoreAdj !== undefined) {

@@ -1,3 +1,5 @@
+import type { Entry } from "./copyup.ts";
+
 /** What a plan must know of the machine. */
 export interface Facts {
   /** Of the kernel's version: 6.1 is 6.01, 6.18 is 6.18. */
@@ -7,6 +9,8 @@ export interface Facts {
   capabilities: [low: number, high: number];
   /** The file system type of the host's path. Throws where it does not exist. */
   kindOf(path: string): "directory" | "file";
+  /** Everything at and below `destination` in the root file system at `root` on the host; empty where it is not there. */
+  entriesOf(root: string, destination: string): Entry[];
   apparmor: boolean;
   selinux: boolean;
 }

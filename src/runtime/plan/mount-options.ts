@@ -81,6 +81,7 @@ export const knownOptions: string[] = [
   "rbind",
   "idmap",
   "ridmap",
+  "tmpcopyup",
   ...ignored,
 ].sort();
 

@@ -21,6 +21,7 @@ import {
   OPEN_TREE,
   S,
 } from "./constants.ts";
+import { type Entry, planCopyUp } from "./copyup.ts";
 import { planIdmap } from "./idmap.ts";
 import { type MountOptions, parseOptions } from "./mount-options.ts";
 import type { Planner } from "./planner.ts";
@@ -169,6 +170,8 @@ export interface PlannedMount {
   source?: Word;
   /** Of a bind: what its source is. */
   kind: "directory" | "file";
+  /** Of a tmpfs: what it begins with. */
+  copy?: Entry[];
 }
 
 /** Copies the sources of all binds while the host's paths can still be walked with the host's rights. */
@@ -179,15 +182,19 @@ export function planSources(
   bundle: string,
   /** The container's own, for mounts that ask for a mapping and name none. */
   ownIds: { uids: IdMapping[]; gids: IdMapping[] },
+  /** What lies below a place of the root file system; undefined where that cannot be looked at yet. */
+  entriesOf: ((destination: string) => Entry[]) | undefined,
 ): PlannedMount[] {
   return mounts.map((mount) => {
     const options = parseOptions(mount.options ?? []);
     if (!mount.destination.startsWith("/")) throw invalidArgument(`mount destination ${mount.destination} is not an absolute path`);
-    if (options.copyUp) throw unimplemented(`option tmpcopyup (mount on ${mount.destination}) is not supported`);
+    if (options.copyUp && mount.type !== "tmpfs") throw invalidArgument(`option tmpcopyup is for tmpfs: ${mount.destination}`);
+    if (options.copyUp && !entriesOf) throw unimplemented(`option tmpcopyup (mount on ${mount.destination}) needs a root that is mounted`);
     const mapped = options.idmap || mount.uidMappings?.length || mount.gidMappings?.length;
     if (!options.bind && mount.type !== "bind") {
       if (mapped) throw invalidArgument(`the mount on ${mount.destination} is not a bind mount: its ids cannot be mapped`);
-      return { mount, options, kind: "directory" };
+      const copy = options.copyUp ? entriesOf?.(mount.destination) : undefined;
+      return { mount, options, kind: "directory", ...(copy ? { copy } : {}) };
     }
     if (!mount.source) throw invalidArgument(`the bind mount on ${mount.destination} has no source`);
     const path = mount.source.startsWith("/") ? mount.source : `${bundle}/${mount.source}`;
@@ -216,7 +223,7 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
     fd = tape.word("mount");
     const data = options.data;
     const source = mount.source ?? type;
-    const attr = filledLater ? options.set & ~MOUNT_ATTR.MOUNT_ATTR_RDONLY : options.set;
+    const attr = filledLater || planned.copy ? options.set & ~MOUNT_ATTR.MOUNT_ATTR_RDONLY : options.set;
     // The read-only flag goes to the mount, never to the super block, which proc, sysfs and mqueue share.
     newFileSystem(p, type, source, data, attr, fd, why);
     const propagation = options.propagation;
@@ -225,6 +232,10 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
   p.ensure(root, mount.destination, planned.kind, to, why, kernelFileSystems.has(type) ? { noSymlinks: true } : {});
   // A file system on top of proc would be asked and told what only the kernel should be (CVE-2019-16884, CVE-2025-52881).
   if (type !== "proc" && !coverable.has(mount.destination)) planProcCheck(p, to, false, `${why}: it is inside /proc`);
+  if (planned.copy) {
+    planCopyUp(p, planned.copy, to, fd, mount.destination);
+    if (options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY && !filledLater) planReadonlyMount(p, fd, why);
+  }
   attach(p, fd, to);
   p.close(to);
   p.close(fd);

@@ -15,6 +15,7 @@ import { parseOptions } from "./mount-options.ts";
 import { splitLayers } from "./mounts.ts";
 
 const facts: Facts = {
+  entriesOf: () => [],
   kernel: 6.18,
   lastCapability: 40,
   capabilities: [-1, -1],
