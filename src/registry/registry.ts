@@ -1,6 +1,7 @@
 // The parts put together.
-import { isKind, messageOf, unimplemented } from "../lib/errors.ts";
+import { isKind, messageOf } from "../lib/errors.ts";
 import { createBlobs } from "./blobs.ts";
+import { createCacheThrough } from "./cache-through.ts";
 import { type Collected, collect } from "./collect.ts";
 import type { Config } from "./config.ts";
 import { askControl, serveControl } from "./control.ts";
@@ -20,15 +21,18 @@ export interface Registry {
   /** "127.0.0.1:5000" */
   address: string;
   debugAddress: string | undefined;
+  /** Forgets what the cache keeps and nobody asked for in its time to live; 0 where it is no cache. */
+  expire(): Promise<number>;
   /** Removes what nothing names; waits for a collection that runs already, and answers for its own. */
   collect(options: { dryRun: boolean; deleteUntagged: boolean; report?: (line: string) => void }): Promise<Collected>;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
+const EXPIRE_EVERY_MS = 3_600_000;
+
 /** Serves until it is closed. FailedPrecondition where another process serves the same root. */
 export async function createRegistry(config: Config, log: Log): Promise<Registry> {
-  if (config.proxy) throw unimplemented("pull-through cache");
   const store = await openStore(config.root, config.graceMs);
   const listeners: Listener[] = [];
   try {
@@ -88,10 +92,14 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
       "/debug/health": (exchange) => send(exchange, 200, { "content-type": "application/json" }, "{}"),
     };
     const root: DoorOptions["pages"] = { "/": (exchange) => send(exchange, 200, {}) };
+    const blobs = createBlobs(store, uploads, events.notify);
+    const manifests = createManifests(store, events.notify, config.limits.manifest);
+    const through =
+      config.proxy && createCacheThrough(config.proxy, { store, uploads, blobs, manifests }, metrics, (message) => log("warn", message));
     const door: DoorOptions = {
       handlers: {
-        blobs: createBlobs(store, uploads, events.notify),
-        manifests: createManifests(store, events.notify, config.limits.manifest),
+        blobs: { ...blobs, ...through?.blobs },
+        manifests: { ...manifests, ...through?.manifests },
         listings: createListings(store, config.limits.catalog),
       },
       rules: { readOnly: config.readOnly, mayDelete: config.mayDelete, cache: config.proxy !== undefined },
@@ -111,18 +119,27 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
     const control = await serveControl(store.layout.own, async (wanted, report) => {
       report(summary(await collectNow({ ...wanted, report }), wanted.dryRun));
     });
+    // A cache forgets what nobody asks for, without being told to.
+    const everyMs =
+      Math.min(2 ** 31 - 1, config.collectEveryMs) || (config.proxy?.ttlMs ? Math.min(config.proxy.ttlMs, EXPIRE_EVERY_MS) : 0);
     const timer =
-      config.collectEveryMs > 0
+      everyMs > 0
         ? setInterval(() => {
-            collectNow({ dryRun: false, deleteUntagged: config.deleteUntagged }).catch((error) =>
-              log("error", `garbage collection: ${messageOf(error)}`),
-            );
-          }, config.collectEveryMs)
+            (through?.expire() ?? Promise.resolve(0))
+              .then(() => collectNow({ dryRun: false, deleteUntagged: config.deleteUntagged }))
+              .catch((error) => log("error", `garbage collection: ${messageOf(error)}`));
+          }, everyMs)
         : undefined;
-    const close = async () => {
+    let closed: Promise<void> | undefined;
+    const close = () => {
+      closed ??= shut();
+      return closed;
+    };
+    const shut = async () => {
       clearInterval(timer);
       await control.close();
       await Promise.all(listeners.map((listener) => listener.close(config.drainMs)));
+      await through?.close();
       await events.close(config.drainMs);
       await collecting;
       await store.close();
@@ -130,6 +147,7 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
     return {
       address: listeners[0]!.address,
       debugAddress: listeners[1]?.address,
+      expire: async () => (await through?.expire()) ?? 0,
       collect: collectNow,
       close,
       [Symbol.asyncDispose]: close,

@@ -20,6 +20,8 @@ export interface Incoming {
   body: Readable;
   /** What the request says it brings; undefined for chunked transfer. */
   length: number | undefined;
+  /** More bytes are in the file. */
+  onProgress?: () => void;
 }
 
 export interface Uploads {
@@ -31,6 +33,8 @@ export interface Uploads {
   /** Makes a blob of it: DIGEST_INVALID (and the upload is gone) where it has another digest. */
   finish(upload: Upload, digest: Digest): Promise<void>;
   cancel(upload: Upload): Promise<void>;
+  /** The file that grows. */
+  file(upload: Upload): string;
   /** Removes uploads that nothing was appended to for so long; answers how many. */
   purge(olderThanMs: number, dryRun?: boolean): Promise<number>;
   /** How many requests write now. */
@@ -112,7 +116,10 @@ export function createUploads(store: Store, limits: UploadLimits): Uploads {
     state.digester = undefined;
     const flush = async () => {
       await writing;
-      state.offset = at;
+      if (state.offset !== at) {
+        state.offset = at;
+        incoming.onProgress?.();
+      }
       if (weight === 0) return;
       const pieces = gathered;
       writing = writeAll(handle, pieces, at);
@@ -147,6 +154,7 @@ export function createUploads(store: Store, limits: UploadLimits): Uploads {
 
   return {
     active: () => active,
+    file: dataOf,
     async begin(name, algorithm = "sha256") {
       const id = randomUUID();
       const state: State = { id, name, offset: 0, digester: createDigester(algorithm), algorithm, writer: undefined };
