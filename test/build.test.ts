@@ -1,7 +1,9 @@
 // The real docker CLI's `build` by the classic protocol, and what comes of it. One engine for the file.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
 import { dirname, join } from "node:path";
 import { lacks, sh, startEngine, type TestEngine } from "./support/engine.ts";
 
@@ -9,6 +11,7 @@ describe.skipIf(lacks("docker"))("docker build", () => {
   let engine: TestEngine;
   let contexts = 0;
   beforeAll(async () => {
+    process.env.DOCKER_BUILDKIT = "0";
     engine = await startEngine();
   });
   afterAll(() => engine?.stop());
@@ -149,7 +152,7 @@ WORKDIR /a
 WORKDIR b
 RUN id -u > id
 EXPOSE 80 90-91/udp
-VOLUME /v ["/w"]
+VOLUME /v /w
 STOPSIGNAL SIGUSR1
 SHELL ["/bin/sh","-ec"]
 CMD lost
@@ -303,18 +306,40 @@ COPY --from=b /b /
     const dir = context({ Dockerfile: "FROM busybox\nRUN echo begun; sleep 61.25\n" });
     const env = { ...process.env, DOCKER_BUILDKIT: "0" };
     const cli = spawn("docker", ["-H", engine.host, "build", dir], { env, stdio: ["ignore", "pipe", "ignore"] });
-    await new Promise<void>((resolve) => {
-      let out = "";
-      cli.stdout.on("data", (chunk) => {
-        out += chunk;
-        if (/^begun$/m.test(out)) resolve();
-      });
-    });
+    await begun(cli);
     cli.kill("SIGKILL");
-    const busy = () => readdirSync("/proc").some((pid) => /^\d+$/.test(pid) && commandOf(pid) === "sleep\x0061.25\0");
     const end = Date.now() + 10_000;
-    while (busy() && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 50));
-    expect(busy()).toBe(false);
+    while (runs("61.25") && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(runs("61.25")).toBe(false);
+  });
+
+  test("ADD of an address: name, mode, checksum", () => {
+    const server = createServer((_, answer) => answer.end("fetched\n")).listen(0, "127.0.0.1");
+    const address = () => `http://127.0.0.1:${(server.address() as AddressInfo).port}/dir/file.txt`;
+    const sum = new Bun.CryptoHasher("sha256").update("fetched\n").digest("hex");
+    return serving(server, async () => {
+      const good = `FROM busybox\nADD --checksum=sha256:${sum} ${address()} /d/\nADD ${address()} /named\n`;
+      const built = await engine.dockerAsync("build", "-t", "fetch", context({ Dockerfile: good }));
+      expect(built.stdout).toContain("Successfully built");
+      expect(run("fetch", "sh", "-c", "cat /d/file.txt /named; stat -c %a /named")).toBe("fetched\nfetched\n600\n");
+      const bad = `FROM busybox\nADD --checksum=sha256:${"0".repeat(64)} ${address()} /d/\n`;
+      expect((await engine.dockerAsync("build", context({ Dockerfile: bad }))).stderr).toContain("digest mismatch");
+    });
+  });
+
+  test("an engine that is killed in the middle of a step leaves nothing of it", async () => {
+    const dir = context({ Dockerfile: "FROM busybox\nRUN echo begun; sleep 62.25\n" });
+    const env = { ...process.env, DOCKER_BUILDKIT: "0" };
+    const cli = spawn("docker", ["-H", engine.host, "build", dir], { env, stdio: ["ignore", "pipe", "ignore"] });
+    await begun(cli);
+    await engine.kill();
+    cli.kill("SIGKILL");
+    await engine.start();
+    expect(runs("62.25")).toBe(false);
+    for (const place of ["root/build", "exec/build"]) {
+      expect(readdirSync(join(engine.dir, place)).filter((name) => name !== "mounts")).toEqual([]);
+    }
+    expect(made("after", { Dockerfile: "FROM busybox\nRUN echo works\n" }, "--no-cache")).toContain("works");
   });
 
   test("POST /build/prune forgets the cache", async () => {
@@ -326,6 +351,31 @@ COPY --from=b /b /
     expect(run("pruned", "cat", "/p")).toBe("pruned\n");
   });
 });
+
+/** Waits for the line "begun" in a program's output. */
+function begun(program: ChildProcess): Promise<void> {
+  return new Promise((resolve) => {
+    let out = "";
+    program.stdout!.on("data", (chunk) => {
+      out += chunk;
+      if (/^begun$/m.test(out)) resolve();
+    });
+  });
+}
+
+/** Whether `sleep SECONDS` runs. */
+function runs(seconds: string): boolean {
+  return readdirSync("/proc").some((pid) => /^\d+$/.test(pid) && commandOf(pid) === `sleep\0${seconds}\0`);
+}
+
+async function serving(server: Server, work: () => Promise<void>): Promise<void> {
+  try {
+    await new Promise<void>((resolve) => (server.listening ? resolve() : server.once("listening", resolve)));
+    await work();
+  } finally {
+    server.close();
+  }
+}
 
 function commandOf(pid: string): string {
   try {

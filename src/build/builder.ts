@@ -215,7 +215,12 @@ export function createBuilder(host: BuilderHost): Builder {
       excerpt: (error instanceof Error && (error as Failed).excerpt) || "",
     }),
     cache: () => cache.list(),
-    prune: (keep) => cache.prune(keep),
+    async prune(keep) {
+      const pruned = await cache.prune(keep);
+      // The end of a lease has the manager look for garbage.
+      await host.withLease(async () => {});
+      return pruned;
+    },
     async recover() {
       const { containers, tasks, snapshots, snapshotter } = host.manager;
       for (const { id } of (await containers.list({ filters: [`labels."${BUILD_LABEL}"==step`] })).containers) {

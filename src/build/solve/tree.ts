@@ -287,16 +287,9 @@ export async function copySource(
     if (isDirectory(stat)) {
       const fd = must(files.openAt(fromDir, from, DIRECTORY | O_NOFOLLOW, 0), "open", path);
       try {
-        let made = files.mkdirAt(toDir, to, 0o700);
-        let target = files.openAt(toDir, to, DIRECTORY | O_NOFOLLOW, 0);
-        if (made === -errno.EEXIST && target < 0) {
-          // a link to a directory is entered, anything else is replaced
-          const behind = files.openIn(toDir, to, DIRECTORY, RESOLVE_IN_ROOT);
-          if (behind >= 0) close(behind);
-          removeAll(toDir, to);
-          made = files.mkdirAt(toDir, to, 0o700);
-          target = files.openAt(toDir, to, DIRECTORY | O_NOFOLLOW, 0);
-        }
+        const made = files.mkdirAt(toDir, to, 0o700);
+        const target = files.openAt(toDir, to, DIRECTORY | O_NOFOLLOW, 0);
+        if (made === -errno.EEXIST && target < 0) throw failedPrecondition(`cannot copy to non-directory: ${files.shown(to)}`);
         must(target, "mkdir", path);
         try {
           const owner = options.owner ?? stat;

@@ -1,4 +1,6 @@
 // The builder's doors: POST /build and /build/prune. What the builder needs of the engine is given to it here.
+import { existsSync } from "node:fs";
+import type { BuildCache } from "../../api/types.ts";
 import type { Builder } from "../../build/index.ts";
 import { unpackInto } from "../archive/unpack.ts";
 import type { Engine } from "../context.ts";
@@ -34,7 +36,31 @@ export function routes(engine: Engine): Route[] {
 
 /** Takes away what builds left that a kill ended. */
 export async function recover(engine: Engine): Promise<void> {
-  const { existsSync } = await import("node:fs");
   if (!existsSync(`${engine.config.dataRoot}/build`)) return;
   await (await builderOf(engine)).recover();
+}
+
+/** Layers that the cache keeps, each once, for `docker system df`. */
+export async function buildCache(engine: Engine): Promise<BuildCache[]> {
+  if (!existsSync(`${engine.config.dataRoot}/build`)) return [];
+  const seen = new Set<string>();
+  return (await builderOf(engine)).cache().flatMap(({ layer, key, text, created, used }) => {
+    if (!layer || seen.has(layer.descriptor.digest)) return [];
+    seen.add(layer.descriptor.digest);
+    const CreatedAt = new Date(created).toISOString();
+    return [
+      {
+        ID: key.slice("sha256:".length, "sha256:".length + 25),
+        Parents: null,
+        Type: "regular" as const,
+        Description: text,
+        InUse: false,
+        Shared: false,
+        Size: layer.descriptor.size,
+        CreatedAt,
+        LastUsedAt: new Date(used).toISOString(),
+        UsageCount: 1,
+      },
+    ];
+  });
 }

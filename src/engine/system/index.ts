@@ -32,8 +32,6 @@ export function routes(engine: Engine): Route[] {
   return [
     { method: "GET", path: "/info", handle: async () => ({ json: await systemInfo(engine, engine.events.listeners()) }) },
     { method: "GET", path: "/system/df", handle: async (call) => ({ json: await diskUsage(engine, call) }) },
-    // there is no build cache: nothing to remove, which `docker system prune` must not fail on
-    { method: "POST", path: "/build/prune", handle: async () => ({ json: { CachesDeleted: null, SpaceReclaimed: 0 } }) },
     { method: "POST", path: "/auth", handle: (call) => login(engine, call) },
   ];
 }

@@ -64,6 +64,8 @@ export async function diskUsage(engine: Engine, call: Call): Promise<Record<stri
     wants("container") ? Promise.all(engine.containers.list().map((record) => containerItem(engine, record))) : undefined,
     wants("volume") ? engine.volumes.diskUsage() : undefined,
   ]);
+  const cache = wants("build-cache") ? await (await import("../build/index.ts")).buildCache(engine) : undefined;
+  const cacheSize = sum(cache ?? [], ({ Size }) => Size ?? 0);
   const imageItems = (images?.Images ?? []) as ImageItem[];
   const volumeItems = (volumes?.Volumes ?? []) as Volume[];
   if (call.version < 52) {
@@ -72,8 +74,8 @@ export async function diskUsage(engine: Engine, call: Call): Promise<Record<stri
       Images: images ? imageItems : null,
       Containers: containers ?? null,
       Volumes: volumes ? volumeItems : null,
-      BuildCache: wants("build-cache") ? [] : null,
-      BuilderSize: 0,
+      BuildCache: cache ?? null,
+      BuilderSize: cacheSize,
     };
   }
   const verbose = call.query.get("verbose") !== null && !["0", "false", ""].includes(call.query.get("verbose")!);
@@ -116,6 +118,8 @@ export async function diskUsage(engine: Engine, call: Call): Promise<Record<stri
           },
         }
       : {}),
-    ...(wants("build-cache") ? { BuildCacheUsage: { ActiveCount: 0, TotalCount: 0, TotalSize: 0, Reclaimable: 0 } } : {}),
+    ...(cache
+      ? { BuildCacheUsage: { ActiveCount: 0, TotalCount: cache.length, TotalSize: cacheSize, Reclaimable: cacheSize, ...items(cache) } }
+      : {}),
   };
 }
