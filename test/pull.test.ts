@@ -49,6 +49,15 @@ describe.skipIf(lacks("docker", "docker-registry", "skopeo"))("pull", () => {
     expect(engine.docker("run", "--rm", `${registry.address}/zstd:1`, "echo", "z").stdout).toBe("z\n");
   });
 
+  test("all tags of a repository", () => {
+    registry.push("many:1");
+    registry.push("many:two");
+    expect(engine.docker("pull", "-a", `${registry.address}/many`).stderr).toBe("");
+    expect(engine.docker("images", "--format", "{{.Tag}}", `${registry.address}/many`).stdout).toBe("1\ntwo\n");
+    expect(engine.docker("rmi", `${registry.address}/many:1`, `${registry.address}/many:two`).status).toBe(0);
+    expect(engine.docker("pull", "-a", `${registry.address}/none`).stderr).toContain("not found");
+  });
+
   test("what is not there is said as Docker says it", () => {
     const missing = engine.docker("pull", `${registry.address}/some/busybox:nope`);
     expect(missing.status).toBe(1);
@@ -160,5 +169,5 @@ describe.skipIf(lacks("docker", "docker-registry", "skopeo"))("pull", () => {
       /ingest.*\/data$/.test(path),
     );
     expect(busy).toEqual([]);
-  });
+  }, 30_000);
 });

@@ -10,6 +10,7 @@ import {
   MAX_MANIFEST,
   MEDIA,
   matches,
+  parseTag,
   type Reference,
 } from "../oci/index.ts";
 import { type Credentials, parseChallenges } from "./auth.ts";
@@ -22,6 +23,8 @@ const ERROR_LIMIT = 64 << 10;
 const ATTEMPTS = 5;
 /** A blob that needs more connections than this, though each brings some bytes, is given up. */
 const CONNECTIONS = 40;
+/** Pages of a list of tags. */
+const TAG_PAGES = 1000;
 
 export interface BlobOptions {
   /** Where to begin; the bytes before are the caller's already. */
@@ -41,6 +44,8 @@ export interface Repository {
   blob(descriptor: Descriptor, limit: number, signal?: AbortSignal): Promise<Uint8Array>;
   /** A blob's bytes in order; broken connections are resumed where they broke (bounded). InvalidArgument where length or digest are wrong. */
   stream(descriptor: Descriptor, options?: BlobOptions): AsyncGenerator<Uint8Array, void>;
+  /** All tags, sorted. */
+  tags(signal?: AbortSignal): Promise<string[]>;
   /** What a tag names now, without its bytes; undefined where it is not there, or the registry does not say. */
   resolve(tag: string, signal?: AbortSignal): Promise<Digest | undefined>;
   /** Size of a blob that is known by its digest alone; undefined where it is not there. */
@@ -174,6 +179,24 @@ export function openRepository(
       return { descriptor: { mediaType, digest, size: bytes.length }, bytes };
     });
 
+  const tags: Repository["tags"] = (signal) =>
+    retried(signal, async () => {
+      const found = new Set<string>();
+      let path: string | undefined = `/v2/${reference.path}/tags/list`;
+      for (let pages = 0; path !== undefined; pages++) {
+        if (pages === TAG_PAGES) throw invalidArgument(`the registry has more tags of ${reference.path} than can be listed`);
+        const response: Response = await request(path, { headers: { accept: "application/json" }, signal }, (status) => status === 200);
+        const listed = JSON.parse(new TextDecoder().decode(await readBody(response, MAX_MANIFEST, timeoutMs))) as { tags?: unknown } | null;
+        const names = listed?.tags ?? [];
+        if (!Array.isArray(names)) throw invalidArgument(`the registry's list of tags of ${reference.path} is not a list`);
+        for (const name of names) found.add(parseTag(String(name)));
+        // only the query of the next page counts: the rest stays ours
+        const next = /<([^>]*)>\s*;\s*rel="?next"?/.exec(response.headers.get("link") ?? "")?.[1];
+        path = next === undefined ? undefined : `/v2/${reference.path}/tags/list?${next.split("?")[1] ?? ""}`;
+      }
+      return [...found].sort();
+    });
+
   async function* stream(descriptor: Descriptor, options: BlobOptions = {}): AsyncGenerator<Uint8Array, void> {
     const { signal } = options;
     const digester = options.verify !== false && !options.offset ? createDigester(algorithmOf(descriptor.digest)) : undefined;
@@ -229,6 +252,7 @@ export function openRepository(
   return {
     reference,
     manifest,
+    tags,
     stream,
     async blob(descriptor, limit, signal) {
       if (descriptor.size > limit)

@@ -96,6 +96,18 @@ export async function pull(core: Core, options: PullOptions, sink: ProgressSink)
   publish(core, "pull", familiar, familiarName(reference));
 }
 
+/** Pulls every tag of a repository. */
+export async function pullAll(core: Core, options: PullOptions, sink: ProgressSink): Promise<void> {
+  const { digest: _, tag: __, ...repository } = options.reference;
+  let tags: string[];
+  try {
+    tags = await openRepository(options.reference, core.registry, options.credentials).tags(options.signal);
+  } catch (error) {
+    throw pullFailure(error, options.reference);
+  }
+  for (const tag of tags) await pull(core, { ...options, reference: { ...repository, tag } }, sink);
+}
+
 async function fetchImage(
   core: Core,
   repository: Repository,

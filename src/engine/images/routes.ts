@@ -59,10 +59,13 @@ export function routes(engine: Engine): Route[] {
         const platformText = query.get("platform") ?? "";
         const platform = platformText ? parsePlatform(platformText) : undefined;
         if (fromImage !== "") {
-          const { pull } = await import("./pull.ts");
+          const { pull, pullAll } = await import("./pull.ts");
           const reference = referenceOf(fromImage, query.get("tag") ?? "");
           const credentials = credentialsOf(call);
-          const stream = await streamed((sink, signal) => pull(core, { reference, platform, credentials, signal }, sink), call.signal);
+          const named = parseReference(fromImage.replace(/[:@]+$/, ""));
+          // no tag at all asks for all of them
+          const work = query.get("tag") || named.tag || named.digest ? pull : pullAll;
+          const stream = await streamed((sink, signal) => work(core, { reference, platform, credentials, signal }, sink), call.signal);
           return { type: JSON_STREAM, stream };
         }
         const { importImage } = await import("./import.ts");
