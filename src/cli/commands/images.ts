@@ -5,6 +5,9 @@ import { chooseFormat, formatList, type ListFormat } from "../formatter.ts";
 import { ago, goTime, humanSize, shortId } from "../units.ts";
 import { FORMAT_HELP } from "./ps.ts";
 
+/** The zero of Go's time.Time, in seconds: an image that does not say when it was made. */
+const NEVER = -62135596800;
+
 export default command({
   use: "[OPTIONS] [REPOSITORY[:TAG]]",
   short: "List images",
@@ -85,7 +88,7 @@ export function imageList(truncate: boolean, digests: boolean): ListFormat<Image
       Repository: { header: "REPOSITORY", value: (row) => row.repository },
       Tag: { header: "TAG", value: (row) => row.tag },
       Digest: { header: "DIGEST", value: (row) => row.digest },
-      CreatedSince: { header: "CREATED", value: ({ image }) => (image.Created ? ago(image.Created) : "") },
+      CreatedSince: { header: "CREATED", value: ({ image }) => (image.Created === NEVER ? "" : ago(image.Created)) },
       CreatedAt: { header: "CREATED AT", value: ({ image }) => goTime(image.Created) },
       Size: { header: "SIZE", value: ({ image }) => humanSize(image.Size, 3) },
       Containers: { header: "CONTAINERS", value: ({ image }) => known(image.Containers) ?? String(image.Containers) },
