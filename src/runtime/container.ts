@@ -19,6 +19,7 @@ import {
   pidfdGetfd,
   pidfdSignal,
   SYS,
+  SystemError,
   watch,
 } from "../linux/index.ts";
 import type { Hooks, Process, Spec, State } from "../oci/runtime-spec.ts";
@@ -84,7 +85,14 @@ async function launch(
     );
     const hasHome = (process.env ?? []).some((e) => e.startsWith("HOME="));
     const uid = process.user?.uid ?? 0;
-    if (openFor !== undefined) writeGate(keeper.gate, openFor, hasHome ? undefined : uid);
+    if (openFor !== undefined) {
+      try {
+        writeGate(keeper.gate, openFor, hasHome ? undefined : uid);
+      } catch (error) {
+        // A process that failed is gone already, and its report says why.
+        if (!(error instanceof SystemError && error.code === "EPIPE")) throw error;
+      }
+    }
     const keeperPidfd = keeper.pidfd;
     let failed: Failure | undefined;
     let ready = false;
