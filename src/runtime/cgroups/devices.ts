@@ -24,7 +24,10 @@ export function effectiveRules(rules: readonly DeviceRule[]): { allowAll: boolea
   const last = rules.findLastIndex(isAll);
   const allowAll = last >= 0 && rules[last]!.allow;
   const rest = rules.slice(last + 1);
-  return { allowAll, rules: allowAll ? rest.filter((rule) => !rule.allow) : [...rest, ...alwaysAllowed] };
+  if (allowAll) return { allowAll, rules: rest.filter((rule) => !rule.allow) };
+  // What is denied before anything was allowed is denied anyway.
+  const first = rest.findIndex((rule) => rule.allow);
+  return { allowAll, rules: [...(first < 0 ? [] : rest.slice(first)), ...alwaysAllowed] };
 }
 
 /** "c 1:3 rwm", as v1's devices.allow takes it. */

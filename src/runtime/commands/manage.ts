@@ -172,6 +172,13 @@ export async function resume(context: Context, argv: string[]): Promise<number> 
   return 0;
 }
 
+/** "50M", "1.5g", "1024", -1. */
+function bytesOf(name: string, text: string): number {
+  const match = /^(-?\d+(?:\.\d+)?) ?([kmgtp]?)(?:i?b)?$/i.exec(text);
+  if (!match) throw usageError(`invalid value for ${name}: invalid size: '${text}'`);
+  return Math.trunc(Number(match[1]) * 1024 ** " kmgtp".indexOf(match[2]?.toLowerCase() || " "));
+}
+
 export async function update(context: Context, argv: string[]): Promise<number> {
   const names = [
     "blkio-weight",
@@ -194,6 +201,10 @@ export async function update(context: Context, argv: string[]): Promise<number> 
   const second = parseFlags(first.rest.slice(1), { ...valueTable, r: { short: "resources" } });
   const value = (name: string) => second.value(name) ?? first.value(name);
   const number = (name: string) => second.number(name) ?? first.number(name);
+  const size = (name: string) => {
+    const text = value(name);
+    return text === undefined ? undefined : bytesOf(name, text);
+  };
   if (value("l3-cache-schema") || value("mem-bw-schema")) throw new Failure("Unimplemented", "Intel RDT is not supported");
   const stored = context.store.load(id);
   if (statusOf(stored) === "stopped") throw failedPrecondition("container not running");
@@ -209,9 +220,9 @@ export async function update(context: Context, argv: string[]): Promise<number> 
     return Object.keys(set).length ? (set as T) : undefined;
   };
   const memory = pick<NonNullable<Resources["memory"]>>({
-    limit: number("memory"),
-    reservation: number("memory-reservation"),
-    swap: number("memory-swap"),
+    limit: size("memory"),
+    reservation: size("memory-reservation"),
+    swap: size("memory-swap"),
   });
   const cpu = pick<NonNullable<Resources["cpu"]>>({
     period: number("cpu-period"),
