@@ -227,7 +227,7 @@ describe.skipIf(lacks("docker"))("contract", () => {
       ["GET", "/exec/nosuch/json", 404],
       ["GET", "/containers/json?filters=banana", 400],
       ["POST", "/containers/create", 400],
-      ["POST", "/build", 501],
+      ["POST", "/swarm/init", 501],
       ["GET", "/nothing/here", 404],
     ] as const) {
       const answer = await call(method, path);
