@@ -166,7 +166,18 @@ export function controlGroupsV1(location: CgroupLocation): Cgroup {
         const next = Number(writes[limit]!.value);
         if (now !== undefined && (next > now || Number(writes[sum]!.value) === -1)) writes.splice(limit, 0, ...writes.splice(sum, 1));
       }
-      for (const each of writes) write(each);
+      const quota = writes.some((w) => w.file.endsWith("/cpu.cfs_quota_us"));
+      let again: CgroupWrite | undefined;
+      for (const each of writes) {
+        try {
+          write(each);
+        } catch (error) {
+          // The old quota over a shorter period can be above the parent's limit; the new one need not be.
+          if (!quota || !each.file.endsWith("/cpu.cfs_period_us")) throw error;
+          again = each;
+        }
+      }
+      if (again) write(again);
     },
     stats: () => stats(of, directories),
     async freeze(on) {
