@@ -151,7 +151,7 @@ function readVersion2(dir: string): CgroupStats {
   return stats;
 }
 
-/** Version 1 tells by an eventfd, version 2 by a change of memory.events. Ends with the returned function. */
+/** Version 1 tells by an eventfd, version 2 by a change of memory.events. Ends with the returned function, which tells what is not told yet. */
 export function watchOom(cgroup: Cgroup, callback: () => void): () => void {
   try {
     return cgroup.version === 1 ? watchVersion1(cgroup.dirs.get("memory"), callback) : watchVersion2(cgroup.dirs.get(""), callback);
@@ -180,20 +180,16 @@ function watchVersion1(dir: string | undefined, callback: () => void): () => voi
     throw error;
   }
   const counter = new Uint8Array(8);
-  const watching = watch(
-    event,
-    EPOLLIN,
-    () => {
-      read(event, counter);
-      // The removal of the cgroup makes an event too.
-      if (existsSync(dir)) callback();
-    },
-    { ref: false },
-  );
-  return () => {
-    watching.close();
-    end();
+  const look = (): void => {
+    // The removal of the cgroup makes an event too.
+    if (read(event, counter) && existsSync(dir)) callback();
   };
+  const watching = watch(event, EPOLLIN, look, { ref: false });
+  return once(() => {
+    watching.close();
+    look();
+    end();
+  });
 }
 
 function watchVersion2(dir: string | undefined, callback: () => void): () => void {
@@ -202,20 +198,34 @@ function watchVersion2(dir: string | undefined, callback: () => void): () => voi
   const fd = check(binding.syscall(SYS.inotify_init1, O_CLOEXEC | 0o4000), "inotify_init1");
   check(binding.syscall(SYS.inotify_add_watch, fd, `${dir}/memory.events`, IN_MODIFY), "inotify_add_watch");
   const buffer = new Uint8Array(4096);
-  let seen = table(`${dir}/memory.events`).oom_kill ?? 0;
+  const kills = () => table(`${dir}/memory.events`).oom_kill ?? 0;
+  let seen = kills();
+  const look = (): void => {
+    const now = kills();
+    if (now > seen) callback();
+    seen = now;
+  };
   const watching = watch(
     fd,
     EPOLLIN,
     () => {
       read(fd, buffer);
-      const now = table(`${dir}/memory.events`).oom_kill ?? 0;
-      if (now > seen) callback();
-      seen = now;
+      look();
     },
     { ref: false },
   );
-  return () => {
+  return once(() => {
     watching.close();
     close(fd);
+    look();
+  });
+}
+
+function once(end: () => void): () => void {
+  let ended = false;
+  return () => {
+    if (ended) return;
+    ended = true;
+    end();
   };
 }

@@ -125,6 +125,8 @@ export function createTasks(options: { namespace: string; state: string; events:
       if (open.length > 0) await within(Promise.all(open.map((exec) => exec.exited)), EXECS_MS);
     }
     if (process.exit) return;
+    // Whoever hears of the end must have heard of the kill that caused it.
+    if (process === task.init) task.stopOom();
     process.end(record);
     events.publish("/tasks/exit", TaskExitSchema, {
       containerId: task.id,

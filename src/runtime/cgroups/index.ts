@@ -54,6 +54,7 @@ export interface Cgroup {
   /** Resolves once every process is frozen, or thawed. */
   freeze(on: boolean): Promise<void>;
   frozen(): boolean;
+  /** Ends with the returned function, which tells what is not told yet. */
   onOom(callback: () => void): () => void;
   /** Idempotent. Rejects where processes stay although they were killed (or `force` is off and some run). */
   remove(force: boolean): Promise<void>;

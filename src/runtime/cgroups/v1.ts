@@ -216,20 +216,17 @@ export function controlGroupsV1(location: CgroupLocation): Cgroup {
         throw error;
       }
       const buffer = new Uint8Array(8);
-      const watching = watch(
-        event,
-        EPOLLIN,
-        () => {
-          // The removal of the cgroup signals too.
-          if (read(event, buffer) && existsSync(of("memory", "memory.oom_control"))) callback();
-        },
-        { ref: false },
-      );
+      const look = () => {
+        // The removal of the cgroup signals too.
+        if (read(event, buffer) && existsSync(of("memory", "memory.oom_control"))) callback();
+      };
+      const watching = watch(event, EPOLLIN, look, { ref: false });
       let closed = false;
       return () => {
         if (closed) return;
         closed = true;
         watching.close();
+        look();
         close(event);
         close(control);
       };

@@ -152,15 +152,18 @@ export function controlGroupsV2(location: CgroupLocation): Cgroup {
         return () => {};
       }
       let seen = kills();
+      const look = () => {
+        const now = kills();
+        if (now > seen) callback();
+        seen = now;
+      };
       const buffer = new Uint8Array(4096);
       const watching = watch(
         notify,
         EPOLLIN,
         () => {
           read(notify, buffer);
-          const now = kills();
-          if (now > seen) callback();
-          seen = now;
+          look();
         },
         { ref: false },
       );
@@ -170,6 +173,8 @@ export function controlGroupsV2(location: CgroupLocation): Cgroup {
         closed = true;
         watching.close();
         close(notify);
+        // The kernel tells of changes at most every ten milliseconds (CGROUP_FILE_NOTIFY_MIN_INTV): the killed process may be gone by then.
+        look();
       };
     },
     remove: (force) => removeTrees([directory], force, () => write({ file: file("cgroup.kill"), value: "1", why: "kill", ignore: "all" })),
