@@ -74,6 +74,9 @@ export interface Builder {
   recover(): Promise<void>;
 }
 
+/** Bytes of a step's output that are held until its turn comes. */
+const MAX_HELD = 4 << 20;
+
 interface Failed {
   vertex?: string;
   range?: Range;
@@ -82,7 +85,7 @@ interface Failed {
 
 const idOf = (step: Step, tree: Tree): string => {
   if (step.image) return step.image.id.replace(/^sha256:/, "");
-  return digestOf(JSON.stringify([tree.chainId, step.config])).slice("sha256:".length);
+  return digestOf(JSON.stringify([tree.chainId, step.said])).slice("sha256:".length);
 };
 
 export function createBuilder(host: BuilderHost): Builder {
@@ -109,12 +112,20 @@ export function createBuilder(host: BuilderHost): Builder {
     const given = request.buildArgs.get("SOURCE_DATE_EPOCH") ?? "";
     const epoch = /^\d{1,12}$/.test(given) ? Number(given) : undefined;
 
-    // What steps say before their turn came is held back.
+    // What steps say before their turn came is held back, as far as it fits.
     let current = "";
-    const held = new Map<string, (() => void)[]>();
-    const turn = (vertex: string, tell: () => void) => {
-      if (vertex === current) tell();
-      else held.set(vertex, [...(held.get(vertex) ?? []), tell]);
+    const held = new Map<string, { tell: (() => void)[]; bytes: number }>();
+    const turn = (vertex: string, bytes: number, tell: () => void) => {
+      if (vertex === current) {
+        tell();
+        return;
+      }
+      const waiting = held.get(vertex) ?? { tell: [], bytes: 0 };
+      held.set(vertex, waiting);
+      if (waiting.bytes > MAX_HELD) return;
+      waiting.bytes += bytes;
+      const clipped = Buffer.from(`\n[output clipped, ${MAX_HELD >> 20} MiB reached]\n`);
+      waiting.tell.push(waiting.bytes > MAX_HELD ? () => progress.output(clipped) : tell);
     };
     const containers = new Map<string, string>();
     const failing = new AbortController();
@@ -135,9 +146,9 @@ export function createBuilder(host: BuilderHost): Builder {
           started() {},
           container(vertex, id) {
             containers.set(vertex, id);
-            turn(vertex, () => progress.running(id));
+            turn(vertex, 0, () => progress.running(id));
           },
-          output: (vertex, bytes) => turn(vertex, () => progress.output(bytes)),
+          output: (vertex, bytes) => turn(vertex, bytes.length, () => progress.output(bytes)),
           finished() {},
         },
         signal: both,
@@ -150,7 +161,7 @@ export function createBuilder(host: BuilderHost): Builder {
         for (const [i, step] of conversion.steps.entries()) {
           progress.step(i + 1, conversion.steps.length, step.text);
           current = step.vertex;
-          for (const tell of held.get(step.vertex) ?? []) tell();
+          for (const tell of held.get(step.vertex)?.tell ?? []) tell();
           held.delete(step.vertex);
           const tree = await solver.solve(step.vertex);
           const fresh = step.kind !== "from" && step.vertex !== "" && !shown.has(step.vertex);

@@ -36,7 +36,7 @@ export interface Directives {
 
 /** A Dockerfile may not be longer. */
 export const MAX_DOCKERFILE = 4 << 20;
-const MAX_INSTRUCTIONS = 20_000;
+const MAX_INSTRUCTIONS = 5000;
 const WITH_HEREDOC = new Set(["ADD", "COPY", "RUN"]);
 
 export function parseDirectives(lines: readonly string[]): { directives: Directives; rest: number } {

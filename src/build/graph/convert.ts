@@ -1,6 +1,7 @@
 // From a Dockerfile to a graph: which stages are needed, what each instruction does to its stage. Nothing is executed; base images are looked up for what
 // their configs say.
-import type { ImageConfig } from "../../api/types.ts";
+
+import { digestOf } from "../../oci/index.ts";
 import { type Dockerfile, DockerfileError, type Instruction, parseTriggers, type Range, type Stage } from "../dockerfile/index.ts";
 import type { BaseImage } from "../host.ts";
 import { applyConfig } from "./config.ts";
@@ -25,8 +26,8 @@ export interface Step {
   /** The tree after it; "" is the empty one. */
   vertex: string;
   kind: "from" | "run" | "files" | "config";
-  /** What names the state after it, beside the tree. */
-  config: ImageConfig;
+  /** Names what was said so far, beside the tree. */
+  said: string;
   image: BaseImage | undefined;
   /** Triggers of the base image that are executed next. */
   triggers: number;
@@ -89,7 +90,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       const final = given ?? expanded;
       if (final !== undefined) globals.set(name, final);
     }
-    steps.push({ text: original, range, vertex: "", kind: "config", config: {}, image: undefined, triggers: 0 });
+    steps.push({ text: original, range, vertex: "", kind: "config", said: original, image: undefined, triggers: 0 });
   }
 
   const target = options.target === "" ? file.stages.length - 1 : stageOf(file, options.target, file.stages.length);
@@ -103,17 +104,14 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
     return { name, platform: from.platform === undefined ? undefined : expand.word(from.platform) || undefined };
   });
 
-  const needed = new Set<number>();
-  const visit = (index: number): void => {
-    if (needed.has(index)) return;
-    needed.add(index);
-    const stage = file.stages[index]!;
-    for (const ref of [bases[index]!.name, ...stage.instructions.flatMap(sourcesOf)]) {
+  const needed = new Set([target]);
+  // A set gives what is added while one goes through it, too.
+  for (const index of needed) {
+    for (const ref of [bases[index]!.name, ...file.stages[index]!.instructions.flatMap(sourcesOf)]) {
       const other = stageOf(file, ref, index);
-      if (other >= 0) visit(other);
+      if (other >= 0) needed.add(other);
     }
-  };
-  visit(target);
+  }
 
   const lookedUp = new Map<string, Promise<BaseImage>>();
   const resolve = (ref: string, wanted: string | undefined): Promise<BaseImage> => {
@@ -144,7 +142,11 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       const config = structuredClone(from.config);
       const triggers = config.OnBuild ?? [];
       delete config.OnBuild;
-      return { state: { ...from, config, history: [...from.history], args: new Map(), cmdSet: false }, triggers, image: undefined };
+      return {
+        state: { ...from, config, history: [...from.history], args: new Map(), cmdSet: false, said: from.said },
+        triggers,
+        image: undefined,
+      };
     }
     const empty = {
       vertex: "",
@@ -154,6 +156,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       platform: options.platform,
       args: new Map<string, string>(),
       cmdSet: false,
+      said: "",
     };
     if (base.name === "scratch") return { state: empty, triggers: [], image: undefined };
     const image = await resolve(base.name, base.platform).catch((error: unknown) => {
@@ -186,6 +189,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
         entry: { created_by: text, comment: "buildkit.dockerfile.v0", ...(vertex === undefined ? { empty_layer: true } : {}) },
         vertex,
       });
+    state.said = digestOf(`${state.said}\n${original}`);
     let kind: Step["kind"] = "config";
     if (instruction.kind === "RUN") {
       kind = "run";
@@ -232,7 +236,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       range,
       vertex: state.vertex,
       kind,
-      config: structuredClone(state.config),
+      said: state.said,
       image: undefined,
       triggers: 0,
     });
@@ -247,7 +251,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       range,
       vertex: state.vertex,
       kind: "from",
-      config: structuredClone(state.config),
+      said: state.said,
       image,
       triggers: triggers.length,
     });
@@ -268,7 +272,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       range,
       vertex: result.vertex,
       kind: "config",
-      config: structuredClone(result.config),
+      said: result.said,
       image: undefined,
       triggers: 0,
     });

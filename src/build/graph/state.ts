@@ -15,6 +15,8 @@ export interface StageState {
   args: Map<string, string>;
   /** CMD was said in this stage, so that ENTRYPOINT keeps it. */
   cmdSet: boolean;
+  /** Names all that was said so far: the base image's id, then a digest over the instructions. */
+  said: string;
 }
 
 export const PROXIES = ["HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY"].flatMap((name) => [name, name.toLowerCase()]);

@@ -91,13 +91,11 @@ export type Excluded = (path: string) => boolean;
 
 const PIECE = 1 << 20;
 
+/** Used between two awaits only. */
+const shared = Buffer.allocUnsafeSlow(PIECE);
+
 function hashFile(hash: Hash, fd: number): void {
-  const buffer = Buffer.allocUnsafe(PIECE);
-  for (;;) {
-    const n = read(fd, buffer);
-    if (!n) return;
-    hash.update(buffer.subarray(0, n));
-  }
+  for (let n = read(fd, shared); n; n = read(fd, shared)) hash.update(shared.subarray(0, n));
 }
 
 /** Gives others a turn in a long walk. */
@@ -211,11 +209,10 @@ export function makeDirectories(root: number, path: string, owner: { uid: number
 /** Copies data; large files off the event loop. */
 async function copyData(from: number, to: number, size: number, path: string): Promise<void> {
   if (size <= PIECE) {
-    const buffer = Buffer.allocUnsafe(Math.max(1, size));
     for (let left = size; left > 0; ) {
-      const n = read(from, buffer);
+      const n = read(from, shared);
       if (!n) return;
-      must(files.writeAll(to, buffer, 0, n), "write", path);
+      must(files.writeAll(to, shared, 0, n), "write", path);
       left -= n;
     }
     return;
@@ -235,9 +232,11 @@ async function copyData(from: number, to: number, size: number, path: string): P
   }
 }
 
+const xattrNames = Buffer.allocUnsafeSlow(64 << 10);
+
 /** File capabilities and user attributes go along. */
 function copyXattrs(from: number, to: number): void {
-  const names = Buffer.alloc(64 << 10);
+  const names = xattrNames;
   const length = binding.syscall(SYS.flistxattr, from, names, names.length);
   if (length <= 0) return;
   const value = Buffer.alloc(64 << 10);
@@ -246,10 +245,6 @@ function copyXattrs(from: number, to: number): void {
     const n = binding.syscall(SYS.fgetxattr, from, name, value, value.length);
     if (n >= 0) files.setXattr(to, name, value.toString("latin1", 0, n));
   }
-}
-
-function makedev(rdev: bigint): number {
-  return Number(rdev);
 }
 
 async function copyFile(from: number, stat: FileStat, parent: number, name: string, options: CopyOptions): Promise<void> {
@@ -313,7 +308,7 @@ export async function copySource(
     } else {
       removeAll(toDir, to);
       if (isLink(stat)) must(files.symlinkAt(files.readLink(fromDir, from), toDir, to), "symlink", path);
-      else must(files.mknodAt(toDir, to, stat.mode, makedev(stat.rdev)), "mknod", path);
+      else must(files.mknodAt(toDir, to, stat.mode, Number(stat.rdev)), "mknod", path);
       const owner = options.owner ?? stat;
       must(files.chownAt(toDir, to, owner.uid, owner.gid), "chown", path);
       files.timesAt(toDir, to, stat.mtimeSec, stat.mtimeNsec);

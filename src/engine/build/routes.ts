@@ -34,6 +34,16 @@ function integer(query: URLSearchParams, name: string): number {
   return Number(text);
 }
 
+function list(text: string, name: string): unknown[] {
+  try {
+    const value: unknown = JSON.parse(text);
+    if (Array.isArray(value)) return value;
+  } catch {
+    // the same answer as for what is no list
+  }
+  throw invalidArgument(`error reading ${name}: a JSON list is expected`);
+}
+
 /** Limits of the containers that RUN steps are. */
 function limitsOf(query: URLSearchParams): HostConfig {
   const limits: HostConfig = {};
@@ -55,10 +65,10 @@ function limitsOf(query: URLSearchParams): HostConfig {
   if (nodes) limits.CpusetMems = nodes;
   const parent = query.get("cgroupparent");
   if (parent) limits.CgroupParent = parent;
-  const hosts = query.getAll("extrahosts").flatMap((text) => (text.startsWith("[") ? (JSON.parse(text) as string[]) : text.split(",")));
-  if (hosts.length > 0) limits.ExtraHosts = hosts.filter(Boolean);
+  const hosts = query.getAll("extrahosts").flatMap((text) => (text.startsWith("[") ? list(text, "extrahosts") : text.split(",")));
+  if (hosts.length > 0) limits.ExtraHosts = hosts.filter((each): each is string => typeof each === "string" && each !== "");
   const ulimits = query.get("ulimits");
-  if (ulimits && ulimits !== "null") limits.Ulimits = JSON.parse(ulimits) as NonNullable<HostConfig["Ulimits"]>;
+  if (ulimits && ulimits !== "null") limits.Ulimits = list(ulimits, "ulimits") as NonNullable<HostConfig["Ulimits"]>;
   return limits;
 }
 

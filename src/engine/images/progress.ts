@@ -63,7 +63,8 @@ export async function streamed(
   signal.addEventListener("abort", stop, { once: true });
   if (signal.aborted) stop();
   const push = (line: ProgressLine) => {
-    if (held.length < MAX_HELD) held.push(`${JSON.stringify(line)}\r\n`);
+    // how it ended is never left out
+    if (held.length < MAX_HELD || line.error !== undefined || line.aux !== undefined) held.push(`${JSON.stringify(line)}\r\n`);
     wake();
     begun();
   };
