@@ -19,6 +19,7 @@ import { close, O_NONBLOCK, pipe, read } from "../linux/index.ts";
 import type { Process, Spec } from "../oci/runtime-spec.ts";
 import { hierarchies } from "./cgroups/index.ts";
 import { createRuntime, type ProcessIo, type RuntimeContainer, resolveDockerSeccomp } from "./index.ts";
+import { bitList } from "./plan/settings.ts";
 import { exampleSpec } from "./spec.ts";
 
 const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
@@ -591,4 +592,22 @@ real("tmpcopyup: a tmpfs begins with what lies beneath, without following links"
   expect(output).toMatch(/^100000$/m);
   expect(output).toContain("- tmpfs tmpfs");
   expect(existsSync(`${work}/rootfs/seed/new`)).toBe(false);
+});
+
+real("a memory policy for all; the cpus of a further process", async () => {
+  const { container, end } = await make(
+    specOf(["sleep", "100"], (spec) => {
+      spec.linux!.memoryPolicy = { mode: "MPOL_BIND", nodes: "0", flags: ["MPOL_F_STATIC_NODES"] };
+      spec.process!.execCPUAffinity = { initial: "0", final: "0" };
+    }),
+  );
+  try {
+    await container.init.start();
+    expect(readFileSync(`/proc/${container.init.pid}/numa_maps`, "utf8")).toContain("bind=static:0");
+    expect((await exec(container, { args: ["grep", "Cpus_allowed_list", "/proc/self/status"] })).output).toBe("Cpus_allowed_list:\t0\n");
+  } finally {
+    await end();
+  }
+  expect(() => bitList("0-", "a list")).toThrow("not a list");
+  expect(bitList("1,3-4,64", "a list")).toEqual(new Uint8Array([0b11010, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0]));
 });

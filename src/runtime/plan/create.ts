@@ -21,7 +21,7 @@ import { planMasked, planMount, planOldOverlay, planReadonly, planReadonlyMount,
 import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime } from "./namespaces.ts";
 import { createPlanner } from "./planner.ts";
 import { type ProcessMarks, planProcess, planTerminal } from "./process.ts";
-import { openLabel, planLoopback, planPersonality, planSysctl } from "./settings.ts";
+import { openLabel, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
 
 export interface CreateInput {
   id: string;
@@ -189,6 +189,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (waitTerminal) handTerminal(p, terminalReady, one);
   if (isNew("cgroup")) tape.step(SYS.unshare, [flags(CLONE, "CLONE_NEWCGROUP")], { why: "make a cgroup namespace" });
   planPersonality(p, spec);
+  planMemoryPolicy(p, spec);
 
   const marks = planProcess(
     p,
@@ -216,12 +217,10 @@ export function rootPathOf(spec: Spec, bundle: string): string {
 
 /** What the specification has and this runtime has not is refused by name, never passed over. */
 function refuseUnsupported(spec: Spec): void {
-  const { linux = {}, process } = spec;
+  const { linux = {} } = spec;
   const asked: [unknown, string][] = [
     [Object.keys(linux.netDevices ?? {}).length, "linux.netDevices"],
     [linux.intelRdt, "linux.intelRdt"],
-    [linux.memoryPolicy, "linux.memoryPolicy"],
-    [process?.execCPUAffinity, "process.execCPUAffinity"],
   ];
   for (const [value, name] of asked) if (value) throw unimplemented(`${name} is not supported`);
 }

@@ -14,7 +14,7 @@ import { FD, RECORD } from "./layout.ts";
 import { cloneProcess } from "./namespaces.ts";
 import { createPlanner } from "./planner.ts";
 import { planProcess, planTerminal } from "./process.ts";
-import { openLabel } from "./settings.ts";
+import { openLabel, planAffinity, planMemoryPolicy } from "./settings.ts";
 
 export interface ExecInput {
   id: string;
@@ -59,6 +59,8 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
     p.writeFile("/proc/self/oom_score_adj", String(spec.process.oomScoreAdj), { why: "set the container's out-of-memory score" });
   }
   if (has("pid")) tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID")], { why: "let the child join the pid namespace" });
+  const affinity = process.execCPUAffinity ?? spec.process?.execCPUAffinity;
+  planAffinity(p, affinity?.initial, "initial");
   const into = input.cgroup?.version === 2 ? input.cgroup.join[0] : undefined;
   const cloned = cloneProcess(p, [], input.keeper, into, "start the process");
   const child = tape.label();
@@ -74,6 +76,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   if (input.keeper) tape.step(SYS.prctl, [PR.PR_SET_PDEATHSIG, { value: 9, name: "SIGKILL" }], { why: "end with the keeper" });
   if (input.keeper) recordSelf(p, RECORD.process, "record the process");
   if (input.cgroup?.version === 1) planJoin(p, input.cgroup);
+  planAffinity(p, affinity?.final, "final");
   const label = openLabel(p, { ...spec, process: withLabels(process, spec) }, facts);
   const joined = (Object.keys(cloneFlags) as (keyof typeof cloneFlags)[])
     .filter((type) => has(type) && type !== "time")
@@ -84,6 +87,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
     tape.step(SYS.setresgid, [0, 0, 0], { why: "become root of the user namespace" });
     tape.step(SYS.setresuid, [0, 0, 0]);
   }
+  planMemoryPolicy(p, spec);
   if (process.terminal) {
     planTerminal(p, process, undefined);
     if (waitTerminal) handTerminal(p, terminalReady, one);

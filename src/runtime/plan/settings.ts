@@ -59,3 +59,55 @@ export function planPersonality(p: Planner, spec: Spec): void {
   if (domain === undefined || personality.flags?.length) throw unimplemented("personality flags are not supported");
   p.tape.step(SYS.personality, [domain], { why: `set the personality ${personality.domain}` });
 }
+
+const MAX_BITS = 8192;
+
+/** "0-3,7" as a bit mask of whole 64-bit words. */
+export function bitList(text: string, what: string): Uint8Array {
+  const bits: number[] = [];
+  for (const part of text.replaceAll(" ", "").split(",").filter(Boolean)) {
+    const match = /^(\d+)(?:-(\d+))?$/.exec(part);
+    const [from, to] = [Number(match?.[1]), Number(match?.[2] ?? match?.[1])];
+    if (!match || from > to || to >= MAX_BITS) throw invalidArgument(`${what} ${JSON.stringify(text)} is not a list of numbers`);
+    for (let bit = from; bit <= to; bit++) bits.push(bit);
+  }
+  const mask = new Uint8Array(8 * Math.ceil((Math.max(0, ...bits) + 1) / 64));
+  for (const bit of bits) mask[bit >> 3]! |= 1 << (bit & 7);
+  return mask;
+}
+
+/** process.execCPUAffinity: of a further process, before and after it joins the container's cgroup. */
+export function planAffinity(p: Planner, cpus: string | undefined, when: "initial" | "final"): void {
+  if (!cpus) return;
+  const mask = bitList(cpus, `execCPUAffinity.${when}`);
+  p.tape.step(SYS.sched_setaffinity, [0, mask.length, p.tape.bytes(mask, `[${cpus}]`)], { why: `run on cpus ${cpus}` });
+}
+
+const memoryModes: Record<string, number> = {
+  MPOL_DEFAULT: 0,
+  MPOL_PREFERRED: 1,
+  MPOL_BIND: 2,
+  MPOL_INTERLEAVE: 3,
+  MPOL_LOCAL: 4,
+  MPOL_PREFERRED_MANY: 5,
+  MPOL_WEIGHTED_INTERLEAVE: 6,
+};
+const memoryFlags: Record<string, number> = { MPOL_F_NUMA_BALANCING: 0x2000, MPOL_F_RELATIVE_NODES: 0x4000, MPOL_F_STATIC_NODES: 0x8000 };
+
+export function planMemoryPolicy(p: Planner, spec: Spec): void {
+  const policy = spec.linux?.memoryPolicy;
+  if (!policy?.mode) return;
+  let mode = memoryModes[policy.mode];
+  if (mode === undefined) throw invalidArgument(`unknown memory policy ${JSON.stringify(policy.mode)}`);
+  for (const name of policy.flags ?? []) {
+    const flag = memoryFlags[name];
+    if (flag === undefined) throw invalidArgument(`unknown memory policy flag ${JSON.stringify(name)}`);
+    mode |= flag;
+  }
+  const { tape } = p;
+  const mask = policy.nodes ? bitList(policy.nodes, "memoryPolicy.nodes") : undefined;
+  const nodes = mask ? [tape.bytes(mask, `[${policy.nodes}]`), mask.length * 8 + 1] : [0, 0];
+  tape.step(SYS.set_mempolicy, [{ value: mode, name: [policy.mode, ...(policy.flags ?? [])].join("|") }, ...nodes], {
+    why: `set the memory policy ${policy.mode}`,
+  });
+}
