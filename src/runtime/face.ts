@@ -76,7 +76,16 @@ export interface RuntimeContainer {
 /** What the cgroup says; bytes, nanoseconds and counts; undefined where the controller is not there. */
 export interface CgroupStats {
   version: 1 | 2;
-  memory?: { usage: number; maxUsage: number; limit: number; failcnt: number; stat: Record<string, number> };
+  memory?: {
+    usage: number;
+    maxUsage: number;
+    limit: number;
+    failcnt: number;
+    stat: Record<string, number>;
+    /** v2: memory.events by name, and swap apart from memory. */
+    events?: Record<string, number>;
+    swap?: { usage: number; limit: number };
+  };
   cpu?: { usage: number; user: number; system: number; perCpu: number[]; periods: number; throttledPeriods: number; throttledTime: number };
   pids?: { current: number; limit: number };
   blkio?: { op: string; major: number; minor: number; value: number; kind: "serviceBytes" | "serviced" }[];

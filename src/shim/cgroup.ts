@@ -128,14 +128,19 @@ function version1Blkio(path: string, kind: "serviceBytes" | "serviced"): NonNull
 
 function readVersion2(dir: string): CgroupStats {
   const stats: CgroupStats = { version: 2 };
-  if (existsSync(`${dir}/memory.current`))
+  if (existsSync(`${dir}/memory.current`)) {
+    const events = table(`${dir}/memory.events`);
     stats.memory = {
       usage: number(`${dir}/memory.current`),
       maxUsage: number(`${dir}/memory.peak`),
       limit: number(`${dir}/memory.max`),
-      failcnt: table(`${dir}/memory.events`).max ?? 0,
+      failcnt: events.max ?? 0,
       stat: table(`${dir}/memory.stat`),
+      events,
     };
+    if (existsSync(`${dir}/memory.swap.current`))
+      stats.memory.swap = { usage: number(`${dir}/memory.swap.current`), limit: number(`${dir}/memory.swap.max`) };
+  }
   const cpu = table(`${dir}/cpu.stat`);
   if (cpu.usage_usec !== undefined)
     stats.cpu = {

@@ -17,6 +17,11 @@ function limitOrZero(value: number): bigint {
   return value >= 2 ** 63 ? 0n : uint64(value);
 }
 
+/** For a limit of version 2, where "max" is told as the largest number. */
+function limitOrMax(value: number): bigint {
+  return value >= Number.MAX_SAFE_INTEGER ? MAX_UINT64 : uint64(value);
+}
+
 /** The metrics with their type's name. */
 export function metricsAny(stats: CgroupStats): { typeUrl: string; value: Uint8Array } {
   if (stats.version === 1)
@@ -118,10 +123,33 @@ function version2({ memory, cpu, pids, blkio }: CgroupStats): MessageInitShape<t
       slabUnreclaimable: uint64(s.slab_unreclaimable),
       pgfault: uint64(s.pgfault),
       pgmajfault: uint64(s.pgmajfault),
+      pgrefill: uint64(s.pgrefill),
+      pgscan: uint64(s.pgscan),
+      pgsteal: uint64(s.pgsteal),
+      pgactivate: uint64(s.pgactivate),
+      pgdeactivate: uint64(s.pgdeactivate),
+      pglazyfree: uint64(s.pglazyfree),
+      pglazyfreed: uint64(s.pglazyfreed),
+      thpFaultAlloc: uint64(s.thp_fault_alloc),
+      thpCollapseAlloc: uint64(s.thp_collapse_alloc),
+      workingsetRefault: uint64((s.workingset_refault_anon ?? 0) + (s.workingset_refault_file ?? 0)),
+      workingsetActivate: uint64((s.workingset_activate_anon ?? 0) + (s.workingset_activate_file ?? 0)),
+      workingsetNodereclaim: uint64(s.workingset_nodereclaim),
       usage: uint64(memory.usage),
-      usageLimit: uint64(memory.limit),
+      usageLimit: limitOrMax(memory.limit),
       maxUsage: uint64(memory.maxUsage),
+      ...(memory.swap ? { swapUsage: uint64(memory.swap.usage), swapLimit: limitOrMax(memory.swap.limit) } : {}),
     };
+    const { events } = memory;
+    if (events)
+      out.memoryEvents = {
+        low: uint64(events.low),
+        high: uint64(events.high),
+        max: uint64(events.max),
+        oom: uint64(events.oom),
+        oomKill: uint64(events.oom_kill),
+        oomGroupKill: uint64(events.oom_group_kill),
+      };
   }
   if (blkio && blkio.length > 0) {
     const devices = new Map<string, { major: bigint; minor: bigint; rbytes: bigint; wbytes: bigint; rios: bigint; wios: bigint }>();

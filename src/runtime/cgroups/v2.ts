@@ -2,7 +2,7 @@
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
 import { Failure } from "../../lib/errors.ts";
-import { binding, check, close, EPOLLIN, read, SYS, watch } from "../../linux/index.ts";
+import { binding, check, close, EPOLLIN, errno, read, SYS, watch } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats } from "../face.ts";
 import { deviceProgram } from "./devices.ts";
@@ -23,14 +23,18 @@ export function ioWeight(weight: number): number {
 
 const orMax = (value: number) => (value < 0 ? "max" : String(value));
 
-function limits(resources: Resources, put: (name: string, value: string | number, why: string) => void, directory: string): void {
+type Put = (name: string, value: string | number, why: string, ignore?: number[]) => void;
+
+function limits(resources: Resources, put: Put, directory: string): void {
   const { memory, cpu, pids, blockIO } = resources;
   if (memory) {
     const { limit = 0, swap = 0 } = memory;
     if (swap) {
       if (swap > 0 && limit <= 0) throw new Failure("InvalidArgument", "a limit of memory and swap together needs a limit of memory");
-      put("memory.swap.max", swap < 0 ? "max" : swap - limit, "limit swap");
-    } else if (limit === -1) put("memory.swap.max", "max", "limit swap");
+      // A kernel that does not count swap has no such file: where nothing is to be limited, nothing is missing.
+      const missing = swap < 0 || swap === limit ? [errno.ENOENT] : undefined;
+      put("memory.swap.max", swap < 0 ? "max" : swap - limit, "limit swap", missing);
+    } else if (limit === -1) put("memory.swap.max", "max", "limit swap", [errno.ENOENT]);
     if (limit) put("memory.max", orMax(limit), `limit memory to ${limit} bytes`);
     if (memory.reservation) put("memory.low", orMax(memory.reservation), "set the memory reservation");
   }
@@ -101,7 +105,9 @@ export function controlGroupsV2(location: CgroupLocation): Cgroup {
   const file = (name: string) => `${directory}/${name}`;
   const collect = (resources: Resources): CgroupWrite[] => {
     const writes: CgroupWrite[] = [];
-    limits(resources, (name, value, why) => writes.push({ file: file(name), value: String(value), why }), directory);
+    const put: Put = (name, value, why, ignore) =>
+      writes.push({ file: file(name), value: String(value), why, ...(ignore ? { ignore } : {}) });
+    limits(resources, put, directory);
     return writes;
   };
   const top = () => hierarchies().mounts.get("") ?? "/sys/fs/cgroup";
@@ -185,13 +191,17 @@ function stats(file: (name: string) => string): CgroupStats {
   const result: CgroupStats = { version: 2 };
   const usage = readNumber(file("memory.current"));
   if (usage !== undefined) {
+    const events = readKeyed(file("memory.events"));
     result.memory = {
       usage,
       maxUsage: readNumber(file("memory.peak")) ?? 0,
       limit: readNumber(file("memory.max")) ?? Number.MAX_SAFE_INTEGER,
-      failcnt: readKeyed(file("memory.events")).max ?? 0,
+      failcnt: events.max ?? 0,
       stat: readKeyed(file("memory.stat")),
+      events,
     };
+    const swap = readNumber(file("memory.swap.current"));
+    if (swap !== undefined) result.memory.swap = { usage: swap, limit: readNumber(file("memory.swap.max")) ?? Number.MAX_SAFE_INTEGER };
   }
   const cpu = readKeyed(file("cpu.stat"));
   if (cpu.usage_usec !== undefined) {
