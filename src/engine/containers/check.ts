@@ -140,6 +140,9 @@ export function checkSettings(engine: EngineConfig, config: ContainerConfig, hos
     throw invalidArgument(`Invalid value ${host.OomScoreAdj}, range for oom score adj is [-1000, 1000]`);
   }
   if (host.UTSMode === "host" && config.Hostname) throw invalidArgument("conflicting options: hostname and the UTS mode");
+  if (host.NetworkMode?.startsWith("container:") && config.Hostname) {
+    throw invalidArgument("conflicting options: hostname and the network mode");
+  }
   for (const name in host.Sysctls ?? {}) {
     if (host.NetworkMode === "host" && name.startsWith("net."))
       throw invalidArgument(`sysctl '${name}' not allowed in host network namespace`);
@@ -169,6 +172,9 @@ export function checkSettings(engine: EngineConfig, config: ContainerConfig, hos
   host.RestartPolicy ??= { Name: "no", MaximumRetryCount: 0 };
   host.RestartPolicy.Name ||= "no";
   host.RestartPolicy.MaximumRetryCount ??= 0;
+  if (host.NetworkMode === "host" && Object.keys(host.PortBindings ?? {}).length > 0) {
+    warnings.push("Published ports are discarded when using host network mode");
+  }
   if (host.OomKillDisable && !host.Memory) {
     warnings.push(
       "OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.",

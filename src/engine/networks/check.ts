@@ -11,14 +11,12 @@ import { modeFor } from "./settings.ts";
 import type { Network } from "./state.ts";
 
 const CONFLICT = {
-  hostname: "conflicting options: hostname and the network mode",
   ports: "conflicting options: port publishing and the container type network mode",
   expose: "conflicting options: port exposing and the container type network mode",
   dns: "conflicting options: dns and the network mode",
   hosts: "conflicting options: custom host-to-IP mapping and the network mode",
   links: "conflicting options: container type network can't be used with links. This would result in undefined behavior",
   hostLinks: "conflicting options: host type networking can't be used with links. This would result in undefined behavior",
-  mac: "conflicting options: mac-address and the network mode",
 } as const;
 
 function checkAddress(text: string | undefined, length: number, what: string): void {
