@@ -232,7 +232,8 @@ export function routes(engine: Engine): Route[] {
       path: "/events",
       handle(call) {
         const since = parseInstant(call.query.get("since"));
-        const until = parseInstant(call.query.get("until"));
+        // 1970 is an end too, as for dockerd: what comes after it is not waited for
+        const until = call.query.get("until") === "0" ? 0n : parseInstant(call.query.get("until"));
         if (since !== undefined && until !== undefined && until < since) {
           throw invalidArgument(`\`since\` (${formatNano(since)}) cannot be after \`until\` (${formatNano(until)})`);
         }
