@@ -24,6 +24,8 @@ export interface BuildRequest {
   labels: Record<string, string>;
   platform: Platform | undefined;
   network: string;
+  /** What steps may have beyond a sandbox: "security.insecure", "network.host". */
+  entitlements: ReadonlySet<string>;
   noCache: boolean;
 }
 
@@ -107,6 +109,7 @@ export function createBuilder(host: BuilderHost): Builder {
       target: request.target,
       platform,
       network: request.network,
+      entitlements: request.entitlements,
       resolveImage: (ref, wanted) => build.resolveImage(ref, wanted ?? (request.platform ? formatOf(request.platform) : undefined)),
     });
     const given = request.buildArgs.get("SOURCE_DATE_EPOCH") ?? "";

@@ -19,6 +19,7 @@ function graphOf(text: string, options: Partial<ConvertOptions> & { images?: Rec
     target: "",
     platform: { os: "linux", architecture: "amd64" },
     network: "default",
+    entitlements: new Set(),
     resolveImage: async (ref) => options.images?.[ref] ?? image("a"),
     ...options,
   });
@@ -76,6 +77,8 @@ describe("Dockerfile to graph", () => {
     await expect(graphOf("FROM a\nENV X=${Y\n")).rejects.toThrow("dockerfile parse error on line 2: syntax error: missing '}'");
     await expect(graphOf("FROM a\nEXPOSE 99999\n")).rejects.toThrow("invalid containerPort: 99999");
     await expect(graphOf("FROM a\nCOPY a b c\n")).rejects.toThrow("must be a directory and end with a /");
+    await expect(graphOf("FROM a\nRUN --security=insecure x\n")).rejects.toThrow("security.insecure is not allowed");
+    await expect(graphOf("FROM a\nRUN --network=host x\n")).rejects.toThrow("network.host is not allowed");
     await expect(graphOf("FROM $NOPE\n")).rejects.toThrow("base name ($NOPE) should not be blank");
   });
 

@@ -15,6 +15,8 @@ export interface ConvertOptions {
   target: string;
   platform: { os: string; architecture: string; variant?: string };
   network: string;
+  /** What the client may ask for beyond a sandbox: "security.insecure", "network.host". */
+  entitlements: ReadonlySet<string>;
   /** Looks an image up, pulling it where needed. */
   resolveImage(ref: string, platform: string | undefined): Promise<BaseImage>;
 }
@@ -193,6 +195,11 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
     let kind: Step["kind"] = "config";
     if (instruction.kind === "RUN") {
       kind = "run";
+      const wanted = [
+        ...(instruction.security === "insecure" ? ["security.insecure"] : []),
+        ...(instruction.network === "host" && options.network !== "host" ? ["network.host"] : []),
+      ].find((each) => !options.entitlements.has(each));
+      if (wanted) throw new DockerfileError(`${wanted} is not allowed`, range);
       const made = await runVertex({
         graph,
         state,

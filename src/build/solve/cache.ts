@@ -28,6 +28,8 @@ export interface CacheRecord {
 export interface Cache {
   /** The entry, if all that it leads to is still there. */
   find(key: string): Promise<CacheEntry | undefined>;
+  /** What is being made now, by key, so that builds of the same do not make it twice. */
+  running: Map<string, Promise<CacheEntry>>;
   store(key: string, entry: CacheEntry, text: string): void;
   /** The text that was first kept under a key: `text` now, or an earlier one. */
   first(key: string, text: string): string;
@@ -83,6 +85,7 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
     }));
 
   return {
+    running: new Map(),
     async find(key) {
       const row = select.get(key) as unknown as Row | undefined;
       if (!row) return undefined;

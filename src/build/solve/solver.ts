@@ -213,7 +213,17 @@ export function createSolver(options: SolveOptions): Solver {
         return grown(parent, found, true);
       }
     }
-    const entry = await limited(make);
+    const key = tried.at(-1);
+    // another build makes it now; where that fails, its reasons (a client that went away) need not be ours
+    const elsewhere = key === undefined ? undefined : await cache.running.get(key)?.catch(() => undefined);
+    if (elsewhere) return grown(parent, elsewhere, true);
+    const making = limited(make);
+    if (key !== undefined) {
+      const forget = () => void cache.running.delete(key);
+      cache.running.set(key, making);
+      making.then(forget, forget);
+    }
+    const entry = await making;
     const all = options.useCache ? tried : await Promise.all(keys.map((each) => each()));
     for (const key of all) cache.store(key, entry, options.describe(vertex.digest));
     return grown(parent, entry, false);

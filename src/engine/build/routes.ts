@@ -2,7 +2,7 @@
 import type { HostConfig } from "../../api/types.ts";
 import type { Builder, BuildProgress, BuildRequest } from "../../build/index.ts";
 import type { Credentials } from "../../distribution/index.ts";
-import { invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { invalidArgument, isKind, unimplemented } from "../../lib/errors.ts";
 import { familiarReference, parsePlatform, parseReference, type Reference, withDefaultTag } from "../../oci/index.ts";
 import type { Engine } from "../context.ts";
 import { coreOf } from "../images/core.ts";
@@ -126,6 +126,8 @@ function settingsOf(query: URLSearchParams): Settings {
       labels,
       platform: platform ? parsePlatform(platform) : undefined,
       network,
+      // The classic protocol has no way to grant any.
+      entitlements: new Set(),
       noCache: flag(query, "nocache"),
     },
     names: query
@@ -194,7 +196,10 @@ export function buildRoutes(engine: Engine, builderOf: () => Promise<Builder>): 
     } catch (error) {
       if (signal.aborted) throw error;
       const { message, status, excerpt } = builder.explain(error);
-      if (!begun && status === undefined) throw error;
+      if (!begun && status === undefined) {
+        if (excerpt !== "" && isKind(error, "InvalidArgument")) throw invalidArgument(`${message}\n${excerpt}`, error);
+        throw error;
+      }
       if (excerpt !== "") sink.line({ stream: `${excerpt}\n` });
       sink.line({ errorDetail: { ...(status === undefined ? {} : { code: status }), message }, error: message });
     }
