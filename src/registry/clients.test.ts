@@ -232,8 +232,8 @@ test("webhooks: the CNCF registry's envelope, in order, tried until they are tak
     await served.ask("GET", "/v2/events/app/manifests/v1");
     await served.ask("POST", `/v2/events/other/blobs/uploads/?mount=${image.layer}&from=events/app`);
     await served.ask("DELETE", `/v2/events/app/manifests/${image.digest}`);
-    for (let tries = 0; tries < 100 && got.length < 6; tries++) await Bun.sleep(20);
-    expect(got.map((event) => event.action)).toEqual(["push", "push", "push", "pull", "mount", "delete"]);
+    for (let tries = 0; tries < 100 && got.length < 7; tries++) await Bun.sleep(20);
+    expect(got.map((event) => event.action)).toEqual(["push", "push", "push", "pull", "mount", "delete", "delete"]);
     expect(got[2]!.target).toMatchObject({
       repository: "events/app",
       digest: image.digest,
@@ -244,7 +244,7 @@ test("webhooks: the CNCF registry's envelope, in order, tried until they are tak
     expect(got[4]!.target).toMatchObject({ repository: "events/other", fromRepository: "events/app" });
     expect([got[3]!.request.method, /^127\.0\.0\.1:\d+$/.test(got[3]!.request.addr)]).toEqual(["GET", true]);
     const metrics = await (await served.ask("GET", "/metrics")).text();
-    expect(metrics).toContain('jubako_registry_notifications_delivered{endpoint="hook"} 6');
+    expect(metrics).toContain('jubako_registry_notifications_delivered{endpoint="hook"} 7');
     expect(metrics).toContain('jubako_registry_http_requests_total{route="manifest",method="GET",code="200"} 1');
   } finally {
     hook.closeAllConnections();

@@ -3,7 +3,7 @@ import { algorithmOf, type Digest, digestOf, MAX_MANIFEST } from "../oci/index.t
 import { acceptDocument, documentOf } from "./document.ts";
 import { refuse } from "./errors.ts";
 import type { Notify } from "./events.ts";
-import { type Exchange, isHead, send, wholeBody } from "./exchange.ts";
+import { type Exchange, send, wholeBody } from "./exchange.ts";
 import { notModified } from "./range.ts";
 import type { Store } from "./store.ts";
 
@@ -57,7 +57,6 @@ export function createManifests(store: Store, notify: Notify, maxManifest = MAX_
       const headers: Record<string, string> = { "content-type": mediaType, "docker-content-digest": digest, etag };
       if (notModified(exchange.request.headers, etag)) return send(exchange, 304, headers);
       send(exchange, 200, headers, bytes);
-      if (isHead(exchange)) return;
       notify(exchange, {
         action: "pull",
         repository: name,
@@ -95,23 +94,24 @@ export function createManifests(store: Store, notify: Notify, maxManifest = MAX_
 
     async remove(exchange, name, reference) {
       if (reference.tag !== undefined) {
-        const digest = await store.tag(name, reference.tag);
         if (!(await store.removeTag(name, reference.tag))) throw unknown(name, reference);
         send(exchange, 202, {});
-        notify(exchange, { action: "delete", repository: name, tag: reference.tag, ...(digest ? { digest } : {}) });
+        notify(exchange, { action: "delete", repository: name, tag: reference.tag });
         return;
       }
       const { digest } = reference;
       const bytes = await store.manifest(name, digest);
       // Tags go first: a crash in between leaves a manifest without tags, not tags without a manifest.
+      const tags: string[] = [];
       for (const tag of (await store.tags(name)) ?? []) {
-        if ((await store.tag(name, tag)) === digest) await store.removeTag(name, tag);
+        if ((await store.tag(name, tag)) === digest && (await store.removeTag(name, tag))) tags.push(tag);
       }
       const subject = bytes && documentOf(bytes).subject;
       if (!(await store.removeManifest(name, digest))) throw unknown(name, reference);
       if (subject) await store.removeReferrer(name, subject.digest, digest);
       send(exchange, 202, {});
       notify(exchange, { action: "delete", repository: name, digest });
+      for (const tag of tags) notify(exchange, { action: "delete", repository: name, tag });
     },
   };
 }
