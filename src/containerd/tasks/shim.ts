@@ -154,6 +154,8 @@ export function createShims(options: ShimOptions): Shims {
     },
     async close(idle) {
       closing = true;
+      // one that is just being started would else stay for ever
+      await Promise.allSettled(shared.values());
       const ending = [...open].map(async (shim) => {
         if (shim.shared && idle(shim)) await shim.task.shutdown({ id: shim.namespace }, { timeoutMs: 1000 }).catch(() => {});
         shim.disconnect();
