@@ -3,7 +3,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
+import { type AddressInfo, connect } from "node:net";
 import { dirname, join } from "node:path";
 import { lacks, sh, startEngine, type TestEngine } from "./support/engine.ts";
 
@@ -340,6 +340,32 @@ COPY --from=b /b /
       expect(readdirSync(join(engine.dir, place)).filter((name) => name !== "mounts")).toEqual([]);
     }
     expect(made("after", { Dockerfile: "FROM busybox\nRUN echo works\n" }, "--no-cache")).toContain("works");
+  });
+
+  test("a context that breaks off, or leads out, leaves nothing", async () => {
+    const socket = connect(engine.host.replace("unix://", ""));
+    socket.write("POST /v1.50/build HTTP/1.1\r\nHost: d\r\nContent-Type: application/x-tar\r\nContent-Length: 100000\r\n\r\n");
+    socket.write(Buffer.alloc(5000, 1));
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    socket.destroy();
+    const dir = context({ Dockerfile: "FROM busybox\nCOPY link/file /out\n" });
+    symlinkSync("/etc", join(dir, "link"));
+    writeFileSync(join(dir, "file"), "");
+    const escaping = build(dir, "-t", "escape");
+    expect(escaping.stderr).toContain("COPY failed");
+    const left = () => readdirSync(join(engine.dir, "root/build")).filter((name) => name !== "mounts");
+    const end = Date.now() + 5000;
+    while (left().length > 0 && Date.now() < end) await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(left()).toEqual([]);
+  });
+
+  test("RUN --mount=readwrite: what is written is lost with the step", () => {
+    const Dockerfile = `FROM busybox
+RUN --mount=target=/src,rw echo changed > /src/f; cat /src/f > /seen
+COPY f /f
+`;
+    made("readwrite", { Dockerfile, f: "original\n" });
+    expect(run("readwrite", "cat", "/seen", "/f")).toBe("changed\noriginal\n");
   });
 
   test("POST /build/prune forgets the cache", async () => {

@@ -6,7 +6,7 @@ import type { Readable } from "node:stream";
 import type { ImageConfig } from "../api/types.ts";
 import { messageOf } from "../lib/errors.ts";
 import { digestOf, type HistoryEntry, hostPlatform, type Platform } from "../oci/index.ts";
-import { receiveContext } from "./context.ts";
+import { type Context, receiveContext } from "./context.ts";
 import { DockerfileError, excerpt, parseDockerfile, type Range } from "./dockerfile/index.ts";
 import { convert, type Step } from "./graph/convert.ts";
 import type { BuilderHost, BuildHost, Layer, Lease } from "./host.ts";
@@ -92,6 +92,8 @@ const idOf = (step: Step, tree: Tree): string => {
 
 export function createBuilder(host: BuilderHost): Builder {
   const cache = openCache(host.db, () => host.manager);
+  /** Builds that are under way. */
+  let active = 0;
 
   async function run(
     request: BuildRequest,
@@ -209,18 +211,22 @@ export function createBuilder(host: BuilderHost): Builder {
 
   return {
     async build(request, build, progress, signal, finish) {
-      const context = await receiveContext(host, request.context, request.dockerfile);
+      active++;
+      let context: Context | undefined;
       try {
+        const received = await receiveContext(host, request.context, request.dockerfile);
+        context = received;
         return await host.withLease(async (lease) => {
           try {
-            return await finish(await run(request, build, progress, lease, context, signal), lease);
+            return await finish(await run(request, build, progress, lease, received, signal), lease);
           } catch (error) {
-            if (error instanceof DockerfileError) (error as Failed).excerpt ??= excerpt(context.dockerfile, context.name, error.range);
+            if (error instanceof DockerfileError) (error as Failed).excerpt ??= excerpt(received.dockerfile, received.name, error.range);
             throw error;
           }
         });
       } finally {
-        await context.remove();
+        active--;
+        await context?.remove();
       }
     },
     explain: (error) => ({
@@ -231,6 +237,8 @@ export function createBuilder(host: BuilderHost): Builder {
     cache: () => cache.list(),
     async prune(keep) {
       const pruned = await cache.prune(keep);
+      // Mount caches are no one's while nothing is built.
+      if (active === 0 && cache.list().length === 0) await rm(join(host.dataDir, "mounts"), { recursive: true, force: true });
       // The end of a lease has the manager look for garbage.
       await host.withLease(async () => {});
       return pruned;

@@ -235,7 +235,8 @@ export function createSolver(options: SolveOptions): Solver {
       const path = mount.selector === "/" ? "." : mount.selector;
       const fd = openat2(root, path, O_PATH, { resolve: RESOLVE_IN_ROOT });
       try {
-        if (tree.directory !== undefined) {
+        // What a step writes into a bind is lost with the step: it gets a copy.
+        if (tree.directory !== undefined && mount.readonly) {
           const name = Buffer.alloc(4096);
           const n = binding.syscall(SYS.readlinkat, -100, `/proc/self/fd/${fd}`, name, name.length);
           return { type: "bind", source: name.toString("utf8", 0, n), options: how };
