@@ -1,5 +1,6 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: these are variables of Dockerfiles
 import { describe, expect, test } from "bun:test";
+import { Failure } from "../../lib/errors.ts";
 import { createMatcher, expandHeredoc, expandWord, expandWords, ignorePatterns, rawWords } from "./index.ts";
 
 const values: Record<string, string> = { a: "foo", e: "", p: "/usr/lib/x.tar.gz", s: "x y" };
@@ -64,6 +65,30 @@ describe("expansion", () => {
     values.long = "a".repeat(10_000);
     expect(word("${long%%*b*b*b*c}")).toBe(values.long);
   });
+});
+
+test("whatever comes in is expanded or refused, never more", () => {
+  let seed = 1;
+  const random = (n: number) => {
+    seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
+    return (seed >>> 8) % n;
+  };
+  const parts = ["$", "{", "}", "a", "u", "p", ":", "-", "+", "?", "#", "%", "/", "*", "\\", "'", '"', " ", "é", "\n", "${a", "${p%"];
+  for (let i = 0; i < 20_000; i++) {
+    let text = "";
+    for (let n = random(12); n > 0; n--) text += parts[random(parts.length)];
+    for (const work of [
+      () => expandWord(text, "\\", variables),
+      () => expandWords(text, "\\", variables),
+      () => createMatcher(ignorePatterns(text))("a/b"),
+    ]) {
+      try {
+        work();
+      } catch (error) {
+        if (!(error instanceof Failure)) throw new Error(`${JSON.stringify(text)}: ${error}`);
+      }
+    }
+  }
 });
 
 describe(".dockerignore", () => {
