@@ -131,6 +131,7 @@ export async function startJubakod(flags: string[] = []): Promise<Peer> {
   const out = openSync(log, "a");
   const args = ["--data-root", join(dir, "root"), "--exec-root", join(dir, "exec"), "--pidfile", join(dir, "pid"), "-H", host];
   const child = spawn(join(root, "dist/bin/jubakod"), [...args, "--bridge", "jubakobench1", "--bip", "10.219.2.1/24", ...flags], {
+    env: { ...process.env, JUBAKO_SHIM_STATE: join(dir, "shim") },
     stdio: ["ignore", out, out],
   });
   const peer: Peer = {

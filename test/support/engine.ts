@@ -133,6 +133,7 @@ export async function startEngine(options: { flags?: string[]; image?: boolean }
       child = spawn(bin("jubakod"), [...paths, "--bridge", bridge, "--bip", `10.218.${number}.1/24`, ...(options.flags ?? [])], {
         // what it needs must not depend on where it is started
         cwd: dir,
+        env: { ...process.env, JUBAKO_SHIM_STATE: join(dir, "shim") },
         stdio: ["ignore", out, out],
       });
       await until("the engine answers", () => {
