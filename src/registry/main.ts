@@ -14,7 +14,7 @@ Commands:
 
 Options of both:
       --root DIR          where everything is kept (default ${defaults().root})
-      --config FILE       configuration in the CNCF registry's format (YAML); flags go before it
+      --config FILE       configuration in the CNCF registry's format (YAML); a flag outweighs it
 
 Options of serve:
       --addr HOST:PORT    address to listen on (default ${defaults().address})
