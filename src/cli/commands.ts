@@ -215,7 +215,7 @@ export function find(name: string): Entry | undefined {
 
 /** Commands of docker's that are not ours yet: said in words rather than "unknown command". */
 export const later: Record<string, string> = {
-  builder: "the builder comes with a later version",
+  builder: "the builder's commands come with a later version",
   checkpoint: "checkpoints come with a later version",
   manifest: "manifest lists come with a later version",
   plugin: "plugins come with a later version",

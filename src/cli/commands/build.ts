@@ -12,6 +12,6 @@ export default command({
   },
   interspersed: false,
   async run(cli) {
-    throw new StatusError(1, `${cli.name}: '${cli.path}' is not there: the builder comes with a later version`);
+    throw new StatusError(1, `${cli.name}: '${cli.path}' is not there yet; DOCKER_BUILDKIT=0 docker build uses the engine's builder`);
   },
 });
