@@ -3,7 +3,6 @@
 // reaches another one only through these faces.
 
 import type { DatabaseSync } from "node:sqlite";
-import type { Client } from "@connectrpc/connect";
 import type {
   ContainerConfig,
   ContainerState,
@@ -14,40 +13,12 @@ import type {
   MountPoint,
   NetworkSettings,
 } from "../api/types.ts";
-import type { LayerReceiver } from "../containerd/index.ts";
-import type { Containers } from "../gen/containerd/services/containers/v1_pb.ts";
-import type { Content } from "../gen/containerd/services/content/v1_pb.ts";
-import type { Diff } from "../gen/containerd/services/diff/v1_pb.ts";
-import type { Events } from "../gen/containerd/services/events/v1_pb.ts";
-import type { Images } from "../gen/containerd/services/images/v1_pb.ts";
-import type { Introspection } from "../gen/containerd/services/introspection/v1_pb.ts";
-import type { Leases } from "../gen/containerd/services/leases/v1_pb.ts";
-import type { Namespaces } from "../gen/containerd/services/namespaces/v1_pb.ts";
-import type { Snapshots } from "../gen/containerd/services/snapshots/v1_pb.ts";
-import type { Tasks } from "../gen/containerd/services/tasks/v1_pb.ts";
-import type { Version } from "../gen/containerd/services/version/v1_pb.ts";
+import type { ManagerClients } from "../containerd/index.ts";
 import type { StoredEvent } from "./events/index.ts";
 import type { ContainerStreams } from "./io/streams.ts";
 
 /** The manager, through its service interface only: in memory, or a containerd on a unix socket. Every call is made in the namespace `moby`. */
-export interface Manager {
-  containers: Client<typeof Containers>;
-  tasks: Client<typeof Tasks>;
-  images: Client<typeof Images>;
-  content: Client<typeof Content>;
-  snapshots: Client<typeof Snapshots>;
-  diff: Client<typeof Diff>;
-  leases: Client<typeof Leases>;
-  events: Client<typeof Events>;
-  namespaces: Client<typeof Namespaces>;
-  version: Client<typeof Version>;
-  introspection: Client<typeof Introspection>;
-  /** Name of the snapshotter to use: "overlayfs". */
-  snapshotter: string;
-  /** Fetches and unpacks layers in one pass; only where the manager is in this process. */
-  layers?: LayerReceiver;
-  close(): Promise<void>;
-}
+export type Manager = ManagerClients;
 
 /** The engine's settings, from flags and daemon.json (flags win; the same key in both is an error, as with dockerd). Paths are absolute. */
 export interface EngineConfig {

@@ -8,6 +8,7 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { openDetached } from "../../containerd/index.ts";
 import { failedPrecondition, unimplemented } from "../../lib/errors.ts";
+import { createLimit } from "../../lib/limit.ts";
 import { binding, close, O_DIRECTORY, O_PATH, O_RDONLY, open, openat2, RESOLVE_IN_ROOT, SYS } from "../../linux/index.ts";
 import { chainIds, digestOf } from "../../oci/index.ts";
 import type { ExecMount, Graph, Vertex } from "../graph/llb.ts";
@@ -67,28 +68,12 @@ export interface Solver extends AsyncDisposable {
 
 const EMPTY: Tree = { layers: [], chainId: "", added: undefined, cached: true, directory: undefined, digest: "" };
 
-/** Lets at most `limit` run at a time. */
-function limiter(limit: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let running = 0;
-  const waiting: (() => void)[] = [];
-  return async (work) => {
-    if (running >= limit) await new Promise<void>((resolve) => waiting.push(resolve));
-    running++;
-    try {
-      return await work();
-    } finally {
-      running--;
-      waiting.shift()?.();
-    }
-  };
-}
-
 export function createSolver(options: SolveOptions): Solver {
   const { host, graph, cache, lease, signal, events } = options;
   const { snapshots, diff, content, snapshotter } = host.manager;
   const solved = new Map<string, Promise<Tree>>();
   const headers = { headers: lease.headers };
-  const limited = limiter(Math.max(2, availableParallelism()));
+  const limited = createLimit(Math.max(2, availableParallelism()));
 
   const keyOf = (parts: unknown): string => digestOf(JSON.stringify([parts, options.epoch ?? null]));
   const grown = (parent: Tree, entry: CacheEntry, cached: boolean): Tree => ({

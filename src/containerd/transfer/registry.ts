@@ -9,6 +9,7 @@ import {
   type OCIRegistry,
 } from "../../gen/containerd/types/transfer_pb.ts";
 import { invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { createLimit } from "../../lib/limit.ts";
 import { type Descriptor, MAX_CONFIG, type Platform, parseManifest, parseTagged, type Reference } from "../../oci/index.ts";
 import {
   childLabels,
@@ -70,7 +71,7 @@ export async function pull(registry: OCIRegistry, store: ImageStore, place: Plac
   place.progress(`Pulling from OCI Registry (${registry.reference})`);
   place.progress("fetching image content", { name: registry.reference, descriptor: top.descriptor });
   const source = { [`containerd.io/distribution.source.${domain}`]: path };
-  const gate = createGate(DOWNLOADS);
+  const gate = createLimit(DOWNLOADS);
 
   const fetchTree = async (descriptor: Descriptor, bytes: Uint8Array, parents: string[], depth: number): Promise<void> => {
     if (depth > 4) throw invalidArgument("image indexes are nested too deeply");
@@ -113,21 +114,6 @@ const once = (bytes: Uint8Array) =>
   async function* (offset: number): AsyncIterable<Uint8Array> {
     yield bytes.subarray(offset);
   };
-
-function createGate(limit: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let running = 0;
-  const waiting: (() => void)[] = [];
-  return async (work) => {
-    if (running >= limit) await new Promise<void>((resolve) => waiting.push(resolve));
-    running++;
-    try {
-      return await work();
-    } finally {
-      running--;
-      waiting.shift()?.();
-    }
-  };
-}
 
 export async function push(store: ImageStore, registry: OCIRegistry, place: Place, streams: Streams): Promise<void> {
   place.progress(`Pushing to OCI Registry (${registry.reference})`);
