@@ -2,12 +2,14 @@
 import { renameSync } from "node:fs";
 import { Glob } from "bun";
 
+// A name of its own: two builds at the same time may not mix.
+const temporary = `dist/jubako.${process.pid}.tmp`;
 const workers = [...new Glob("src/**/*.worker.ts").scanSync(".")].sort();
 const result = await Bun.build({
   entrypoints: ["src/main.ts", ...workers],
   // Files of whatever directory it is started in have no say: a .env would become its environment, a bunfig.toml's preload would run in it.
   compile: {
-    outfile: "dist/jubako.tmp",
+    outfile: temporary,
     autoloadDotenv: false,
     autoloadBunfig: false,
   },
@@ -20,4 +22,4 @@ const result = await Bun.build({
 });
 for (const log of result.logs) console.error(log);
 if (!result.success) process.exit(1);
-renameSync("dist/jubako.tmp", "dist/jubako");
+renameSync(temporary, "dist/jubako");
