@@ -3,6 +3,8 @@
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh gcc libc6-dev libseccomp2 busybox-static docker.io containerd runc docker-registry wrk curl iproute2 procps
+sh scripts/go-tools.sh buildx
+export PATH="$PWD/build/tools:$PATH"
 sh scripts/build.sh
 for name in ${*:-runtime engine memory}; do
   node_modules/.bin/bun "bench/$name.ts"

@@ -4,5 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh gcc libc6-dev libseccomp2 busybox-static docker.io containerd runc skopeo umoci docker-registry nftables iproute2 procps tmux openssl qemu-system-x86
+sh scripts/go-tools.sh buildx compose buildctl crane registry
+export PATH="$PWD/build/tools:$PATH"
 sh scripts/build.sh
 exec node_modules/.bin/bun scripts/test.ts "$@"
