@@ -4,12 +4,13 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { ImageConfig } from "../api/types.ts";
-import { messageOf } from "../lib/errors.ts";
+import { messageOf, unimplemented } from "../lib/errors.ts";
 import { digestOf, type HistoryEntry, hostPlatform, type Platform } from "../oci/index.ts";
 import { type Context, receiveContext } from "./context.ts";
 import { DockerfileError, excerpt, parseDockerfile, type Range } from "./dockerfile/index.ts";
 import { convert, type Step } from "./graph/convert.ts";
 import type { BuilderHost, BuildHost, Layer, Lease } from "./host.ts";
+import type { BuildSession, SessionOptions } from "./session.ts";
 import { type CacheRecord, openCache } from "./solve/cache.ts";
 import { BUILD_LABEL, ExitError } from "./solve/exec.ts";
 import { createSolver, type Tree } from "./solve/solver.ts";
@@ -68,6 +69,8 @@ export interface Builder {
     signal: AbortSignal,
     finish: (image: BuiltImage, lease: Lease) => Promise<T>,
   ): Promise<T>;
+  /** A build of LLB (session.ts). */
+  open(options: SessionOptions, host: BuildHost): Promise<BuildSession>;
   /** What an error that build() threw says. */
   explain(error: unknown): BuildFailure;
   cache(): CacheRecord[];
@@ -228,6 +231,9 @@ export function createBuilder(host: BuilderHost): Builder {
         active--;
         await context?.remove();
       }
+    },
+    async open() {
+      throw unimplemented("builds of LLB definitions");
     },
     explain: (error) => ({
       message: messageOf(error),

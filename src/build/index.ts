@@ -17,5 +17,36 @@
 // aborted but what its finished steps put into the cache.
 export { type Builder, type BuildFailure, type BuildProgress, type BuildRequest, type BuiltImage, createBuilder } from "./builder.ts";
 export { DockerfileError, parseDockerfile } from "./dockerfile/index.ts";
-export type { BaseImage, BuilderHost, BuildHost, Layer, Lease, PreparedStep, StepRequest } from "./host.ts";
+export type {
+  BaseImage,
+  BuilderHost,
+  BuildHost,
+  ImageRequest,
+  Layer,
+  Lease,
+  LocalDirectory,
+  LocalRequest,
+  PreparedStep,
+  Status,
+  StepRequest,
+} from "./host.ts";
+export type { BuildEvent, KeyPart, LogEvent, MissEvent, StatusEvent, VertexEvent, WarningEvent } from "./progress.ts";
+export type {
+  Attestation,
+  BuildSession,
+  CacheOption,
+  ContainerRequest,
+  ExportAnswer,
+  ExportedImage,
+  ExportSink,
+  FailedStep,
+  FileInfo,
+  FileTree,
+  ProcessRequest,
+  Ref,
+  Result,
+  SessionContainer,
+  SessionOptions,
+  StepProcess,
+} from "./session.ts";
 export type { CacheRecord } from "./solve/cache.ts";

@@ -108,3 +108,9 @@ export function createGraph(): Graph {
     },
   };
 }
+
+/** An output of a vertex: what a step gives to others. Where an edge may be undefined, that is the empty tree ("scratch"). */
+export interface Edge {
+  digest: string;
+  index: number;
+}
