@@ -11,9 +11,12 @@ import {
   parseManifest,
   type Reference,
 } from "../../oci/index.ts";
-import { hasBlob, readBlob, streamBlob } from "./content.ts";
+import { hasBlob, labelBlob, readBlob, streamBlob } from "./content.ts";
 import { type Core, publish } from "./core.ts";
 import { type ProgressSink, shortId } from "./progress.ts";
+
+/** Repositories of a registry that are remembered as having a layer; a label is at most 4096 bytes long. */
+const SOURCES = 10;
 
 /** What is pushed under the name: the index where all of it is here, else the one image that is. */
 async function whatToPush(core: Core, reference: Reference): Promise<{ top: Descriptor; manifests: Descriptor[] }> {
@@ -60,12 +63,16 @@ export async function push(
         layers.map(async (layer) => {
           const id = shortId(layer.digest);
           const { info } = await manager.content.info({ digest: layer.digest });
-          const from = info?.labels[source]?.split(",").find((path) => path !== reference.path);
+          const known = info?.labels[source]?.split(",").filter(Boolean) ?? [];
+          const from = known.find((path) => path !== reference.path);
           const result = await repository.push(layer, () => streamBlob(manager, layer.digest), {
             signal,
             onProgress: (bytes) => sink.bar(id, "Pushing", bytes, layer.size),
             ...(from ? { from } : {}),
           });
+          // The next push to that registry may mount it from here.
+          if (!known.includes(reference.path))
+            await labelBlob(manager, layer.digest, { [source]: [reference.path, ...known].slice(0, SOURCES).join(",") });
           const status = { pushed: "Pushed", exists: "Layer already exists", mounted: `Mounted from ${from}` }[result];
           sink.line({ status, progressDetail: {}, id });
         }),
