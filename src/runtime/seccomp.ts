@@ -11,6 +11,8 @@ export interface CompiledSeccomp {
   program: Uint8Array;
   /** Of seccomp(2). */
   flags: number;
+  /** A process with the filter on may wait at its gate: the filter lets read(2) through whatever its arguments. */
+  letsRead: boolean;
 }
 
 const CACHE = "/run/jubako/seccomp";
@@ -82,10 +84,16 @@ export function compileSeccomp(seccomp: Seccomp): CompiledSeccomp | undefined {
   let compiled = memory.get(key);
   if (compiled) return compiled;
   const program = cachedProgram(key) ?? keepProgram(key, hasForeignCalls() ? compile(seccomp) : compileElsewhere(seccomp));
-  compiled = { program, flags };
+  compiled = { program, flags, letsRead: letsThrough(seccomp, "read") };
   if (memory.size >= 64) memory.clear();
   memory.set(key, compiled);
   return compiled;
+}
+
+function letsThrough({ syscalls = [], defaultAction }: Seccomp, name: string): boolean {
+  const rules = syscalls.filter((rule) => rule.names.includes(name));
+  if (rules.length === 0) return defaultAction === "SCMP_ACT_ALLOW";
+  return rules.every((rule) => rule.action === "SCMP_ACT_ALLOW" && !rule.args?.length);
 }
 
 function cachedProgram(key: string): Uint8Array | undefined {

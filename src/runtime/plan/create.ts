@@ -19,7 +19,7 @@ import { FD, RECORD, REPORT } from "./layout.ts";
 import { propagationOf } from "./mount-options.ts";
 import { planMasked, planMount, planOldOverlay, planReadonly, planReadonlyMount, planRoot, planSources } from "./mounts.ts";
 import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime } from "./namespaces.ts";
-import { createPlanner } from "./planner.ts";
+import { createPlanner, type Missing, waitForMaker } from "./planner.ts";
 import { type ProcessMarks, planProcess, planTerminal } from "./process.ts";
 import { openLabel, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
 
@@ -29,7 +29,7 @@ export interface CreateInput {
   spec: Spec;
   rootfs: readonly RootMount[];
   cgroup: CgroupPlan | undefined;
-  seccomp: { program: Uint8Array; flags: number } | undefined;
+  seccomp: { program: Uint8Array; flags: number; letsRead?: boolean } | undefined;
   /** The player stays as the parent and keeps descriptors, exit status and terminal; else it leaves once the process is set up. */
   keeper: boolean;
   /** How many descriptors (from FD.hold on) the keeper holds. */
@@ -47,6 +47,7 @@ export interface CreateInput {
 export interface Plan {
   tape: Tape;
   marks: ProcessMarks;
+  missing: readonly Missing[];
 }
 
 const LAYERS_BY_FSCONFIG = 6.08;
@@ -169,7 +170,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (input.pauseForHooks) {
     const tag = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.hooks, 0, 0, 0).buffer), "{hooks}");
     tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, tag, REPORT.size], { why: "wait for hooks" });
-    tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, scratch, 1], { retry: errno.EINTR });
+    waitForMaker(p);
   }
   tape.step(SYS.fchdir, [root], { why: "make it the root" });
   if (input.noPivot) {
@@ -206,7 +207,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     facts.lastCapability,
     () => {},
   );
-  return { tape, marks };
+  return { tape, marks, missing: p.missing };
 }
 
 /** The root file system's path on the host. */

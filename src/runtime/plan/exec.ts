@@ -23,7 +23,7 @@ export interface ExecInput {
   process: Process;
   /** Only `join` counts. */
   cgroup: CgroupPlan | undefined;
-  seccomp: { program: Uint8Array; flags: number } | undefined;
+  seccomp: { program: Uint8Array; flags: number; letsRead?: boolean } | undefined;
   keeper: boolean;
   holds: number;
   holdStdin: boolean;
@@ -107,7 +107,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
     facts.lastCapability,
     () => {},
   );
-  return { tape, marks };
+  return { tape, marks, missing: p.missing };
 }
 
 /** A further process has the container's labels unless it has its own. */

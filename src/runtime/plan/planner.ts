@@ -1,7 +1,8 @@
 // What the parts of a plan share: the tape they write to, and the few idioms of system calls that recur.
 import { errno, SYS } from "../../linux/index.ts";
-import { type Arg, type Block, createTape, type StepOptions, type Tape, type Word } from "../tape.ts";
+import { type Arg, type Block, createTape, REPORT_FD, type StepOptions, type Tape, type Word } from "../tape.ts";
 import { AT_FDCWD, named, O, RESOLVE } from "./constants.ts";
+import { FD, REPORT } from "./layout.ts";
 
 export interface OpenOptions {
   why?: string | undefined;
@@ -11,8 +12,16 @@ export interface OpenOptions {
   noSymlinks?: boolean;
 }
 
+/** A place behind a symbolic link to nothing, which the process asks its maker for: steps have no way to follow it by themselves. */
+export interface Missing {
+  path: string;
+  kind: "directory" | "file";
+}
+
 export interface Planner {
   tape: Tape;
+  /** What reports of the kind `missing` number. */
+  missing: Missing[];
   /** openat2(2) below `root` with RESOLVE_IN_ROOT: no path leads out of it, whatever the image's symlinks say. */
   openInRoot(root: Arg, path: string, open: number, store: Word, options?: OpenOptions): void;
   /** open(2) of a host's path. */
@@ -56,8 +65,11 @@ export function createPlanner(): Planner {
     return block;
   }
 
+  const missing: Missing[] = [];
+
   const planner: Planner = {
     tape,
+    missing,
     openInRoot(root, path, open, store, options = {}) {
       const resolve = options.noSymlinks ? IN_ROOT | RESOLVE.RESOLVE_NO_SYMLINKS : IN_ROOT;
       const { why, jump, ignore } = options;
@@ -99,7 +111,19 @@ export function createPlanner(): Planner {
         }
         parent = full;
       });
-      planner.openInRoot(root, path, O.O_PATH, store, { noSymlinks });
+      if (noSymlinks) planner.openInRoot(root, path, O.O_PATH, store, { noSymlinks });
+      else {
+        const dangling = tape.label();
+        planner.openInRoot(root, path, O.O_PATH, store, { jump: { to: dangling, on: MISSING } });
+        tape.jump(done);
+        tape.place(dangling);
+        const report = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.missing, missing.length, 0, 0).buffer), `{missing ${path}}`);
+        missing.push({ path, kind });
+        tape.compute("ADD", root, 0, tape.wordAt(report, 8, 8, "{missing}.root"));
+        tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, report, REPORT.size]);
+        waitForMaker(planner);
+        planner.openInRoot(root, path, O.O_PATH, store);
+      }
       tape.place(done);
     },
     writeFile(path, text, options = {}) {
@@ -114,4 +138,15 @@ export function createPlanner(): Planner {
     },
   };
   return planner;
+}
+
+/** Waits for a byte of the process' maker. A maker that is gone leaves a process that nobody would ever start: it ends. */
+export function waitForMaker({ tape }: Planner, why?: string): void {
+  const known = tape.label();
+  const count = tape.word("count");
+  const maker: Arg = { value: FD.maker, name: "maker" };
+  tape.step(SYS.read, [maker, tape.room(8, "byte"), 1], { why, retry: errno.EINTR, store: count });
+  tape.when(count, "NE", 0, known);
+  tape.step(SYS.exit_group, [1], { why: "end: its maker is gone" });
+  tape.place(known);
 }

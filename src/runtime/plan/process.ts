@@ -7,14 +7,14 @@ import { type Block, REPORT_FD, TIMING_FD, type Word } from "../tape.ts";
 import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, O, OPEN_TREE, PR, RLIMITS, S } from "./constants.ts";
 import { FD, HOME_ROOM, REPORT } from "./layout.ts";
 import { attach } from "./mounts.ts";
-import type { Planner } from "./planner.ts";
+import { type Planner, waitForMaker } from "./planner.ts";
 
 export interface ProcessPlan {
   process: Process;
   /** What there is to give; all in a user namespace of its own. */
   capabilities: Bits;
   /** Instructions of a compiled seccomp filter, and the flags of seccomp(2). */
-  seccomp: { program: Uint8Array; flags: number } | undefined;
+  seccomp: { program: Uint8Array; flags: number; letsRead?: boolean } | undefined;
   /** End with the parent. */
   dieWithParent: boolean;
   /** Which of stdin, stdout, stderr become the user's own. */
@@ -303,12 +303,17 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   const home: Block = tape.room(HOME_ROOM, "home");
   const ready = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.ready, 0, 0, 0).buffer), "{ready}");
   tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, ready, REPORT.size], { why: "report: created" });
-  tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, home, HOME_ROOM - 1], { why: "wait at the gate", retry: errno.EINTR });
-
-  if (plan.seccomp) {
-    planSeccomp(p, plan.seccomp);
+  waitForMaker(p, "wait until its maker has written down that it is there");
+  const { seccomp } = plan;
+  const filter = () => {
+    if (!seccomp) return;
+    planSeccomp(p, seccomp);
     if (keepAdmin) capset(p, effective, permitted, inheritable, "drop the capability that the filter needed");
-  }
+  };
+  // Installing it takes a third of a millisecond: rather while others hear of the report than when the gate opens.
+  if (seccomp?.letsRead) filter();
+  tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, home, HOME_ROOM - 1], { why: "wait at the gate", retry: errno.EINTR });
+  if (!seccomp?.letsRead) filter();
   const hasHome = env.some((e) => e.startsWith("HOME="));
   const argv = tape.vector(process.args ?? [], `[${(process.args ?? []).map((a) => JSON.stringify(a)).join(", ")}]`);
   const envp = tape.vector(hasHome ? env : [...env, home], `env of ${env.length}`);
