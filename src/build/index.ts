@@ -17,6 +17,8 @@
 // aborted but what its finished steps put into the cache.
 export { type Builder, type BuildFailure, type BuildProgress, type BuildRequest, type BuiltImage, createBuilder } from "./builder.ts";
 export { DockerfileError, parseDockerfile } from "./dockerfile/index.ts";
+export { frontend } from "./frontend/index.ts";
+export type { FrontendRequest } from "./frontend/types.ts";
 export type {
   BaseImage,
   BuilderHost,
