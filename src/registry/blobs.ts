@@ -16,7 +16,8 @@ import type { Upload, Uploads } from "./uploads.ts";
 export interface Blobs {
   get(exchange: Exchange, name: string, digest: Digest): Promise<void>;
   remove(exchange: Exchange, name: string, digest: Digest): Promise<void>;
-  begin(exchange: Exchange, name: string, mayMount: (from: string) => Promise<boolean>): Promise<void>;
+  /** `mayMount`: whether the client may read in that repository; asked without one, whether in all of them. */
+  begin(exchange: Exchange, name: string, mayMount: (from: string | undefined) => Promise<boolean>): Promise<void>;
   status(exchange: Exchange, name: string, id: string): Promise<void>;
   patch(exchange: Exchange, name: string, id: string): Promise<void>;
   put(exchange: Exchange, name: string, id: string): Promise<void>;
@@ -122,14 +123,16 @@ export function createBlobs(store: Store, uploads: Uploads, notify: Notify): Blo
     async begin(exchange, name, mayMount) {
       const { query } = exchange;
       const mount = query.get("mount");
-      const from = query.get("from");
-      if (mount && from && isName(from)) {
+      const from = query.get("from") || undefined;
+      if (mount && (from === undefined || isName(from))) {
         const digest = digestParameter(mount);
-        const size = (await mayMount(from)) ? await store.blobSize(from, digest) : undefined;
+        const mayRead = await mayMount(from);
+        const size = mayRead ? await (from === undefined ? store.anyBlobSize(digest) : store.blobSize(from, digest)) : undefined;
         if (size !== undefined) {
           await store.linkBlob(name, digest, size);
           created(exchange, name, digest);
-          notify(exchange, { action: "mount", repository: name, digest, size, mediaType: BLOB_TYPE, fromRepository: from });
+          const source = from === undefined ? {} : { fromRepository: from };
+          notify(exchange, { action: "mount", repository: name, digest, size, mediaType: BLOB_TYPE, ...source });
           return;
         }
       }

@@ -1,5 +1,5 @@
 // What a client may look through: tags ("Listing Tags"), referrers ("Listing Referrers"), and the catalog of repositories (Docker's, not the spec's).
-import { type Digest, MEDIA } from "../oci/index.ts";
+import { algorithmOf, type Digest, hexOf, MEDIA } from "../oci/index.ts";
 import { documentOf } from "./document.ts";
 import { refuse } from "./errors.ts";
 import { type Exchange, pageOf, parsePage, send, sendJson } from "./exchange.ts";
@@ -16,6 +16,23 @@ const REFERRERS_PAGE = 500;
 const REFERRERS_BYTES = 3 << 20;
 
 export function createListings(store: Store, catalogMost: number): Listings {
+  /**
+   * What has the subject: as the links say, and as an index says that a client kept under the subject's own tag because the registry of that time had no
+   * referrers ("Referrers Tag Schema"; to be answered, too: "Enabling the Referrers API").
+   */
+  const referrersOf = async (name: string, subject: Digest): Promise<Digest[]> => {
+    const linked = await store.referrers(name, subject);
+    const tagged = await store.tag(name, `${algorithmOf(subject).slice(0, 32)}-${hexOf(subject).slice(0, 64)}`);
+    const index = tagged && (await store.manifest(name, tagged));
+    if (!index) return linked;
+    const all = new Set(linked);
+    for (const digest of documentOf(index).manifests) {
+      const bytes = await store.manifest(name, digest);
+      if (bytes && documentOf(bytes).subject?.digest === subject) all.add(digest);
+    }
+    return [...all].sort();
+  };
+
   return {
     async tags(exchange, name) {
       const page = parsePage(exchange.query);
@@ -33,7 +50,7 @@ export function createListings(store: Store, catalogMost: number): Listings {
       let weight = 0;
       let link: string | undefined;
       let sent = "";
-      for (const digest of await store.referrers(name, subject)) {
+      for (const digest of await referrersOf(name, subject)) {
         if (digest <= last) continue;
         const bytes = await store.manifest(name, digest);
         if (!bytes) continue;

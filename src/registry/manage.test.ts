@@ -1,5 +1,6 @@
 // distribution-spec, "Content Discovery" and "Content Management", with the catalog, which is Docker's.
 import { afterAll, beforeAll, expect, test } from "bun:test";
+import { rmSync } from "node:fs";
 import { digestOf, MEDIA } from "../oci/index.ts";
 import { codes, pushBlob, pushImage, type Served, serveRegistry } from "./testing.ts";
 
@@ -90,6 +91,32 @@ test("Listing Referrers: an index of what has the subject, filtered by type", as
   expect((await list(`/v2/${name}/referrers/${image.digest}`)).manifests!.length).toBe(2);
   const wrong = await served.ask("GET", `/v2/${name}/referrers/nonsense`);
   expect([wrong.status, await codes(wrong)]).toEqual([400, ["DIGEST_INVALID"]]);
+});
+
+test("Listing Referrers: those of a client that kept them under a tag, from before the registry had referrers", async () => {
+  const name = "list/fallback";
+  const image = await pushImage(served, name, "v1");
+  const subject = { mediaType: MEDIA.ociManifest, digest: image.digest, size: image.bytes.length };
+  const signature = await pushImage(served, name, "@", "s", { subject, artifactType: "application/x.signature" });
+  const other = await pushImage(served, name, "@", "o", { subject: { ...subject, digest: digestOf("another") } });
+  // As if it had come to a registry that knew nothing of subjects.
+  rmSync(`${served.root}/docker/registry/v2/repositories/${name}/_manifests/referrers`, { recursive: true });
+  expect((await list(`/v2/${name}/referrers/${image.digest}`)).manifests).toEqual([]);
+  const entry = (pushed: { digest: string; bytes: string }) => ({
+    mediaType: MEDIA.ociManifest,
+    digest: pushed.digest,
+    size: pushed.bytes.length,
+  });
+  const index = JSON.stringify({ schemaVersion: 2, mediaType: MEDIA.ociIndex, manifests: [entry(signature), entry(other)] });
+  const tag = image.digest.replace(":", "-");
+  expect((await served.ask("PUT", `/v2/${name}/manifests/${tag}`, index, { "content-type": MEDIA.ociIndex })).status).toBe(201);
+  const listed = await list(`/v2/${name}/referrers/${image.digest}`);
+  expect(listed.manifests).toEqual([{ ...entry(signature), artifactType: "application/x.signature" }]);
+});
+
+test("Listing Referrers: of what is not there, an empty index", async () => {
+  const none = await list(`/v2/list/nowhere/referrers/${digestOf("nothing")}`);
+  expect([none.status, none.manifests]).toEqual([200, []]);
 });
 
 test("Deleting tags: the tag goes, the manifest stays", async () => {

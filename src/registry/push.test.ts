@@ -152,9 +152,38 @@ test("Mounting a blob from another repository; what can't be mounted begins an u
   const mounted = await served.ask("POST", `/v2/push/to/blobs/uploads/?mount=${digest}&from=push/from`);
   expect([mounted.status, mounted.headers.get("location")]).toEqual([201, `/v2/push/to/blobs/${digest}`]);
   expect(await get("push/to", digest)).toBe("mounted");
-  for (const query of [`mount=${digestOf("none")}&from=push/from`, `mount=${digest}`, `mount=${digest}&from=../push/from`]) {
+  for (const query of [
+    `mount=${digestOf("none")}&from=push/from`,
+    `mount=${digestOf("none")}`,
+    `mount=${digest}&from=push/none`,
+    `mount=${digest}&from=../push/from`,
+  ]) {
     const response = await served.ask("POST", `/v2/push/fresh/blobs/uploads/?${query}`);
     expect([query, response.status]).toEqual([query, 202]);
+  }
+});
+
+test("Mounting a blob without saying from where: where all may read everything, it is found", async () => {
+  const digest = await pushBlob(served, "push/from", "found");
+  const mounted = await served.ask("POST", `/v2/push/automatic/blobs/uploads/?mount=${digest}`);
+  expect([mounted.status, mounted.headers.get("location")]).toEqual([201, `/v2/push/automatic/blobs/${digest}`]);
+  expect(await get("push/automatic", digest)).toBe("found");
+});
+
+test("Pushing Manifests: of the size that every registry must take, by digests of both algorithms", async () => {
+  const { bytes } = await pushImage(served, "push/large", "v1");
+  const whole = JSON.stringify({ ...JSON.parse(bytes), annotations: { pad: "" } });
+  const large = whole.replace('"pad":""', `"pad":"${"x".repeat((4 << 20) - whole.length)}"`);
+  expect(large.length).toBe(4 << 20);
+  for (const digest of [digestOf(large), digestOf(large, "sha512")]) {
+    const put = await served.ask("PUT", `/v2/push/large/manifests/${digest}`, large, { "content-type": MEDIA.ociManifest });
+    expect([put.status, put.headers.get("location"), put.headers.get("docker-content-digest")]).toEqual([
+      201,
+      `/v2/push/large/manifests/${digest}`,
+      digest,
+    ]);
+    const got = await served.ask("GET", `/v2/push/large/manifests/${digest}`);
+    expect([got.headers.get("docker-content-digest"), (await got.text()) === large]).toEqual([digest, true]);
   }
 });
 
@@ -229,6 +258,17 @@ test("Pushing Manifests with Subject: answers OCI-Subject, also where the subjec
     "content-type": MEDIA.ociManifest,
   });
   expect([response.status, response.headers.get("oci-subject")]).toEqual([201, subject.digest]);
+});
+
+test("limits: more uploads at a time than are taken wait their turn", async () => {
+  await using busy = await serveRegistry({ limits: { blob: 8 << 20, manifest: 4 << 20, uploads: 1, catalog: 100 } });
+  const begun = async () => (await busy.ask("POST", "/v2/push/busy/blobs/uploads/")).headers.get("location")!;
+  const hanging = raw(busy, `PATCH ${await begun()} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc`, { hangUpAfterMs: 500 });
+  await Bun.sleep(100);
+  const refused = await busy.ask("PATCH", await begun(), "x");
+  expect([refused.status, refused.headers.get("retry-after"), await codes(refused)]).toEqual([429, "1", ["TOOMANYREQUESTS"]]);
+  await hanging;
+  expect((await busy.ask("PATCH", await begun(), "x")).status).toBe(202);
 });
 
 test("limits: blobs and manifests that are too large", async () => {

@@ -93,6 +93,7 @@ export function createHandler(options: DoorOptions): RequestListener {
       case "uploads":
         return blobs.begin(exchange, route.name, async (from) => {
           if (!authenticator) return true;
+          if (from === undefined) return false;
           try {
             await authenticator.check(exchange.request, [{ type: "repository", name: from, actions: ["pull"] }]);
             return true;

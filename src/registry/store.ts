@@ -21,7 +21,9 @@ export interface Store {
   readonly began: number;
   /** Size of a blob that the repository has; undefined where it does not. Takes a lease. */
   blobSize(name: string, digest: Digest): Promise<number | undefined>;
-  /** The same from memory alone; undefined also where the disk would have to be asked. */
+  /** Size of a blob that is there, in whichever repository. Takes a lease. */
+  anyBlobSize(digest: Digest): Promise<number | undefined>;
+  /** The size from memory alone; undefined also where the disk would have to be asked. */
   knownBlobSize(name: string, digest: Digest): number | undefined;
   /** Moves a synced file to its place as the blob (whose digest the caller has checked) and links it to the repository. */
   commitBlob(file: string, name: string, digest: Digest, size: number): Promise<void>;
@@ -175,6 +177,12 @@ export async function openStore(root: string, graceMs: number, began = Date.now(
       const size = linked ? await sizeOf(layout.blob(digest)) : undefined;
       if (size === undefined) leases.drop(digest, lease);
       else sizes.set(key(name, digest), { size });
+      return size;
+    },
+    async anyBlobSize(digest) {
+      const lease = leases.take(digest);
+      const size = await sizeOf(layout.blob(digest));
+      if (size === undefined) leases.drop(digest, lease);
       return size;
     },
     async commitBlob(file, name, digest, size) {
