@@ -36,6 +36,7 @@ export function facts(): Facts {
     kernel: kernelVersion(release()),
     capabilities: permittedCapabilities(readFileSync("/proc/self/status", "latin1")),
     lastCapability: Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8")),
+    ...identity(),
     apparmor: existsSync("/sys/kernel/security/apparmor"),
     selinux: existsSync("/sys/fs/selinux/enforce"),
     kindOf(path) {
@@ -46,6 +47,18 @@ export function facts(): Facts {
     entriesOf,
   };
   return cached;
+}
+
+const INITIAL_MAP = /^\s*0\s+0\s+4294967295\s*$/;
+
+function identity(): Pick<Facts, "ordinaryUser" | "inUserNamespace" | "groupsDenied"> {
+  const uid = process.geteuid?.() ?? 0;
+  const inUserNamespace = !INITIAL_MAP.test(readFileSync("/proc/self/uid_map", "utf8"));
+  return {
+    ordinaryUser: uid === 0 ? undefined : { uid, gid: process.getegid?.() ?? 0 },
+    inUserNamespace,
+    groupsDenied: inUserNamespace && readFileSync("/proc/self/setgroups", "utf8").trim() === "deny",
+  };
 }
 
 const MAX_ENTRIES = 10_000;

@@ -11,6 +11,12 @@ export interface Facts {
   kindOf(path: string): "directory" | "file";
   /** Everything at and below `destination` in the root file system at `root` on the host; empty where it is not there. */
   entriesOf(root: string, destination: string): Entry[];
+  /** This process' user is not root: what needs rights is done from inside the container's own user namespace. */
+  ordinaryUser: { uid: number; gid: number } | undefined;
+  /** This process is in a user namespace that is not the machine's: no device nodes can be made. */
+  inUserNamespace: boolean;
+  /** setgroups(2) is refused here (user_namespaces(7)). */
+  groupsDenied: boolean;
   apparmor: boolean;
   selinux: boolean;
 }

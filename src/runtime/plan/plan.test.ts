@@ -21,6 +21,9 @@ const facts: Facts = {
   capabilities: [-1, -1],
   apparmor: false,
   selinux: false,
+  ordinaryUser: undefined,
+  inUserNamespace: false,
+  groupsDenied: false,
   kindOf: (path) => (path.endsWith("/") || path.endsWith("dir") ? "directory" : "file"),
 };
 
