@@ -32,7 +32,7 @@ import { type Kept, readExit, runningProcess, writeGate } from "./keeper.ts";
 import { type Plan, planCreate, rootPathOf } from "./plan/create.ts";
 import { planExec } from "./plan/exec.ts";
 import { FD, MAX_HOLD } from "./plan/layout.ts";
-import { eventfd, hearReports, startPlayer } from "./player.ts";
+import { eventfd, hearReports, type Report, startPlayer } from "./player.ts";
 import { compileSeccomp } from "./seccomp.ts";
 import { tracePlayer } from "./timing.ts";
 
@@ -92,11 +92,14 @@ async function launch(
         // A process that failed is gone already, and its report says why.
         if (!(error instanceof SystemError && error.code === "EPIPE")) throw error;
       }
+      keeper.made();
     }
     const keeperPidfd = keeper.pidfd;
     let failed: Failure | undefined;
     let ready = false;
     let hooks = false;
+    let more = false;
+    const asked: Extract<Report, { tag: "missing" }>[] = [];
     do {
       hooks = false;
       await hearReports(keeper.report, (report) => {
@@ -106,19 +109,21 @@ async function launch(
         } else if (report.tag === "failed") failed = failure(report.index, report.errno);
         else if (report.tag === "ready") ready = true;
         else if (report.tag === "hooks") hooks = true;
+        else if (report.tag === "missing") asked.push(report);
         // The child may be ready before its parent has told its pid: both must be known.
-        return report.tag === "failed" || report.tag === "end" || ((ready || hooks) && pid > 0);
+        return report.tag === "failed" || report.tag === "end" || ((ready || hooks || asked.length > 0) && pid > 0);
       });
-      if (hooks && !failed) {
-        await atHooks?.(pid, pidfd);
-        check(binding.syscall(SYS.write, keeper.gate, new Uint8Array(1), 1), "write gate");
-      }
-    } while (hooks && !failed);
-    if (failed) throw failed;
+      if (failed) throw failed;
+      more = hooks || asked.length > 0;
+      for (const each of asked.splice(0)) await (await import("./missing.ts")).makeMissing(plan, pidfd, each);
+      if (hooks) await atHooks?.(pid, pidfd);
+      if (more) keeper.goOn();
+    } while (more);
     if (!ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
     const terminal = io.terminal ? pidfdGetfd(pidfd, FD.terminal) : undefined;
     if (terminal !== undefined) check(binding.syscall(SYS.fcntl, terminal, 4, O_RDWR | O_NONBLOCK), "fcntl F_SETFL");
     done = true;
+    if (openFor === undefined) keeper.made();
     const { timing } = keeper;
     const kept: Kept = {
       pid,

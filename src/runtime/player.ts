@@ -53,6 +53,10 @@ export interface Player {
   /** Read end of the report pipe, non-blocking. */
   report: number;
   gate: number;
+  /** Lets the process go on that waits for its maker (planner.ts, waitForMaker). */
+  goOn(): void;
+  /** The same for the last time: from now on the process lives without this side. */
+  made(): void;
   /** Stamps of the instructions, where it was asked for. */
   timing: number | undefined;
   close(): void;
@@ -82,8 +86,10 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
     if (timing !== undefined) check(binding.syscall(SYS.ftruncate, timing, timedSteps * 16), "ftruncate");
     const report = pipe(O_NONBLOCK);
     const gate = pipe();
+    const maker = pipe();
     keep(report.write);
     keep(gate.read);
+    keep(maker.read);
     // The player's end blocks: a record must not be lost.
     check(binding.syscall(SYS.fcntl, report.write, 4, 0), "fcntl F_SETFL");
     const placed = keep(eventfd());
@@ -105,9 +111,17 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
     if (fds.control >= 0) map[FD.control] = fds.control;
     if (fds.record >= 0) map[FD.record] = fds.record;
     if (fds.target >= 0) map[FD.target] = fds.target;
+    // A process that is gone has told so, or will be found gone.
+    const goOn = () => void binding.syscall(SYS.write, maker.write, new Uint8Array(1), 1);
+    let holding = true;
+    const letGo = () => {
+      if (holding) close(maker.write);
+      holding = false;
+    };
     map[FD.reportRead] = report.read;
     map[FD.gateRead] = gate.read;
     map[FD.gateWrite] = gate.write;
+    map[FD.maker] = maker.read;
     map[FD.placed] = placed;
     map[FD.terminalReady] = terminalReady;
     map[TAPE_FD] = memory;
@@ -120,8 +134,14 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
         pidfd,
         report: report.read,
         gate: gate.write,
+        goOn,
+        made() {
+          goOn();
+          letGo();
+        },
         timing,
         close() {
+          letGo();
           close(report.read);
           close(gate.write);
           close(pidfd);
@@ -129,6 +149,7 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
         },
       };
     } catch (error) {
+      letGo();
       close(report.read);
       close(gate.write);
       if (timing !== undefined) close(timing);
@@ -144,6 +165,10 @@ export type Report =
   | { tag: "pid"; pid: number }
   | { tag: "ready" }
   | { tag: "hooks" }
+  /** A place that is missing, by its number in the plan; the root's descriptor in the process. */
+  | { tag: "missing"; index: number; root: number }
+  /** The filter's listener in the process. */
+  | { tag: "notify"; fd: number }
   | { tag: "end" };
 
 function parseReports(bytes: Uint8Array): Report[] {
@@ -156,6 +181,8 @@ function parseReports(bytes: Uint8Array): Report[] {
     else if (tag === REPORT.pid) reports.push({ tag: "pid", pid: value });
     else if (tag === REPORT.ready) reports.push({ tag: "ready" });
     else if (tag === REPORT.hooks) reports.push({ tag: "hooks" });
+    else if (tag === REPORT.missing) reports.push({ tag: "missing", index: view.getUint32(at + 4, true), root: value });
+    else if (tag === REPORT.notify) reports.push({ tag: "notify", fd: value });
   }
   return reports;
 }

@@ -106,6 +106,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
       owner: ownerName(),
       ...(spec.annotations ? { annotations: spec.annotations } : {}),
     };
+    store.announce(id, spec);
     const creating = (pid: number) => stateOf({ ...stored, init: { pid, start: "" } }, "creating");
     launched = await launch(planned.plan, process, preserved.fds, -1, async (pid, pidfd) => {
       const { runHooks } = await import("../hooks.ts");
@@ -114,7 +115,8 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
       await runHooks("createContainer", spec.hooks, creating(pid), { target: pidfd, cwd: rootPathOf(spec, bundle) });
     });
     stored.init = identityOf(launched.pid) ?? stored.init;
-    store.save(stored, spec);
+    store.save(stored);
+    launched.made();
     const socket = flags.value("console-socket");
     if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
     writePidFile(flags.value("pid-file"), launched.pid);

@@ -152,6 +152,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
     );
     const launched = await launch(plan, process, preserved.fds, target);
     try {
+      launched.made();
       const socket = flags.value("console-socket");
       if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
       writePidFile(flags.value("pid-file"), launched.pid);

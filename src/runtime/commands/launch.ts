@@ -8,7 +8,7 @@ import { stepFailure } from "../failures.ts";
 import { homeOf } from "../keeper.ts";
 import type { Plan } from "../plan/create.ts";
 import { FD, MAX_PRESERVED } from "../plan/layout.ts";
-import { hearNow, startPlayer } from "../player.ts";
+import { hearNow, type Report, startPlayer } from "../player.ts";
 
 /** makedev(1, 3) */
 const DEV_NULL = 0x103;
@@ -21,6 +21,8 @@ export interface Launched {
   gate: number;
   report: number;
   failure(index: number, errno: number): Failure;
+  /** Others can find the process now: it no longer ends with this side. */
+  made(): void;
   abandon(): void;
 }
 
@@ -63,6 +65,8 @@ export async function launch(
     let failed: Failure | undefined;
     let ready = false;
     let hooks = false;
+    let more = false;
+    const asked: Extract<Report, { tag: "missing" }>[] = [];
     do {
       hooks = false;
       hearNow(player.report, (report) => {
@@ -72,15 +76,16 @@ export async function launch(
         } else if (report.tag === "failed") failed = failure(report.index, report.errno);
         else if (report.tag === "ready") ready = true;
         else if (report.tag === "hooks") hooks = true;
+        else if (report.tag === "missing") asked.push(report);
         // The child may be ready before its parent has told its pid: both must be known.
-        return report.tag === "failed" || report.tag === "end" || ((ready || hooks) && pid > 0);
+        return report.tag === "failed" || report.tag === "end" || ((ready || hooks || asked.length > 0) && pid > 0);
       });
-      if (hooks && atHooks) {
-        await atHooks(pid, pidfd);
-        check(binding.syscall(SYS.write, player.gate, new Uint8Array(1), 1), "write gate");
-      }
-    } while (hooks && !failed);
-    if (failed) throw failed;
+      if (failed) throw failed;
+      more = hooks || asked.length > 0;
+      for (const each of asked.splice(0)) await (await import("../missing.ts")).makeMissing(plan, pidfd, each);
+      if (hooks) await atHooks?.(pid, pidfd);
+      if (more) player.goOn();
+    } while (more);
     if (!ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
     reapNow(player.pidfd);
     const terminal = spec.terminal ? pidfdGetfd(pidfd, FD.terminal) : undefined;
@@ -93,7 +98,9 @@ export async function launch(
       gate: player.gate,
       report: player.report,
       failure,
+      made: player.made,
       abandon() {
+        player.made();
         pidfdSignal(pidfd, 9);
         reapNow(pidfd);
         close(pidfd);

@@ -5,6 +5,7 @@ import { Failure, failedPrecondition, invalidArgument, isKind } from "../../lib/
 import { close, kill as killPid, pidfdSignal } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
 import { openIdentity } from "../adopt.ts";
+import { locateCgroup, openCgroup } from "../cgroups/index.ts";
 import { parseJson } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { removeContainer } from "./create.ts";
@@ -62,12 +63,12 @@ export async function remove(context: Context, argv: string[]): Promise<number> 
     stored = store.load(id);
   } catch (error) {
     if (!isKind(error, "NotFound")) throw error;
-    // What a creation left that was killed in mid-work.
-    if (force) {
-      store.remove(id);
-      return 0;
-    }
-    throw error;
+    if (!force) throw error;
+    // What a creation left that was killed in mid-work; its process ended with it.
+    const spec = safeSpec(context, id);
+    if (spec) await openCgroup(locateCgroup(spec, id)).remove(true);
+    store.remove(id);
+    return 0;
   }
   const status = statusOf(stored);
   if (status !== "stopped") {

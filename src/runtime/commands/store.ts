@@ -30,7 +30,9 @@ export interface Store {
   root: string;
   /** Makes the container's directory; AlreadyExists where it is there. */
   reserve(id: string): string;
-  save(stored: Stored, spec: Spec): void;
+  /** Writes down what is going to be made, so that a creation that was killed can be cleaned up. */
+  announce(id: string, spec: Spec): void;
+  save(stored: Stored): void;
   load(id: string): Stored;
   spec(id: string): Spec;
   remove(id: string): void;
@@ -63,9 +65,9 @@ export function openStore(root: string): Store {
       }
       return path;
     },
-    save(stored, spec) {
+    announce: (id, spec) => writeFileSync(`${directory(id)}/config.json`, JSON.stringify(spec), { mode: 0o600 }),
+    save(stored) {
       const path = directory(stored.id);
-      writeFileSync(`${path}/config.json`, JSON.stringify(spec), { mode: 0o600 });
       writeFileSync(`${path}/.state.json`, JSON.stringify(stored), { mode: 0o600 });
       renameSync(`${path}/.state.json`, `${path}/state.json`);
     },

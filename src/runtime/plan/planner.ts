@@ -90,20 +90,22 @@ export function createPlanner(): Planner {
     },
     ensure(root, path, kind, store, why, options = {}) {
       const done = tape.label();
-      const missing = tape.label();
+      const absent = tape.label();
       const { noSymlinks = false, mode = 0o755 } = options;
+      const dangling = tape.label();
+      const behindLink = noSymlinks ? undefined : { to: dangling, on: MISSING };
       const known = present.get(root) ?? new Set(["/"]);
       present.set(root, known);
-      planner.openInRoot(root, path, O.O_PATH, store, { why, noSymlinks, jump: { to: missing, on: MISSING } });
+      planner.openInRoot(root, path, O.O_PATH, store, { why, noSymlinks, jump: { to: absent, on: MISSING } });
       tape.jump(done);
-      tape.place(missing);
+      tape.place(absent);
       const names = path.split("/").filter((name) => name !== "" && name !== ".");
       let parent = "/";
       names.forEach((name, i) => {
         const full = parent === "/" ? `/${name}` : `${parent}/${name}`;
         if (!known.has(full)) {
           const file = kind === "file" && i === names.length - 1;
-          planner.openInRoot(root, parent, O.O_PATH | O.O_DIRECTORY, scratch, { noSymlinks });
+          planner.openInRoot(root, parent, O.O_PATH | O.O_DIRECTORY, scratch, { noSymlinks, jump: behindLink });
           if (file) tape.step(SYS.mknodat, [scratch, name, 0o100000 | mode, 0], IGNORE_EXISTING);
           else tape.step(SYS.mkdirat, [scratch, name, mode], IGNORE_EXISTING);
           planner.close(scratch);
@@ -111,10 +113,8 @@ export function createPlanner(): Planner {
         }
         parent = full;
       });
-      if (noSymlinks) planner.openInRoot(root, path, O.O_PATH, store, { noSymlinks });
-      else {
-        const dangling = tape.label();
-        planner.openInRoot(root, path, O.O_PATH, store, { jump: { to: dangling, on: MISSING } });
+      planner.openInRoot(root, path, O.O_PATH, store, { noSymlinks, jump: behindLink });
+      if (!noSymlinks) {
         tape.jump(done);
         tape.place(dangling);
         const report = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.missing, missing.length, 0, 0).buffer), `{missing ${path}}`);
