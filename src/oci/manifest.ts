@@ -2,6 +2,7 @@
 import { invalidArgument } from "../lib/errors.ts";
 import { type Digest, isDigest } from "./digest.ts";
 import { type Json, list, object, optionalList, optionalText, parseObject, size, text, textMap, texts } from "./json.ts";
+import type { Compression } from "./layer/decode.ts";
 import type { Platform } from "./platform.ts";
 
 export const MEDIA = {
@@ -93,6 +94,18 @@ export function isManifestType(mediaType: string): boolean {
 
 export function isIndexType(mediaType: string): boolean {
   return mediaType === MEDIA.ociIndex || mediaType === MEDIA.dockerList;
+}
+
+const LAYERS: Record<"oci" | "docker", Partial<Record<Compression, string>>> = {
+  oci: { gzip: MEDIA.ociLayerGzip, zstd: MEDIA.ociLayerZstd, none: MEDIA.ociLayer },
+  docker: { gzip: MEDIA.dockerLayerGzip, zstd: MEDIA.dockerLayerZstd, none: MEDIA.dockerLayer },
+};
+
+/** Media type of a layer; InvalidArgument for a compression that has none. */
+export function layerType(compression: Compression, dialect: "oci" | "docker" = "oci"): string {
+  const type = LAYERS[dialect][compression];
+  if (type === undefined) throw invalidArgument(`a layer of an image can't be compressed with ${compression}`);
+  return type;
 }
 
 /** Whether a media type names a layer that is a tar (compressed or not). */

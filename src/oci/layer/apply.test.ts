@@ -115,7 +115,7 @@ test("gzip, several gzip members, zstd and plain tars give the same tree and dif
   expect(sha512.digest).toBe(digestOf(tar, "sha512"));
 });
 
-test("what GNU tar writes is read: long names, base-256 sizes, sparse refused", async () => {
+test("what GNU tar writes is read: long names, base-256 owners", async () => {
   const src = join(dir, "src");
   mkdirSync(join(src, "x".repeat(120)), { recursive: true });
   writeFileSync(join(src, "x".repeat(120), "y".repeat(120)), "gnu");
@@ -124,9 +124,6 @@ test("what GNU tar writes is read: long names, base-256 sizes, sparse refused", 
   const made = join(root, "x".repeat(120), "y".repeat(120));
   expect(readFileSync(made, "utf8")).toBe("gnu");
   expect(statSync(made).uid).toBe(3_000_000);
-  execFileSync("truncate", ["-s", "10M", join(src, "hole")]);
-  execFileSync("tar", ["-C", src, "--format=gnu", "-S", "-cf", join(dir, "sparse.tar"), "hole"]);
-  expect(await failure(apply(readFileSync(join(dir, "sparse.tar"))))).toContain("sparse");
 });
 
 test("what we write, GNU tar reads", async () => {

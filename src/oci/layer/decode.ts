@@ -1,9 +1,11 @@
-// Decompression piece by piece and synchronously, for use in a worker: gzip (also several members in a row), zstd, or none. The handles of
+// Decompression piece by piece and synchronously, for use in a worker: gzip (also several members in a row), zstd, bzip2, xz, or none. The handles of
 // node:zlib's streams are driven directly: their stream interface costs a thread hop and an allocation a chunk.
 import { createGunzip, createZstdDecompress } from "node:zlib";
 import { invalidArgument } from "../../lib/errors.ts";
+import { createBzip2Decoder } from "./bzip2.ts";
+import { createXzDecoder } from "./xz.ts";
 
-export type Compression = "gzip" | "zstd" | "none";
+export type Compression = "gzip" | "zstd" | "bzip2" | "xz" | "none";
 
 /** Receives `length` bytes of `buffer` from `offset`, valid only during the call. */
 export type Output = (buffer: Uint8Array, offset: number, length: number) => void;
@@ -19,10 +21,8 @@ export interface Decoder {
 export function detectCompression(head: Uint8Array): Compression {
   if (head[0] === 0x1f && head[1] === 0x8b && head[2] === 8) return "gzip";
   if (head[0] === 0x28 && head[1] === 0xb5 && head[2] === 0x2f && head[3] === 0xfd) return "zstd";
-  if (head[0] === 0x42 && head[1] === 0x5a && head[2] === 0x68)
-    throw invalidArgument("layer is compressed with bzip2, which is not supported");
-  if (head[0] === 0xfd && head[1] === 0x37 && head[2] === 0x7a && head[3] === 0x58)
-    throw invalidArgument("layer is compressed with xz, which is not supported");
+  if (head[0] === 0x42 && head[1] === 0x5a && head[2] === 0x68) return "bzip2";
+  if (head[0] === 0xfd && head[1] === 0x37 && head[2] === 0x7a && head[3] === 0x58 && head[4] === 0x5a && head[5] === 0) return "xz";
   // a skippable zstd frame (zstd:chunked, estargz-like tools put one first)
   if ((head[0]! & 0xf0) === 0x50 && head[1] === 0x2a && head[2] === 0x4d && head[3] === 0x18) return "zstd";
   return "none";
@@ -48,6 +48,8 @@ const EMPTY = new Uint8Array(0);
 
 export function createDecoder(compression: Compression, output: Output): Decoder {
   if (compression === "none") return { push: output, end: () => {}, close: () => {} };
+  if (compression === "xz") return createXzDecoder(output);
+  if (compression === "bzip2") return createBzip2Decoder(output);
   const stream = (compression === "gzip" ? createGunzip() : createZstdDecompress()) as unknown as {
     _handle: Handle;
     _writeState: Uint32Array;

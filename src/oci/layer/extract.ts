@@ -79,6 +79,11 @@ export function createExtractor(options: ExtractOptions): Extractor {
   let bytes = 0;
   let entries = 0;
 
+  const count = (length: number) => {
+    bytes += length;
+    if (bytes > options.maxBytes) throw resourceExhausted(`layer is larger than ${options.maxBytes} bytes when unpacked`);
+  };
+
   const fail = (what: string, path: string, result: number): never => {
     const error = new SystemError(`${what} ${shown(path)}`, -result);
     if (-result === errno.ENOSPC || -result === errno.EDQUOT) {
@@ -293,8 +298,8 @@ export function createExtractor(options: ExtractOptions): Extractor {
     },
     entry(entry) {
       if (++entries > options.maxEntries) throw resourceExhausted(`layer has more than ${options.maxEntries} entries`);
-      bytes += entry.size;
-      if (bytes > options.maxBytes) throw resourceExhausted(`layer is larger than ${options.maxBytes} bytes when unpacked`);
+      // the holes of a sparse file take no room
+      if (!entry.sparse) count(entry.size);
       if (entry.name.length > MAX_PATH || entry.linkname.length > MAX_PATH) throw invalidArgument("layer entry's name is too long");
       if (entry.uid < 0 || entry.gid < 0 || entry.uid > 0xfffffffe || entry.gid > 0xfffffffe)
         throw invalidArgument("layer entry's owner is out of range");
@@ -316,12 +321,18 @@ export function createExtractor(options: ExtractOptions): Extractor {
       else makeNode(entry, parts, path);
     },
     data(buffer, offset, length) {
+      if (current?.sparse) count(length);
       if (file < 0) return;
       const result = kernel.writeAll(file, buffer, offset, length);
       if (result < 0) fail("write", currentPath, result);
     },
+    hole(length) {
+      if (file >= 0) must(kernel.skip(file, length), "lseek", currentPath);
+    },
     finish() {
-      if (file >= 0) finishFile(current!);
+      if (file < 0) return;
+      if (current!.sparse) must(kernel.setSize(file, current!.size), "truncate", currentPath);
+      finishFile(current!);
     },
     complete() {
       for (const [path, [sec, nsec]] of dirTimes) {

@@ -82,6 +82,11 @@ export function writeAll(fd: number, buffer: Uint8Array, offset: number, length:
   return done;
 }
 
+/** Leaves a hole of so many bytes behind what was written; -errno. */
+export const skip = (fd: number, length: number): number => binding.syscall(SYS.lseek, fd, length, 1);
+/** Makes the file so long; -errno. */
+export const setSize = (fd: number, size: number): number => binding.syscall(SYS.ftruncate, fd, size);
+
 /** Sets an extended attribute of what is open. */
 export function setXattr(fd: number, name: string, value: string): number {
   const bytes = Buffer.from(value, "latin1");

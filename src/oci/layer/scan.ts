@@ -1,6 +1,7 @@
 // Finds the entries of a tar file without reading their data.
 import type { FileHandle } from "node:fs/promises";
 import { invalidArgument } from "../../lib/errors.ts";
+import { shown } from "./kernel.ts";
 import { createTarReader, type TarEntry } from "./tar-reader.ts";
 
 const BLOCK = 512;
@@ -20,6 +21,7 @@ export async function scanTar(file: FileHandle, found: (entry: TarEntry, offset:
         current = entry;
       },
       data() {},
+      hole() {},
       finish() {},
     });
   let reader = make();
@@ -34,6 +36,7 @@ export async function scanTar(file: FileHandle, found: (entry: TarEntry, offset:
         const entry = current as TarEntry;
         current = undefined;
         const data = at + used;
+        if (entry.sparse) throw invalidArgument(`tar: ${shown(entry.name)} is a sparse file, which this archive may not hold`);
         found(entry, data);
         if (entry.size > 0) {
           skipTo = data + Math.ceil(entry.size / BLOCK) * BLOCK;

@@ -1,4 +1,4 @@
-// Reads a tar archive that comes in pieces (POSIX pax(1), GNU tar's long names and base-256 numbers). Names are byte strings: one char is one
+// Reads a tar archive that comes in pieces (POSIX pax(1), GNU tar's long names, base-256 numbers and sparse files). Names are byte strings: one char is one
 // byte (latin1), so that names that are not UTF-8 survive. No file system is touched here.
 import { invalidArgument } from "../../lib/errors.ts";
 
@@ -14,11 +14,14 @@ export interface TarEntry {
   mode: number;
   uid: number;
   gid: number;
+  /** Length of the file, holes included. */
   size: number;
   mtimeSec: number;
   mtimeNsec: number;
   major: number;
   minor: number;
+  /** Only a part of the file's bytes is in the archive: what comes are data and holes. */
+  sparse?: true;
   /** Extended attributes by name, as byte strings. */
   xattrs: [name: string, value: string][] | undefined;
 }
@@ -26,6 +29,8 @@ export interface TarEntry {
 export interface TarSink {
   entry(entry: TarEntry): void;
   data(buffer: Uint8Array, offset: number, length: number): void;
+  /** So many zeros of a sparse file, in their place between its data. */
+  hole(length: number): void;
   /** All data of the entry came. */
   finish(): void;
 }
@@ -124,12 +129,31 @@ function parsePax(buffer: Buffer, into: Map<string, string>): void {
     const value = buffer.toString("latin1", equals + 1, end - 1);
     if ((key === "path" || key === "linkpath") && value.includes("\0")) throw invalidArgument("tar: a name holds a NUL byte");
     if (value === "") into.delete(key);
-    else into.set(key, value);
+    else if (key === "GNU.sparse.offset" || key === "GNU.sparse.numbytes") {
+      // Version 0.0 repeats the two where later ones have a list.
+      const before = into.get(SPARSE_MAP);
+      into.set(SPARSE_MAP, before === undefined ? value : `${before},${value}`);
+    } else into.set(key, value);
     at = end;
   }
 }
 
 const XATTR = "SCHILY.xattr.";
+const SPARSE_MAP = "GNU.sparse.map";
+
+/** How a pax header describes a sparse file; "after": by a list that stands before the data (version 1.0). */
+function sparseOf(entry: TarEntry, pax: Map<string, string>): Sparse | "after" | undefined {
+  const major = pax.get("GNU.sparse.major");
+  const map = pax.get(SPARSE_MAP);
+  if (major === undefined && map === undefined && !pax.has("GNU.sparse.size")) return undefined;
+  const size = parseInteger(pax.get(major === undefined ? "GNU.sparse.size" : "GNU.sparse.realsize") ?? "", "sparse size");
+  entry.name = pax.get("GNU.sparse.name") ?? entry.name;
+  const stored = entry.size;
+  entry.size = size;
+  if (major === undefined) return checkedSparse((map ?? "").split(",").filter(Boolean).map(sparseNumber), size, stored);
+  if (major !== "1" || (pax.get("GNU.sparse.minor") ?? "0") !== "0") throw invalidArgument("tar: unknown version of a sparse file");
+  return "after";
+}
 
 function applyPax(entry: TarEntry, pax: Map<string, string>): void {
   for (const [key, value] of pax) {
@@ -142,7 +166,7 @@ function applyPax(entry: TarEntry, pax: Map<string, string>): void {
     else if (key.startsWith(XATTR)) {
       entry.xattrs ??= [];
       entry.xattrs.push([key.slice(XATTR.length), value]);
-    } else if (key.startsWith("GNU.sparse.")) throw invalidArgument(`tar: ${entry.name} is a sparse file, which is not supported`);
+    }
   }
 }
 
@@ -172,6 +196,48 @@ function parseHeader(b: Buffer, at: number): { flag: string; entry: TarEntry } {
   return { flag, entry };
 }
 
+/** What of a sparse file is in the archive: [place, length] of each piece, one after the other. */
+interface Sparse {
+  map: number[];
+  /** Index of the piece that comes next, or is coming. */
+  next: number;
+  /** Place in the file. */
+  at: number;
+  size: number;
+}
+
+const MAX_PIECES = 1 << 20;
+const GNU_PIECE = 24;
+
+function sparseNumber(text: string): number {
+  if (!/^\d{1,16}$/.test(text)) throw invalidArgument("tar: the map of a sparse file is malformed");
+  return Number(text);
+}
+
+/** Pieces in order, within the file, and as long as what the archive holds. */
+function checkedSparse(map: number[], size: number, stored: number): Sparse {
+  if (map.length % 2 || map.length > 2 * MAX_PIECES) throw invalidArgument("tar: the map of a sparse file is malformed");
+  let at = 0;
+  let sum = 0;
+  for (let i = 0; i < map.length; i += 2) {
+    if (map[i]! < at) throw invalidArgument("tar: the map of a sparse file is not in order");
+    at = map[i]! + map[i + 1]!;
+    sum += map[i + 1]!;
+  }
+  if (at > size || sum !== stored || !Number.isSafeInteger(size))
+    throw invalidArgument("tar: the map of a sparse file does not fit its size");
+  return { map, next: 0, at: 0, size };
+}
+
+/** The pieces that a block of GNU tar's old form names, up to the first empty one. */
+function gnuPieces(b: Buffer, at: number, count: number, into: number[]): void {
+  for (let i = 0; i < count; i++) {
+    const place = at + i * GNU_PIECE;
+    if (b[place] === 0) return;
+    into.push(parseNumber(b, place, 12, "sparse offset"), parseNumber(b, place + 12, 12, "sparse length"));
+  }
+}
+
 export function createTarReader(sink: TarSink): TarReader {
   const carry = Buffer.alloc(BLOCK);
   let carried = 0;
@@ -185,6 +251,76 @@ export function createTarReader(sink: TarSink): TarReader {
   const pax = new Map<string, string>();
   let longName: string | undefined;
   let longLink: string | undefined;
+  let sparse: Sparse | undefined;
+  /** A sparse file's list that is still coming: blocks after the header (old form), or lines before the data (pax 1.0). */
+  let listing: { entry: TarEntry; stored: number; map: number[]; lines?: Buffer } | undefined;
+
+  const begin = (entry: TarEntry, stored: number) => {
+    data = stored;
+    padding = (BLOCK - (data % BLOCK)) % BLOCK;
+    sink.entry(entry);
+    inEntry = true;
+    if (data === 0) finish();
+  };
+  const finish = () => {
+    inEntry = false;
+    if (sparse && sparse.at < sparse.size) sink.hole(sparse.size - sparse.at);
+    sparse = undefined;
+    sink.finish();
+  };
+  const beginSparse = (entry: TarEntry, map: number[], stored: number) => {
+    listing = undefined;
+    sparse = checkedSparse(map, entry.size, stored);
+    begin(entry, stored);
+  };
+
+  /** Data of the entry: of a sparse one each piece at its place. */
+  const deliver = (input: Uint8Array, offset: number, length: number) => {
+    if (!sparse) {
+      sink.data(input, offset, length);
+      return;
+    }
+    let at = offset;
+    const end = offset + length;
+    while (at < end) {
+      const place = sparse.map[sparse.next]!;
+      if (sparse.at < place) {
+        sink.hole(place - sparse.at);
+        sparse.at = place;
+      }
+      const left = place + sparse.map[sparse.next + 1]! - sparse.at;
+      const n = Math.min(left, end - at);
+      if (n > 0) sink.data(input, at, n);
+      at += n;
+      sparse.at += n;
+      if (n === left) sparse.next += 2;
+    }
+  };
+
+  /** A further block of a sparse file's list. */
+  const extend = (b: Buffer, at: number) => {
+    const { entry, map, stored, lines } = listing!;
+    if (!lines) {
+      gnuPieces(b, at, 21, map);
+      if (map.length > 2 * MAX_PIECES) throw invalidArgument("tar: the map of a sparse file is too long");
+      if (b[at + 504] === 0) beginSparse(entry, map, stored);
+      return;
+    }
+    const text = Buffer.concat([lines, b.subarray(at, at + BLOCK)]);
+    listing!.stored = stored - BLOCK;
+    let from = 0;
+    for (let end = text.indexOf(0x0a, from); end >= 0; end = text.indexOf(0x0a, from)) {
+      map.push(sparseNumber(text.toString("latin1", from, end)));
+      from = end + 1;
+      if (map[0]! > MAX_PIECES) throw invalidArgument("tar: the map of a sparse file is too long");
+      if (map.length === 1 + 2 * map[0]!) {
+        beginSparse(entry, map.slice(1), listing!.stored);
+        return;
+      }
+    }
+    if (text.length - from > 32 || listing!.stored < BLOCK) throw invalidArgument("tar: the map of a sparse file is malformed");
+    listing!.lines = text.subarray(from);
+  };
 
   const closeMeta = (done: NonNullable<typeof meta>) => {
     meta = undefined;
@@ -194,6 +330,7 @@ export function createTarReader(sink: TarSink): TarReader {
   };
 
   const header = (b: Buffer, at: number) => {
+    if (listing) return extend(b, at);
     if (b[at] === 0 && isZero(b, at)) {
       zeroBlocks++;
       return;
@@ -210,27 +347,43 @@ export function createTarReader(sink: TarSink): TarReader {
       if (data === 0) closeMeta(meta);
       return;
     }
-    if (flag === "S") throw invalidArgument(`tar: ${entry.name} is a sparse file, which is not supported`);
-    if (!(flag in TYPES)) throw invalidArgument(`tar: ${entry.name}: unhandled tar header type ${flag.charCodeAt(0)}`);
+    if (flag !== "S" && !(flag in TYPES)) throw invalidArgument(`tar: ${entry.name}: unhandled tar header type ${flag.charCodeAt(0)}`);
     if (longName !== undefined) entry.name = longName;
     if (longLink !== undefined) entry.linkname = longLink;
     longName = undefined;
     longLink = undefined;
+    let form: Sparse | "after" | undefined;
+    let stored = entry.size;
     if (pax.size) {
       applyPax(entry, pax);
+      stored = entry.size;
+      if (flag in TYPES && entry.type === "file") form = sparseOf(entry, pax);
       pax.clear();
     }
-    if (entry.size < 0 || !Number.isSafeInteger(entry.size)) throw invalidArgument("tar: size is out of range");
+    for (const size of [entry.size, stored])
+      if (size < 0 || !Number.isSafeInteger(size)) throw invalidArgument("tar: size is out of range");
     if (entry.type === "file" && entry.name.endsWith("/")) entry.type = "directory";
     // Only files have data; Go's reader, too, takes the size of other types as zero, and some writers put a link's size there.
     if (entry.type !== "file") entry.size = 0;
-    data = entry.size;
-    padding = (BLOCK - (data % BLOCK)) % BLOCK;
-    sink.entry(entry);
-    inEntry = true;
-    if (data === 0) {
-      inEntry = false;
-      sink.finish();
+    if (entry.type === "file" && (flag === "S" || form)) return sparseEntry(b, at, entry, flag === "S" ? "S" : form!, stored);
+    begin(entry, entry.type === "file" ? stored : 0);
+  };
+
+  const sparseEntry = (b: Buffer, at: number, entry: TarEntry, form: Sparse | "after" | "S", stored: number) => {
+    entry.sparse = true;
+    if (form === "S") {
+      const map: number[] = [];
+      gnuPieces(b, at + 386, 4, map);
+      entry.size = parseNumber(b, at + 483, 12, "sparse size");
+      if (entry.size < 0) throw invalidArgument("tar: size is out of range");
+      if (b[at + 482] === 0) beginSparse(entry, map, stored);
+      else listing = { entry, stored, map };
+    } else if (form === "after") {
+      if (stored < BLOCK) throw invalidArgument("tar: the map of a sparse file is malformed");
+      listing = { entry, stored, map: [], lines: Buffer.alloc(0) };
+    } else {
+      sparse = form;
+      begin(entry, stored);
     }
   };
 
@@ -244,15 +397,12 @@ export function createTarReader(sink: TarSink): TarReader {
         if (meta) {
           b.copy(meta.buffer, meta.filled, at, at + n);
           meta.filled += n;
-        } else sink.data(input, at, n);
+        } else deliver(input, at, n);
         at += n;
         data -= n;
         if (data === 0) {
           if (meta) closeMeta(meta);
-          else if (inEntry) {
-            inEntry = false;
-            sink.finish();
-          }
+          else if (inEntry) finish();
         }
       } else if (padding > 0) {
         const n = Math.min(padding, end - at);
@@ -282,7 +432,7 @@ export function createTarReader(sink: TarSink): TarReader {
       return zeroBlocks >= 2;
     },
     end() {
-      if (zeroBlocks < 2 && (data > 0 || carried > 0 || meta || inEntry || pax.size > 0 || longName !== undefined))
+      if (zeroBlocks < 2 && (data > 0 || carried > 0 || meta || listing || inEntry || pax.size > 0 || longName !== undefined))
         throw invalidArgument("tar: unexpected EOF (the archive is truncated)");
     },
   };
