@@ -1,10 +1,9 @@
 // File operations on a tree that is open by descriptor: mkdir, mkfile, copy. And the digest of what a copy would take.
 import { createReadStream } from "node:fs";
 import { posix } from "node:path";
-import { gunzipSync, constants as zlib, zstdDecompressSync } from "node:zlib";
 import { notFound } from "../../lib/errors.ts";
 import { close, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_WRONLY, RESOLVE_IN_ROOT, read } from "../../linux/index.ts";
-import { detectCompression, files } from "../../oci/index.ts";
+import { files, plainHead } from "../../oci/index.ts";
 import { createMatcher } from "../dockerfile/index.ts";
 import type { CopyAction, FileAction, MkfileAction } from "../graph/llb.ts";
 import type { BuilderHost } from "../host.ts";
@@ -23,7 +22,7 @@ import {
   type Source,
 } from "./tree.ts";
 
-const HEAD = 64 << 10;
+const BLOCK = 512;
 
 /** A tree to copy from. */
 export interface CopyTree {
@@ -58,17 +57,11 @@ function isArchive(root: number, path: string): boolean {
   const fd = files.openIn(root, path, O_RDONLY, RESOLVE_IN_ROOT);
   if (fd < 0) return false;
   try {
-    const buffer = Buffer.alloc(HEAD);
-    const n = read(fd, buffer) ?? 0;
-    let head = buffer.subarray(0, n);
-    if (n < 10) return false;
-    const compression = detectCompression(head);
-    if (compression === "gzip") head = gunzipSync(head, { finishFlush: zlib.Z_SYNC_FLUSH });
-    else if (compression === "zstd") head = zstdDecompressSync(head, { finishFlush: zlib.ZSTD_e_flush });
-    if (head.length < 512) return false;
+    const head = plainHead((buffer) => read(fd, buffer) ?? 0, BLOCK);
+    if (head.length < BLOCK) return false;
     let sum = 8 * 0x20;
-    for (let i = 0; i < 512; i++) if (i < 148 || i >= 156) sum += head[i]!;
-    return sum > 8 * 0x20 && Number.parseInt(head.toString("latin1", 148, 156).replace(/[\0 ]/g, " ").trim(), 8) === sum;
+    for (let i = 0; i < BLOCK; i++) if (i < 148 || i >= 156) sum += head[i]!;
+    return sum > 8 * 0x20 && Number.parseInt(Buffer.from(head).toString("latin1", 148, 156).replace(/[\0 ]/g, " ").trim(), 8) === sum;
   } catch {
     return false;
   } finally {

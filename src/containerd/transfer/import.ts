@@ -1,17 +1,17 @@
 // An archive into the image store: an OCI layout in a tar, or what `docker save` writes; plain or compressed. It is kept in a file while it is read,
 // because its index may be its last entry.
 import { createHash, randomBytes } from "node:crypto";
-import { createReadStream } from "node:fs";
 import { type FileHandle, open, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { createGunzip, createZstdDecompress } from "node:zlib";
 import type { ImageReference, ImageStore } from "../../gen/containerd/types/transfer_pb.ts";
 import { invalidArgument, notFound, resourceExhausted } from "../../lib/errors.ts";
 import {
   type Descriptor,
+  decompressed,
   detectCompression,
   digestOf,
   formatReference,
+  layerType,
   MAX_CONFIG,
   MAX_MANIFEST,
   MEDIA,
@@ -52,32 +52,19 @@ export async function importArchive(stream: Stream, store: ImageStore, place: Pl
     }
   } finally {
     await rm(path, { force: true });
-    await rm(`${path}.tar`, { force: true });
   }
   place.progress("Completed import");
 }
 
 /** The archive, uncompressed, as a file. */
 async function receive(stream: Stream, path: string): Promise<FileHandle> {
-  const raw = await open(path, "w+", 0o600);
+  const file = await open(path, "w+", 0o600);
   try {
-    for await (const data of readData(stream)) await raw.write(data);
-    const head = new Uint8Array(16);
-    const { bytesRead } = await raw.read(head, 0, head.length, 0);
-    const compression = detectCompression(head.subarray(0, bytesRead));
-    if (compression === "none") return raw;
-    const plain = await open(`${path}.tar`, "w+", 0o600);
-    try {
-      const decoder = compression === "gzip" ? createGunzip() : createZstdDecompress();
-      for await (const piece of createReadStream(path).pipe(decoder) as AsyncIterable<Uint8Array>) await plain.write(piece);
-      await raw.close();
-      return plain;
-    } catch (error) {
-      await plain.close();
-      throw invalidArgument(`the archive is not valid ${compression}: ${(error as Error).message}`);
-    }
+    for await (const piece of decompressed(readData(stream)))
+      for (let done = 0; done < piece.length; ) done += (await file.write(piece, done)).bytesWritten;
+    return file;
   } catch (error) {
-    await raw.close().catch(() => {});
+    await file.close();
     throw error;
   }
 }
@@ -199,8 +186,7 @@ async function layerOf(archive: Archive, name: string, place: Place): Promise<De
     head ??= piece.slice(0, 16);
     hash.update(piece);
   }
-  const compression = detectCompression(head ?? new Uint8Array(0));
-  const mediaType = { none: MEDIA.dockerLayer, gzip: MEDIA.dockerLayerGzip, zstd: MEDIA.dockerLayerZstd }[compression];
+  const mediaType = layerType(detectCompression(head ?? new Uint8Array(0)), "docker");
   const descriptor: Descriptor = { mediaType, digest: `sha256:${hash.digest("hex")}`, size: entry.size };
   await writeBlob(place, descriptor, {}, reader(archive, entry));
   return descriptor;

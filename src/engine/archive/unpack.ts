@@ -2,7 +2,6 @@
 // is resolved by the kernel inside the container's root, and the last component is never followed.
 import { constants } from "node:fs";
 import type { Readable } from "node:stream";
-import { createGunzip, createZstdDecompress } from "node:zlib";
 import { invalidArgument, resourceExhausted, unknown } from "../../lib/errors.ts";
 import {
   binding,
@@ -19,7 +18,7 @@ import {
   RESOLVE_IN_ROOT,
   SYS,
 } from "../../linux/index.ts";
-import { createTarReader, detectCompression, files, type TarEntry } from "../../oci/index.ts";
+import { createTarReader, decompressed, files, type TarEntry } from "../../oci/index.ts";
 
 export interface UnpackOptions {
   /** Refuse to replace a directory by something else, and the other way round. */
@@ -193,11 +192,15 @@ function extractor(root: number, options: UnpackOptions) {
     data(buffer: Uint8Array, offset: number, length: number) {
       if (file >= 0) must(files.writeAll(file, buffer, offset, length), "write", path);
     },
+    hole(length: number) {
+      if (file >= 0) must(files.skip(file, length), "write", path);
+    },
     finish() {
       if (file < 0) return;
       const fd = file;
       file = -1;
       try {
+        if (entry.sparse) must(files.setSize(fd, entry.size), "write", path);
         dress(fd);
         files.timesOf(fd, entry.mtimeSec, entry.mtimeNsec);
       } finally {
@@ -219,35 +222,12 @@ function extractor(root: number, options: UnpackOptions) {
   };
 }
 
-async function* plain(body: Readable): AsyncGenerator<Uint8Array> {
-  let head = Buffer.alloc(0);
-  const rest = body[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
-  while (head.length < 6) {
-    const next = await rest.next();
-    if (next.done) break;
-    head = Buffer.concat([head, next.value]);
-  }
-  const all = (async function* () {
-    yield head;
-    for (let next = await rest.next(); !next.done; next = await rest.next()) yield next.value;
-  })();
-  const compression = head.length < 6 ? "none" : detectCompression(head);
-  if (compression === "none") {
-    yield* all;
-    return;
-  }
-  const { pipeline, Readable: Source } = await import("node:stream");
-  const decoder = compression === "gzip" ? createGunzip() : createZstdDecompress();
-  pipeline(Source.from(all), decoder, () => {});
-  yield* decoder;
-}
-
 /** `root`: descriptor of the directory. */
 export async function unpackInto(root: number, body: Readable, options: UnpackOptions): Promise<void> {
   const into = extractor(root, options);
   const reader = createTarReader(into);
   try {
-    for await (const chunk of plain(body)) reader.push(chunk, 0, chunk.length);
+    for await (const chunk of decompressed(body)) reader.push(chunk, 0, chunk.length);
     reader.end();
     into.complete();
   } finally {

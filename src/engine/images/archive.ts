@@ -3,9 +3,8 @@
 import { open } from "node:fs/promises";
 import { posix } from "node:path";
 import type { Readable } from "node:stream";
-import { createGunzip, createZstdDecompress } from "node:zlib";
 import { invalidArgument } from "../../lib/errors.ts";
-import { detectCompression, scanTar } from "../../oci/index.ts";
+import { decompressed, scanTar } from "../../oci/index.ts";
 import { filePieces, type Spool, spoolFile } from "./spool.ts";
 
 export interface ArchiveFile {
@@ -24,27 +23,9 @@ export interface Archive {
 
 const MAX_FILES = 50_000;
 
-function decompressed(stream: Readable, head: Uint8Array): AsyncIterable<Uint8Array> {
-  const compression = detectCompression(head);
-  if (compression === "none") return stream;
-  const decoder = compression === "gzip" ? createGunzip() : createZstdDecompress();
-  stream.on("error", (error) => decoder.destroy(error));
-  return stream.pipe(decoder);
-}
-
-/** Looks at the first bytes of a stream without losing them. */
-async function peek(stream: Readable): Promise<Uint8Array> {
-  for await (const chunk of stream.iterator({ destroyOnReturn: false })) {
-    const bytes = chunk as Buffer;
-    stream.unshift(bytes);
-    return bytes.subarray(0, 8);
-  }
-  return new Uint8Array(8);
-}
-
 export async function openArchive(body: Readable, spool: Spool, signal: AbortSignal): Promise<Archive> {
   const path = spool.path("archive.tar");
-  await spoolFile(path, decompressed(body, await peek(body)), signal);
+  await spoolFile(path, decompressed(body), signal);
   const files = new Map<string, ArchiveFile>();
   const links = new Map<string, string>();
   const handle = await open(path, "r");

@@ -3,9 +3,10 @@ import { Readable } from "node:stream";
 import { invalidArgument, unavailable } from "../../lib/errors.ts";
 import {
   type Descriptor,
+  decompressed,
   detectCompression,
   familiarReference,
-  MEDIA,
+  layerType,
   type Platform,
   parseReference,
   parseTag,
@@ -60,9 +61,9 @@ export async function importImage(
   const comment = query.get("message") || `Imported from ${source}`;
   await using spool = createSpool(core.engine);
   const path = spool.path("layer.tar");
-  const { digest, size, head } = await spoolFile(path, await sourceOf(source, call, sink, signal), signal);
-  const types = { gzip: MEDIA.ociLayerGzip, zstd: MEDIA.ociLayerZstd, none: MEDIA.ociLayer };
-  const layer: Descriptor = { mediaType: types[detectCompression(head)], digest, size };
+  const body = await sourceOf(source, call, sink, signal);
+  const { digest, size, head } = await spoolFile(path, decompressed(body, ["gzip", "zstd"]), signal);
+  const layer: Descriptor = { mediaType: layerType(detectCompression(head)), digest, size };
   const id = await withLease(core.engine.manager, async (lease) => {
     await writeBlob(core.engine.manager, { descriptor: layer, labels: {}, lease, signal }, (offset) => filePieces(path, offset));
     const diffId = await applyFirstLayer(core.engine.manager, layer, lease, signal);

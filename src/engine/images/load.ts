@@ -11,6 +11,7 @@ import {
   digestOf,
   familiarReference,
   hostPlatform,
+  layerType,
   MAX_CONFIG,
   MAX_MANIFEST,
   type Manifest,
@@ -57,8 +58,7 @@ async function digestFile(archive: Archive, name: string): Promise<{ digest: Dig
     head ??= piece.slice(0, 8);
     digester.update(piece);
   }
-  const types = { gzip: MEDIA.ociLayerGzip, zstd: MEDIA.ociLayerZstd, none: MEDIA.ociLayer };
-  return { digest: digester.digest(), size: file.size, mediaType: types[detectCompression(head ?? new Uint8Array(8))] };
+  return { digest: digester.digest(), size: file.size, mediaType: layerType(detectCompression(head ?? new Uint8Array(8))) };
 }
 
 /** manifest.json of `docker save`: configs and layers by file name. */
