@@ -17,6 +17,7 @@ export { type ApplyOptions, applyLayer } from "./layer/apply.ts";
 export { type Compression, detectCompression } from "./layer/decode.ts";
 export { decompressed, plainHead } from "./layer/decompress.ts";
 export { adoptParents } from "./layer/extract.ts";
+export { gzipped } from "./layer/gzip.ts";
 export type { Stat as FileStat } from "./layer/kernel.ts";
 export * as files from "./layer/kernel.ts";
 export { createProgress, type Progress } from "./layer/progress.ts";

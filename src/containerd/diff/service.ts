@@ -1,11 +1,12 @@
 // The diff service: Apply unpacks a layer into a snapshot, Diff makes a layer of what a snapshot changed. Unpacking happens in worker threads, in
 // one pass, straight into the snapshot's own directory: nothing is mounted.
 import { createHash } from "node:crypto";
-import { createGzip } from "node:zlib";
+import { Readable } from "node:stream";
+import { createZstdCompress } from "node:zlib";
 import { Diff } from "../../gen/containerd/services/diff/v1_pb.ts";
 import { invalidArgument, isKind, unimplemented } from "../../lib/errors.ts";
 import { binding, close, O_DIRECTORY, O_RDONLY, open, SYS } from "../../linux/index.ts";
-import { applyLayer } from "../../oci/index.ts";
+import { applyLayer, gzipped } from "../../oci/index.ts";
 import type { ContentStore } from "../content/store.ts";
 import { type Call, namespaceOf, required, type Service, service } from "../service.ts";
 import { layersOf } from "../snapshots/detached.ts";
@@ -13,6 +14,7 @@ import { layersOf } from "../snapshots/detached.ts";
 const TAR = "application/vnd.oci.image.layer.v1.tar";
 const plain = new Set([TAR, "application/vnd.docker.image.rootfs.diff.tar", "application/vnd.docker.image.rootfs.foreign.diff.tar"]);
 const gzip = new Set([`${TAR}+gzip`, "application/vnd.docker.image.rootfs.diff.tar.gzip"]);
+const zstd = new Set([`${TAR}+zstd`, "application/vnd.docker.image.rootfs.diff.tar.zstd"]);
 
 const isLayer = (mediaType: string): boolean =>
   /^application\/vnd\.(oci\.image\.layer\.(nondistributable\.)?v1\.tar(\+(gzip|zstd))?|docker\.image\.rootfs\.(foreign\.)?diff\.tar(\.(gzip|zstd))?)$/.test(
@@ -40,7 +42,7 @@ export function diffService(content: ContentStore): Service {
     },
     diff: async ({ left, right, mediaType, ref, labels, sourceDateEpoch }, call) => {
       const wanted = mediaType === "" ? `${TAR}+gzip` : mediaType;
-      if (!plain.has(wanted) && !gzip.has(wanted)) throw unimplemented(`unsupported diff media type: ${wanted}`);
+      if (![plain, gzip, zstd].some((types) => types.has(wanted))) throw unimplemented(`unsupported diff media type: ${wanted}`);
       const { layerTar } = await import("./layer-tar.ts");
       const epoch = sourceDateEpoch ? Number(sourceDateEpoch.seconds) : undefined;
       const tar = layerTar(layersOf(left).layers, layersOf(right).layers, { epoch, signal: call.signal });
@@ -56,6 +58,15 @@ async function syncFileSystem(path: string): Promise<void> {
   } finally {
     close(fd);
   }
+}
+
+function compressed(tar: AsyncIterable<Uint8Array>, mediaType: string): AsyncIterable<Uint8Array> {
+  if (gzip.has(mediaType)) return gzipped(tar);
+  if (!zstd.has(mediaType)) return tar;
+  const input = Readable.from(tar, { objectMode: false });
+  const compressor = createZstdCompress();
+  input.on("error", (error) => compressor.destroy(error));
+  return input.pipe(compressor);
 }
 
 let references = 0;
@@ -78,24 +89,13 @@ async function store(
   try {
     if (writer.status().offset > 0) await writer.restart();
     const inside = createHash("sha256");
-    if (gzip.has(mediaType)) {
-      const compressor = createGzip({ level: 6 });
-      const feeding = (async () => {
-        for await (const piece of tar) {
-          inside.update(piece);
-          if (!compressor.write(piece)) await new Promise((resolve) => compressor.once("drain", resolve));
-        }
-        compressor.end();
-      })();
-      feeding.catch((error) => compressor.destroy(error));
-      for await (const piece of compressor) await writer.write(piece as Uint8Array);
-      await feeding;
-    } else {
+    const hashed = (async function* () {
       for await (const piece of tar) {
         inside.update(piece);
-        await writer.write(piece);
+        yield piece;
       }
-    }
+    })();
+    for await (const piece of compressed(hashed, mediaType)) await writer.write(piece);
     const size = writer.status().offset;
     const own = { ...labels, "containerd.io/uncompressed": `sha256:${inside.digest("hex")}` };
     const digest = writer.digest();
