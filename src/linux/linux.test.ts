@@ -13,6 +13,7 @@ import {
   RESOLVE_IN_ROOT,
   read,
   reap,
+  releaseExecutable,
   SYS,
   SystemError,
   sealedMemfd,
@@ -94,4 +95,13 @@ test("syscallAsync blocks a worker thread only", async () => {
   expect(buffer[2]).toBe(3);
   close(r);
   close(w);
+});
+
+test("releaseExecutable lets go of the executable's pages, and the program runs on", () => {
+  const resident = () => Number(/^Rss:\s+(\d+)/m.exec(readFileSync("/proc/self/smaps_rollup", "utf8"))![1]);
+  const before = resident();
+  const released = releaseExecutable();
+  expect(released).toBeGreaterThan(1 << 20);
+  expect(resident()).toBeLessThan(before);
+  expect(JSON.stringify(new Array(1000).fill({ still: "here" })).length).toBe(17_001);
 });

@@ -75,6 +75,14 @@ export function setLinkUp(m: Messages, link: { index?: number; name?: string }, 
   if (!link.index && link.name) m.attrString(IFLA_IFNAME, link.name);
 }
 
+/** Gives a link to another network namespace, under a name that is free there; it is down then and has no addresses. EEXIST where the name is taken. */
+export function moveLink(m: Messages, link: { index: number; netns: number; name: string }): void {
+  m.message(RTM_NEWLINK, NLM_F_ACK, `move link ${link.name}`);
+  ifinfo(m, link.index, 0, IFF_UP);
+  m.attrU32(IFLA_NET_NS_FD, link.netns);
+  m.attrString(IFLA_IFNAME, link.name);
+}
+
 /** A note on a link, for people and for knowing it again. */
 export function setLinkAlias(m: Messages, name: string, alias: string): void {
   m.message(RTM_NEWLINK, NLM_F_ACK, `set alias of link ${name}`);
@@ -264,6 +272,8 @@ export interface LinkAddress {
   local: Uint8Array;
   prefix: number;
   flags: number;
+  /** RT_SCOPE_…; 0: of the whole network. */
+  scope: number;
 }
 
 export function listAddresses(socket: NetlinkSocket): LinkAddress[] {
@@ -278,7 +288,7 @@ export function listAddresses(socket: NetlinkSocket): LinkAddress[] {
       const at = attributes(body, 8);
       const local = at.get(IFA_LOCAL) ?? at.get(IFA_ADDRESS);
       const index = new DataView(body.buffer, body.byteOffset).getUint32(4, true);
-      return local ? [{ index, local, prefix: body[1]!, flags: attributeU32(at.get(IFA_FLAGS)) ?? body[2]! }] : [];
+      return local ? [{ index, local, prefix: body[1]!, flags: attributeU32(at.get(IFA_FLAGS)) ?? body[2]!, scope: body[3]! }] : [];
     });
 }
 

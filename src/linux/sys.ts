@@ -18,6 +18,7 @@ export const SYS = {
   access: 21,
   pipe: 22,
   sched_yield: 24,
+  madvise: 28,
   dup: 32,
   dup2: 33,
   pause: 34,
