@@ -147,6 +147,9 @@ try {
     rows.push([what, unit, [median(values[0]), median(values[1])], more]);
   };
 
+  // "At rest" is what the word says: some seconds after the last request.
+  const rest = () => new Promise((resolve) => setTimeout(resolve, 4000));
+  await rest();
   rows.push(["memory at rest, private", "MB", [memory(theirs).own, memory(mine).own], false]);
   const gigabyte = (seconds: number) => 1024 / seconds;
   let pushes = 0;
@@ -177,7 +180,8 @@ try {
       wrk(`${side.base}/v2/bench/image/blobs/${configDigest}`, connections),
     );
   }
-  rows.push(["memory after all that, private", "MB", [memory(theirs).own, memory(mine).own], false]);
+  await rest();
+  rows.push(["memory after all that, at rest again, private", "MB", [memory(theirs).own, memory(mine).own], false]);
   rows.push(["memory at its peak, resident", "MB", [memory(theirs).peak, memory(mine).peak], false]);
 
   console.log("\nRegistry\n\n| what | docker-registry | jubako-registry | ratio |\n|---|---|---|---|");

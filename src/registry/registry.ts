@@ -12,6 +12,7 @@ import { createLayout } from "./layout.ts";
 import { createListings } from "./listings.ts";
 import { createManifests } from "./manifests.ts";
 import { createMetrics } from "./metrics.ts";
+import { createQuiet } from "./quiet.ts";
 import { createHandler, type DoorOptions, type Listener, type Log, listen } from "./server.ts";
 import { openStore, type Store } from "./store.ts";
 import { createTokens } from "./token.ts";
@@ -96,7 +97,9 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
     const manifests = createManifests(store, events.notify, config.limits.manifest);
     const through =
       config.proxy && createCacheThrough(config.proxy, { store, uploads, blobs, manifests }, metrics, (message) => log("warn", message));
+    const quiet = createQuiet();
     const door: DoorOptions = {
+      busy: quiet.busy,
       handlers: {
         blobs: { ...blobs, ...through?.blobs },
         manifests: { ...manifests, ...through?.manifests },
@@ -137,6 +140,7 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
     };
     const shut = async () => {
       clearInterval(timer);
+      quiet.close();
       await control.close();
       await Promise.all(listeners.map((listener) => listener.close(config.drainMs)));
       await through?.close();

@@ -35,6 +35,8 @@ export interface DoorOptions {
   rules: Rules;
   authenticator: Authenticator | undefined;
   metrics: Metrics;
+  /** Called at the beginning and at the end of every request. */
+  busy(): void;
   /** Headers of every answer. */
   headers: Record<string, string | string[]>;
   log: Log;
@@ -112,6 +114,7 @@ export function createHandler(options: DoorOptions): RequestListener {
   };
 
   const answer = async (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    options.busy();
     const began = performance.now();
     const method = request.method ?? "GET";
     const url = request.url ?? "/";
@@ -165,6 +168,7 @@ export function createHandler(options: DoorOptions): RequestListener {
         if (unread) request.resume();
       }
     }
+    options.busy();
     const seconds = (performance.now() - began) / 1000;
     metrics.observe(kind, METHOD_NAMES.has(method) ? method : "OTHER", response.statusCode, seconds);
     if (options.accessLog)

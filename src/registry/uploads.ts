@@ -4,6 +4,7 @@ import { randomUUID } from "node:crypto";
 import { closeSync, createReadStream, openSync } from "node:fs";
 import { type FileHandle, open, stat, writeFile } from "node:fs/promises";
 import type { Readable } from "node:stream";
+import { binding, SYS } from "../linux/index.ts";
 import { algorithmOf, createDigester, type Digest, type Digester } from "../oci/index.ts";
 import { refuse } from "./errors.ts";
 import { makeDirectory, namesIn, orAbsent, remove, writeAll } from "./files.ts";
@@ -56,6 +57,9 @@ export interface UploadLimits {
 
 const ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const BATCH = 1 << 20;
+/** Bytes after which the disk is told to begin writing. */
+const WRITE_BACK = 16 << 20;
+const SYNC_FILE_RANGE_WRITE = 2;
 const SETTLE_MS = 250;
 /** Digests in memory; the ones longest unused are computed again from the file. */
 const MAX_STATES = 2000;
@@ -114,6 +118,17 @@ export function createUploads(store: Store, limits: UploadLimits): Uploads {
     const digester = state.digester!;
     // Until all is in the file, the digest may be ahead of it.
     state.digester = undefined;
+    let started = at;
+    let settling: Promise<unknown> | undefined;
+    /** Lets the disk begin while the rest is still on its way: the sync at the end then has little left to wait for. */
+    const writeBack = () => {
+      if (settling || state.offset - started < WRITE_BACK) return;
+      const from = started;
+      started = state.offset;
+      settling = binding.syscallAsync(SYS.sync_file_range, handle.fd, from, started - from, SYNC_FILE_RANGE_WRITE).then(() => {
+        settling = undefined;
+      });
+    };
     const flush = async () => {
       await writing;
       if (state.offset !== at) {
@@ -122,7 +137,7 @@ export function createUploads(store: Store, limits: UploadLimits): Uploads {
       }
       if (weight === 0) return;
       const pieces = gathered;
-      writing = writeAll(handle, pieces, at);
+      writing = writeAll(handle, pieces, at).then(() => writeBack());
       writing.catch(() => {});
       at += weight;
       gathered = [];
@@ -146,6 +161,7 @@ export function createUploads(store: Store, limits: UploadLimits): Uploads {
     }
     await flush();
     await flush();
+    await settling;
     state.digester = digester;
     if (failure !== undefined && (failure as { code?: string }).code !== "ECONNRESET") throw failure;
     if (stopped()) throw refuse("BLOB_UPLOAD_INVALID", { status: 409, message: "another request took this upload over" });
