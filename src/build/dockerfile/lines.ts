@@ -18,6 +18,10 @@ export interface Heredoc {
 export interface Line {
   /** In upper case. */
   instruction: string;
+  /** The instruction as it was written. */
+  keyword: string;
+  /** Comments that stand directly above, without their "#". */
+  comments: string[];
   /** What follows the instruction and its flags, continuation lines joined. */
   text: string;
   /** `--name=value` before the arguments, in their order; without "=" the value is undefined. */
@@ -97,7 +101,14 @@ export function heredocsOf(text: string, escapeChar: string): Omit<Heredoc, "con
   });
 }
 
-export function splitLines(text: string): { lines: Line[]; directives: Directives } {
+export interface Split {
+  lines: Line[];
+  directives: Directives;
+  /** Instructions with empty lines between their continuation lines, which will be errors one day. */
+  emptyContinuations: Range[];
+}
+
+export function splitLines(text: string): Split {
   if (text.length > MAX_DOCKERFILE) throw invalidArgument(`the Dockerfile is longer than ${MAX_DOCKERFILE} bytes`);
   const raw = text.replace(/^\uFEFF/, "").split("\n");
   const { directives, rest } = parseDirectives(raw.map((line) => line.replace(/\r$/, "")));
@@ -107,23 +118,28 @@ export function splitLines(text: string): { lines: Line[]; directives: Directive
   const cut = new RegExp(`${quoted}[ \\t]*$`);
   const isComment = (line: string) => /^\s*#/.test(line);
   const lines: Line[] = [];
+  const emptyContinuations: Range[] = [];
+  let comments: string[] = [];
   let n = rest;
   while (n < raw.length) {
     const first = raw[n]!.replace(/\r$/, "").trimStart();
     if (first === "" || isComment(first)) {
+      if (first === "") comments = [];
+      else comments.push(first.slice(1).trim());
       n++;
       continue;
     }
     const start = n + 1;
     let joined = "";
     let end = start;
+    let empty = false;
     for (let line = first; ; ) {
       const more = continued.test(line);
       joined += more ? line.replace(cut, "") : line;
       end = n + 1;
       n++;
       if (!more) break;
-      while (n < raw.length && (raw[n]!.trim() === "" || isComment(raw[n]!))) n++;
+      while (n < raw.length && (raw[n]!.trim() === "" || isComment(raw[n]!))) if (raw[n++]!.trim() === "" && n < raw.length) empty = true;
       if (n >= raw.length) break;
       line = raw[n]!.replace(/\r$/, "");
     }
@@ -134,6 +150,7 @@ export function splitLines(text: string): { lines: Line[]; directives: Directive
     const instruction = match[1]!.toUpperCase();
     const { flags, rest: args } = takeFlags(match[2]!, escapeChar);
     const range = { start, end };
+    if (empty) emptyContinuations.push(range);
     const heredocs: Heredoc[] = [];
     const bearer = instruction === "ONBUILD" ? (/^(\S+)/.exec(args)?.[1] ?? "").toUpperCase() : instruction;
     if (WITH_HEREDOC.has(bearer) && !args.startsWith("[")) {
@@ -154,8 +171,9 @@ export function splitLines(text: string): { lines: Line[]; directives: Directive
         range.end = n;
       }
     }
-    lines.push({ instruction, text: args, flags, heredocs, range, original });
+    lines.push({ instruction, keyword: match[1]!, comments, text: args, flags, heredocs, range, original });
+    comments = [];
     if (lines.length > MAX_INSTRUCTIONS) throw new DockerfileError(`more than ${MAX_INSTRUCTIONS} instructions`, range);
   }
-  return { lines, directives };
+  return { lines, directives, emptyContinuations };
 }

@@ -1,8 +1,9 @@
 // From logical lines to typed instructions and stages. Sentences of errors are Docker's.
 import { parseDuration } from "./duration.ts";
 import { type Line, splitLines } from "./lines.ts";
+import { parseMount } from "./mount.ts";
 import { DockerfileError } from "./source.ts";
-import type { Command, CopyFlags, Dockerfile, Health, Instruction, Of, Pair, RunMount, Stage } from "./types.ts";
+import type { Command, CopyFlags, Dockerfile, Health, Instruction, Of, Pair, Stage } from "./types.ts";
 import { rawWords, unquote } from "./words.ts";
 
 const NAMES = [
@@ -113,45 +114,13 @@ function args(line: Line, escapeChar: string): Pair[] {
   });
 }
 
-const MOUNT_TYPES = ["bind", "cache", "tmpfs", "secret", "ssh"];
-const MOUNT_OPTIONS: Record<string, string> = { src: "source", dst: "target", destination: "target", ro: "readonly", rw: "readwrite" };
-const MOUNT_KNOWN = [
-  "type",
-  "from",
-  "source",
-  "target",
-  "readonly",
-  "readwrite",
-  "id",
-  "sharing",
-  "required",
-  "size",
-  "mode",
-  "uid",
-  "gid",
-  "env",
-];
-
-function mount(text: string, line: Line): RunMount {
-  const options: Record<string, string> = {};
-  for (const field of text.split(",")) {
-    const equals = field.indexOf("=");
-    const given = (equals < 0 ? field : field.slice(0, equals)).trim().toLowerCase();
-    const name = MOUNT_OPTIONS[given] ?? given;
-    if (!MOUNT_KNOWN.includes(name)) throw new DockerfileError(`unexpected key '${given}' in '${field}'`, line.range);
-    options[name] = equals < 0 ? "true" : field.slice(equals + 1);
-  }
-  const type = options.type ?? "bind";
-  if (!MOUNT_TYPES.includes(type)) throw new DockerfileError(`unsupported mount type "${type}"`, line.range);
-  const { type: _, ...rest } = options;
-  return { type: type as RunMount["type"], options: rest };
-}
-
 function copy(line: Line, escapeChar: string): Pick<Of<"COPY">, "sources" | "destination" | "flags"> {
   const add = line.instruction === "ADD";
   const known = ["chown", "chmod", "link", "exclude", ...(add ? ["checksum", "keep-git-dir", "unpack"] : ["from", "parents"])];
   const flag = flagsOf(line, known, ["exclude"]);
   const words = jsonList(line.text) ?? rawWords(line.text, escapeChar);
+  if (flag("from")[0]?.includes("$"))
+    throw new DockerfileError("'from' doesn't support variable expansion, define alias stage instead", line.range);
   if (words.length < 2)
     throw new DockerfileError(
       `${line.instruction} requires at least two arguments, but only one was provided. Destination could not be determined`,
@@ -208,7 +177,7 @@ function healthcheck(line: Line): Health {
 
 const STAGE_NAME = /^[a-z][a-z0-9._-]*$/;
 
-function from(line: Line): Pick<Of<"FROM">, "image" | "platform" | "name"> {
+function from(line: Line): Pick<Of<"FROM">, "image" | "platform" | "name" | "written"> {
   const platform = flagsOf(line, ["platform"])("platform")[0];
   const words = line.text.split(/\s+/).filter(Boolean);
   if (words.length === 3 && words[1]!.toUpperCase() === "AS") {
@@ -219,16 +188,17 @@ function from(line: Line): Pick<Of<"FROM">, "image" | "platform" | "name"> {
         line.range,
       );
     }
-    return { image: words[0]!, platform, name };
+    return { image: words[0]!, platform, name, written: { as: words[1]!, name: words[2]! } };
   }
   if (words.length !== 1) throw new DockerfileError("FROM requires either one or three arguments", line.range);
-  return { image: words[0]!, platform, name: undefined };
+  return { image: words[0]!, platform, name: undefined, written: undefined };
 }
 
 const NO_FLAGS: readonly string[] = [];
 
 export function parseLine(line: Line, escapeChar: string): Instruction {
-  const base = { range: line.range, original: line.original, heredocs: line.heredocs };
+  const { range, original, heredocs, keyword, comments } = line;
+  const base = { range, original, heredocs, keyword, comments };
   const kind = line.instruction;
   switch (kind) {
     case "FROM":
@@ -242,7 +212,14 @@ export function parseLine(line: Line, escapeChar: string): Instruction {
       const security = flag("security")[0] ?? "sandbox";
       if (!["sandbox", "insecure"].includes(security))
         throw new DockerfileError(`security ${JSON.stringify(security)} is not supported`, line.range);
-      return { ...base, kind, command: commandOf(need(line)), mounts: flag("mount").map((each) => mount(each, line)), network, security };
+      return {
+        ...base,
+        kind,
+        command: commandOf(need(line)),
+        mounts: flag("mount").map((each) => parseMount(each, line.range)),
+        network,
+        security,
+      };
     }
     case "COPY":
     case "ADD":
@@ -257,7 +234,7 @@ export function parseLine(line: Line, escapeChar: string): Instruction {
       return { ...base, kind, command: commandOf(kind === "CMD" ? line.text : need(line)) };
     case "ENV":
     case "LABEL":
-      return { ...base, kind, pairs: pairs(line, escapeChar) };
+      return { ...base, kind, pairs: pairs(line, escapeChar), legacy: !rawWords(line.text, escapeChar)[0]!.includes("=") };
     case "ARG":
       return { ...base, kind, pairs: args(line, escapeChar) };
     case "WORKDIR":
@@ -294,7 +271,7 @@ export function parseLine(line: Line, escapeChar: string): Instruction {
 
 /** Parses a Dockerfile. DockerfileError where it is none. */
 export function parseDockerfile(text: string): Dockerfile {
-  const { lines, directives } = splitLines(text);
+  const { lines, directives, emptyContinuations } = splitLines(text);
   if (lines.length === 0) throw new DockerfileError("file with no instructions", { start: 1, end: 1 });
   const globals: Of<"ARG">[] = [];
   const stages: Stage[] = [];
@@ -302,15 +279,13 @@ export function parseDockerfile(text: string): Dockerfile {
     const instruction = parseLine(line, directives.escape);
     const stage = stages.at(-1);
     if (instruction.kind === "FROM") {
-      if (instruction.name !== undefined && stages.some(({ name }) => name === instruction.name))
-        throw new DockerfileError(`duplicate name ${instruction.name}`, line.range);
       stages.push({ from: instruction, name: instruction.name, instructions: [] });
     } else if (stage) stage.instructions.push(instruction);
     else if (instruction.kind === "ARG") globals.push(instruction as Of<"ARG">);
     else throw new DockerfileError("no build stage in current context", line.range);
   }
   if (stages.length === 0) throw new DockerfileError("file with no instructions", { start: 1, end: 1 });
-  return { directives, globals, stages, text };
+  return { directives, globals, stages, text, emptyContinuations };
 }
 
 /** The instructions of a base image's triggers, as if they stood at `range`. */

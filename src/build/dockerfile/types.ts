@@ -20,6 +20,10 @@ export interface RunMount {
 interface Base {
   range: Range;
   original: string;
+  /** As it was written: "FROM", "from". */
+  keyword: string;
+  /** Comments directly above. */
+  comments: string[];
   heredocs: Heredoc[];
 }
 
@@ -37,11 +41,18 @@ export interface CopyFlags {
 
 export type Instruction = Base &
   (
-    | { kind: "FROM"; image: string; platform: string | undefined; name: string | undefined }
+    | {
+        kind: "FROM";
+        image: string;
+        platform: string | undefined;
+        name: string | undefined;
+        written: { as: string; name: string } | undefined;
+      }
     | { kind: "RUN"; command: Command; mounts: RunMount[]; network: string; security: string }
     | { kind: "CMD" | "ENTRYPOINT"; command: Command }
     | { kind: "COPY" | "ADD"; sources: string[]; destination: string; flags: CopyFlags }
-    | { kind: "ENV" | "LABEL" | "ARG"; pairs: Pair[] }
+    | { kind: "ENV" | "LABEL"; pairs: Pair[]; legacy: boolean }
+    | { kind: "ARG"; pairs: Pair[] }
     | { kind: "WORKDIR" | "USER" | "STOPSIGNAL" | "MAINTAINER"; value: string }
     | { kind: "EXPOSE" | "VOLUME"; values: string[] }
     | { kind: "SHELL"; shell: string[] }
@@ -77,4 +88,5 @@ export interface Dockerfile {
   globals: Of<"ARG">[];
   stages: Stage[];
   text: string;
+  emptyContinuations: Range[];
 }
