@@ -82,13 +82,26 @@ export interface CgroupStats {
     limit: number;
     failcnt: number;
     stat: Record<string, number>;
-    /** v2: memory.events by name, and swap apart from memory. */
+    /** v2: memory.events by name. */
     events?: Record<string, number>;
-    swap?: { usage: number; limit: number };
+    /** v1: memory and swap together; v2: swap alone. */
+    swap?: Counter;
+    kernel?: Counter;
+    kernelTcp?: Counter;
   };
   cpu?: { usage: number; user: number; system: number; perCpu: number[]; periods: number; throttledPeriods: number; throttledTime: number };
   pids?: { current: number; limit: number };
   blkio?: { op: string; major: number; minor: number; value: number; kind: "serviceBytes" | "serviced" }[];
+  /** By page size: "2MB". */
+  hugetlb?: Record<string, Counter>;
+}
+
+/** Bytes, but failcnt. */
+export interface Counter {
+  usage: number;
+  max: number;
+  limit: number;
+  failcnt: number;
 }
 
 export interface CreateOptions {

@@ -9,6 +9,7 @@
 //   await container.init.start();
 //   const { status } = await container.init.exited;
 //   await container.delete();
+import type { Cgroup } from "./cgroups/index.ts";
 import type { Runtime } from "./face.ts";
 
 export type { CgroupStats, CreateOptions, ExitRecord, ProcessIo, RootMount, RunningProcess, Runtime, RuntimeContainer } from "./face.ts";
@@ -20,6 +21,12 @@ export function createRuntime(): Runtime {
     create: async (options) => (await import("./container.ts")).createContainer(options),
     adopt: async (id, state) => (await import("./adopt.ts")).adoptContainer(id, state),
   };
+}
+
+/** The cgroups that a process of another runtime's is in; its numbers are empty where it can't be seen. */
+export async function cgroupOfProcess(pid: number): Promise<Pick<Cgroup, "pids" | "stats" | "onOom">> {
+  const { locateProcess, openCgroup } = await import("./cgroups/index.ts");
+  return openCgroup(locateProcess(pid));
 }
 
 /** A static executable that does what docker-init does for the program `args`, looked for along `path`; run it as `NAME -- ARGS`. */

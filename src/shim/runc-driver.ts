@@ -6,7 +6,7 @@ import { Failure, messageOf } from "../lib/errors.ts";
 import { binding, check, close, EPOLLIN, kill, O_RDWR, open, pidfdOpen, pidfdSignal, reap, SYS, watch } from "../linux/index.ts";
 import type { Resources, Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { CreateOptions, ExitRecord, ProcessIo, RunningProcess, Runtime, RuntimeContainer } from "../runtime/face.ts";
-import { cgroupOf, cgroupPids, readStats, watchOom } from "./cgroup.ts";
+import { cgroupOfProcess } from "../runtime/index.ts";
 import { awaited, run } from "./command.ts";
 import { consoleSocket } from "./console-socket.ts";
 import { mountAll, unmountAll } from "./mount.ts";
@@ -261,7 +261,7 @@ async function createContainer(options: RuncOptions, create: CreateOptions): Pro
       await runc(options, state, ["start", id]);
       return undefined;
     });
-    return container(options, id, state, saved, init);
+    return await container(options, id, state, saved, init);
   } catch (error) {
     if (create.rootfs.length > 0) unmountAll(rootfs);
     rmSync(state, { recursive: true, force: true });
@@ -293,12 +293,12 @@ async function adoptContainer(options: RuncOptions, id: string, state: string): 
     rmSync(state, { recursive: true, force: true });
     return undefined;
   }
-  return { container: container(options, id, state, saved, init), execs: new Map() };
+  return { container: await container(options, id, state, saved, init), execs: new Map() };
 }
 
-function container(options: RuncOptions, id: string, state: string, saved: Saved, init: RunningProcess): RuntimeContainer {
+async function container(options: RuncOptions, id: string, state: string, saved: Saved, init: RunningProcess): Promise<RuntimeContainer> {
   const command = (...args: string[]) => runc(options, state, args);
-  const cgroup = cgroupOf(saved.pid);
+  const cgroup = await cgroupOfProcess(saved.pid);
   return {
     id,
     init,
@@ -316,9 +316,9 @@ function container(options: RuncOptions, id: string, state: string, saved: Saved
         }
       });
     },
-    pids: () => cgroupPids(cgroup),
+    pids: () => cgroup.pids(),
     killAll(signal) {
-      for (const pid of cgroupPids(cgroup)) kill(pid, signal);
+      for (const pid of cgroup.pids()) kill(pid, signal);
     },
     async pause() {
       await command("pause", id);
@@ -331,8 +331,15 @@ function container(options: RuncOptions, id: string, state: string, saved: Saved
       writeFileSync(file, JSON.stringify(resources));
       await command("update", "--resources", file, id);
     },
-    stats: () => readStats(cgroup),
-    onOom: (callback) => watchOom(cgroup, callback),
+    stats: () => cgroup.stats(),
+    onOom(callback) {
+      try {
+        return cgroup.onOom(callback);
+      } catch {
+        // no memory controller where it is: nothing to hear
+        return () => {};
+      }
+    },
     async delete(force) {
       await command("delete", ...(force ? ["--force"] : []), id).catch((error) => {
         if (!force && !messageOf(error).includes("does not exist")) throw error;

@@ -41,6 +41,45 @@ export function write({ file, value, why, ignore }: CgroupWrite): void {
   }
 }
 
+/**
+ * Limits that hold each other (memory and its sum with swap, quota, period and burst) can be written in one order where they rise, in the other where
+ * they fall: what is refused is tried again after the rest, as long as that helps.
+ */
+export function writeInAnyOrder(writes: readonly CgroupWrite[]): void {
+  let left = writes;
+  for (;;) {
+    let refusal: unknown;
+    const refused = left.filter((each) => {
+      try {
+        write(each);
+        return false;
+      } catch (error) {
+        refusal ??= error;
+        return true;
+      }
+    });
+    if (refused.length === 0) return;
+    if (refused.length === left.length) throw refusal;
+    left = refused;
+  }
+}
+
+/** As in the names of hugetlb's files: 2MB, 1GB. */
+export function hugePageSizes(): string[] {
+  let names: string[] = [];
+  try {
+    names = readdirSync("/sys/kernel/mm/hugepages");
+  } catch {
+    return [];
+  }
+  return names.flatMap((name) => {
+    const kilobytes = Number(/^hugepages-(\d+)kB$/.exec(name)?.[1]);
+    if (!kilobytes) return [];
+    if (kilobytes >= 1 << 20) return [`${kilobytes >> 20}GB`];
+    return [kilobytes >= 1024 ? `${kilobytes >> 10}MB` : `${kilobytes}KB`];
+  });
+}
+
 /** Every cgroup at or below `directory`, children first. */
 export function tree(directory: string): string[] {
   const all: string[] = [];

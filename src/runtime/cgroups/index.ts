@@ -5,7 +5,8 @@
 //   cgroup.plan(resources)                       what a tape has to do: make, write limits, join
 //   cgroup.stats() apply() freeze() onOom()      while it lives
 //   await cgroup.remove(true)                    kills what is left, removes; fine where nothing is there
-import { existsSync, readFileSync } from "node:fs";
+import { accessSync, constants, existsSync, readFileSync } from "node:fs";
+import { dirname } from "node:path";
 import type { Resources, Spec } from "../../oci/runtime-spec.ts";
 import type { CgroupStats } from "../face.ts";
 import { controlGroupsV1 } from "./v1.ts";
@@ -17,8 +18,10 @@ export interface CgroupPlan {
   /** Directories to make, parents first; those that exist are fine. */
   directories: string[];
   writes: CgroupWrite[];
-  /** Directories whose cgroup.procs takes the process. */
+  /** v2: the directory that the process starts in. v1: directories whose `tasks` take it. */
   join: string[];
+  /** Where clone3 puts the process: on v2 the same as `join`, on a hybrid machine its place in the v2 hierarchy. */
+  into?: string;
   /** v2: the BPF program that decides on devices, to be attached to the last of `directories`. */
   devices?: Uint8Array;
   /** What a cgroup mount inside the container shows, and what it shows to one without a cgroup namespace. v2: one entry. */
@@ -35,8 +38,10 @@ export interface CgroupWrite {
 /** Where a container's cgroups are. */
 export interface CgroupLocation {
   version: 1 | 2;
-  /** v1: directory by controller; v2: the one directory, under "". */
+  /** v1: directory by controller, on a hybrid machine that in v2 under ""; v2: the one directory, under "". */
   directories: Record<string, string>;
+  /** Made by a user without all rights: what cannot be made is gone without, as far as no limits are asked for. */
+  rootless?: boolean;
 }
 
 export interface Cgroup {
@@ -62,7 +67,7 @@ export interface Cgroup {
 
 export interface Hierarchies {
   version: 1 | 2;
-  /** v1: mount point by controller name (also "name=systemd"); v2: under "". */
+  /** v1: mount point by controller name (also "name=systemd"), on a hybrid machine that of v2 under ""; v2: under "". */
   mounts: Map<string, string>;
   /** This process' own cgroup by controller. */
   own: Map<string, string>;
@@ -77,6 +82,9 @@ export function hierarchies(): Hierarchies {
 
 const unescaped = (text: string) => text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
 
+/** Where systemd and those who follow it mount v2 beside v1's controllers. */
+const HYBRID = "/sys/fs/cgroup/unified";
+
 /** From /proc/self/mountinfo and /proc/self/cgroup. v2 only where /sys/fs/cgroup itself is it: a hybrid host keeps its controllers in v1. */
 export function readHierarchies(mountinfo: string, cgroup: string): Hierarchies {
   const mounts = new Map<string, string>();
@@ -89,6 +97,8 @@ export function readHierarchies(mountinfo: string, cgroup: string): Hierarchies 
     if (type === "cgroup2" && mountPoint === "/sys/fs/cgroup") {
       version = 2;
       mounts.set("", mountPoint);
+    } else if (type === "cgroup2" && mountPoint === HYBRID) {
+      mounts.set("", mountPoint);
     } else if (type === "cgroup") {
       for (const option of (options ?? "").split(",")) {
         if (!["rw", "ro", "xattr", "noprefix", "clone_children", "release_agent"].includes(option) && !mounts.has(option))
@@ -97,24 +107,29 @@ export function readHierarchies(mountinfo: string, cgroup: string): Hierarchies 
     }
   }
   if (version === 2) for (const name of [...mounts.keys()]) if (name !== "") mounts.delete(name);
-  const own = new Map<string, string>();
+  return { version, mounts, own: pathsOf(cgroup) };
+}
+
+/** /proc/PID/cgroup: path by controller, v2's under "". */
+function pathsOf(cgroup: string): Map<string, string> {
+  const paths = new Map<string, string>();
   for (const line of cgroup.split("\n")) {
     const match = /^\d+:([^:]*):(.*)$/.exec(line);
-    if (match) for (const name of match[1]!.split(",")) own.set(name, match[2]!);
+    if (match) for (const name of match[1]!.split(",")) paths.set(name, match[2]!);
   }
-  return { version, mounts, own };
+  return paths;
 }
 
 /** v1 controllers that a container always gets; others only where its limits ask for them. */
 export const V1_CONTROLLERS = ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids"];
 
 /** Absolute paths count from the hierarchy's root, others (and the default, the id) from this process' own cgroup. */
-export function locateCgroup(spec: Spec, id: string, all: Hierarchies = hierarchies()): CgroupLocation {
+export function locateCgroup(spec: Spec, id: string, rootless = false, all: Hierarchies = hierarchies()): CgroupLocation {
   const asked = spec.linux?.cgroupsPath || id;
   const clean = asked.split("/").filter((part) => part !== "" && part !== "." && part !== "..");
   const directories: Record<string, string> = {};
   const resources = spec.linux?.resources;
-  const wanted = new Set(all.version === 2 ? [""] : V1_CONTROLLERS);
+  const wanted = new Set(all.version === 2 ? [""] : ["", ...V1_CONTROLLERS]);
   if (resources?.network?.classID) wanted.add("net_cls");
   if (resources?.network?.priorities?.length) wanted.add("net_prio");
   if (resources?.hugepageLimits?.length) wanted.add("hugetlb");
@@ -122,9 +137,40 @@ export function locateCgroup(spec: Spec, id: string, all: Hierarchies = hierarch
   for (const [controller, mountPoint] of all.mounts) {
     if (!wanted.has(controller)) continue;
     const base = asked.startsWith("/") ? [] : (all.own.get(controller) ?? "/").split("/").filter(Boolean);
-    directories[controller] = [mountPoint, ...base, ...clean].join("/");
+    const directory = [mountPoint, ...base, ...clean].join("/");
+    // Of its own accord a user without rights takes what can be had.
+    if (rootless && !spec.linux?.cgroupsPath && !canMake(directory)) continue;
+    directories[controller] = directory;
   }
-  return { version: all.version, directories };
+  return { version: all.version, directories, ...(rootless ? { rootless } : {}) };
+}
+
+function canMake(directory: string): boolean {
+  let there = directory;
+  while (there !== "/" && !existsSync(there)) there = dirname(there);
+  try {
+    accessSync(there, constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Where a process is that somebody else put there. */
+export function locateProcess(pid: number): CgroupLocation {
+  let text = "";
+  try {
+    text = readFileSync(`/proc/${pid}/cgroup`, "utf8");
+  } catch {
+    // it is gone
+  }
+  const { version, mounts } = hierarchies();
+  const directories: Record<string, string> = {};
+  for (const [controller, path] of pathsOf(text)) {
+    const mountPoint = mounts.get(controller);
+    if (mountPoint !== undefined) directories[controller] = `${mountPoint}${path}`;
+  }
+  return { version, directories };
 }
 
 export function openCgroup(location: CgroupLocation): Cgroup {

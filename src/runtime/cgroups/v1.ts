@@ -5,9 +5,9 @@ import { dirname } from "node:path";
 import { Failure, invalidArgument } from "../../lib/errors.ts";
 import { binding, check, close, EPOLLIN, errno, O_RDONLY, O_WRONLY, open, read, SYS, watch } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
-import type { CgroupStats } from "../face.ts";
+import type { CgroupStats, Counter } from "../face.ts";
 import { effectiveRules, ruleText } from "./devices.ts";
-import { pidsBelow, readKeyed, readNumber, readText, removeTrees, tree, write } from "./files.ts";
+import { hugePageSizes, pidsBelow, readKeyed, readNumber, readText, removeTrees, tree, write, writeInAnyOrder } from "./files.ts";
 import { type Cgroup, type CgroupLocation, type CgroupWrite, hierarchies } from "./index.ts";
 
 type Write = (controller: string, name: string, value: string | number, what: string, ignore?: CgroupWrite["ignore"]) => void;
@@ -29,7 +29,9 @@ function limits(resources: Resources, put: Write): void {
     for (const each of writes) each();
     if (memory.reservation) put("memory", "memory.soft_limit_in_bytes", memory.reservation, "set the memory reservation");
     if (memory.kernelTCP) put("memory", "memory.kmem.tcp.limit_in_bytes", memory.kernelTCP, "limit memory of TCP buffers");
-    if (memory.swappiness !== undefined && memory.swappiness >= 0 && memory.swappiness <= 100) {
+    // -1 stands for none (Docker's default); 2^64-1 is the same by a client that has no negative numbers.
+    if (memory.swappiness !== undefined && memory.swappiness >= 0 && memory.swappiness < Number.MAX_SAFE_INTEGER) {
+      if (memory.swappiness > 100) throw invalidArgument(`invalid value: ${memory.swappiness}. valid memory swappiness range is 0-100`);
       put("memory", "memory.swappiness", memory.swappiness, "set the swappiness");
     }
     if (memory.disableOOMKiller) put("memory", "memory.oom_control", 1, "disable the OOM killer");
@@ -40,7 +42,7 @@ function limits(resources: Resources, put: Write): void {
     if (cpu.realtimeRuntime) put("cpu", "cpu.rt_runtime_us", cpu.realtimeRuntime, "set the realtime runtime");
     if (cpu.period) put("cpu", "cpu.cfs_period_us", cpu.period, "set the cpu period");
     if (cpu.quota) put("cpu", "cpu.cfs_quota_us", cpu.quota, "set the cpu quota");
-    if (cpu.burst !== undefined) put("cpu", "cpu.cfs_burst_us", cpu.burst, "set the cpu burst");
+    if (cpu.burst !== undefined) put("cpu", "cpu.cfs_burst_us", cpu.burst, "set the cpu burst", NOT_THERE);
     if (cpu.idle !== undefined) put("cpu", "cpu.idle", cpu.idle, "set cpu idle");
     if (cpu.cpus) put("cpuset", "cpuset.cpus", cpu.cpus, `allow cpus ${cpu.cpus}`);
     if (cpu.mems) put("cpuset", "cpuset.mems", cpu.mems, `allow memory nodes ${cpu.mems}`);
@@ -50,7 +52,9 @@ function limits(resources: Resources, put: Write): void {
     if (blockIO.weight) put("blkio", weightFile("weight"), blockIO.weight, "set the i/o weight");
     if (blockIO.leafWeight) put("blkio", "blkio.leaf_weight", blockIO.leafWeight, "set the i/o leaf weight");
     for (const d of blockIO.weightDevice ?? []) {
-      if (d.weight) put("blkio", weightFile("weight_device"), `${d.major}:${d.minor} ${d.weight}`, "set a device's i/o weight");
+      const device = `${d.major}:${d.minor}`;
+      if (d.weight) put("blkio", weightFile("weight_device"), `${device} ${d.weight}`, "set a device's i/o weight");
+      if (d.leafWeight) put("blkio", "blkio.leaf_weight_device", `${device} ${d.leafWeight}`, "set a device's i/o leaf weight");
     }
     const throttles = [
       ["blkio.throttle.read_bps_device", blockIO.throttleReadBpsDevice],
@@ -64,6 +68,7 @@ function limits(resources: Resources, put: Write): void {
   }
   for (const { pageSize, limit } of resources.hugepageLimits ?? []) {
     put("hugetlb", `hugetlb.${pageSize}.limit_in_bytes`, limit, `limit huge pages of ${pageSize}`);
+    put("hugetlb", `hugetlb.${pageSize}.rsvd.limit_in_bytes`, limit, `limit reservations of huge pages of ${pageSize}`, NOT_THERE);
   }
   if (resources.network?.classID) put("net_cls", "net_cls.classid", resources.network.classID, "set the network class");
   for (const { name, priority } of resources.network?.priorities ?? []) {
@@ -84,12 +89,12 @@ function weightFile(name: "weight" | "weight_device"): string {
   return bfq ? `blkio.bfq.${name}` : `blkio.${name}`;
 }
 
-function deviceWrites(resources: Resources, put: Write): void {
+function deviceWrites(resources: Resources, put: Write, ignore: CgroupWrite["ignore"]): void {
   const { allowAll, rules } = effectiveRules(resources.devices ?? []);
-  if (!allowAll) put("devices", "devices.deny", "a", "deny all devices");
+  if (!allowAll) put("devices", "devices.deny", "a", "deny all devices", ignore);
   for (const rule of rules) {
     const text = ruleText(rule);
-    put("devices", rule.allow ? "devices.allow" : "devices.deny", text, `${rule.allow ? "allow" : "deny"} device ${text}`);
+    put("devices", rule.allow ? "devices.allow" : "devices.deny", text, `${rule.allow ? "allow" : "deny"} device ${text}`, ignore);
   }
 }
 
@@ -119,13 +124,17 @@ function inherited(directory: string): [name: string, value: string][] {
 }
 
 export function controlGroupsV1(location: CgroupLocation): Cgroup {
-  const { directories } = location;
+  const { directories, rootless = false } = location;
   const all = [...new Set(Object.values(directories))];
+  // The v2 hierarchy of a hybrid machine has no controllers; clone3 puts processes there.
+  const into = directories[""] === undefined ? {} : { into: directories[""] };
+  const join = all.filter((directory) => directory !== directories[""]);
   const of = (controller: string, name: string) => `${directories[controller] ?? "/nonexistent"}/${name}`;
 
   const collect = (writes: CgroupWrite[]): Write => {
     return (controller, name, value, why, ignore) => {
       const directory = directories[controller];
+      if (!directory && rootless) throw invalidArgument(`cannot set ${controller} limit: container could not join or create cgroup`);
       if (!directory) throw new Failure("FailedPrecondition", `cannot ${why}: this system has no ${controller} cgroup`);
       writes.push({ file: `${directory}/${name}`, value: String(value), why, ...(ignore ? { ignore } : {}) });
     };
@@ -135,49 +144,32 @@ export function controlGroupsV1(location: CgroupLocation): Cgroup {
     plan(resources, rehearsal = false) {
       const writes: CgroupWrite[] = [];
       const put = collect(writes);
-      const top = hierarchies().mounts;
+      const { mounts: top, own } = hierarchies();
       for (const [controller, directory] of rehearsal ? [] : Object.entries(directories))
         prepareParent(controller, directory, top.get(controller) ?? dirname(directory));
       if (directories.cpuset)
         for (const [name, value] of inherited(directories.cpuset)) put("cpuset", name, value, "give the cpuset what its parent has");
       limits(resources, put);
-      if (directories.devices) deviceWrites(resources, put);
+      // Whom the machine does not trust with devices is not asked about them: inside a user namespace none can be made.
+      if (directories.devices) deviceWrites(resources, put, rootless ? "all" : undefined);
       const mounts = new Map<string, { name: string; links: string[]; directory: string }>();
       for (const [controller, mountPoint] of top) {
-        const directory = directories[controller];
+        if (controller === "") continue;
+        const directory = directories[controller] ?? (rootless ? `${mountPoint}${own.get(controller) ?? ""}` : undefined);
         if (!directory) continue;
         const name = mountPoint.slice(mountPoint.lastIndexOf("/") + 1);
         const entry = mounts.get(name) ?? { name, links: [], directory };
         if (controller !== name) entry.links.push(controller);
         mounts.set(name, entry);
       }
-      return { version: 1, directories: all, writes, join: all, mounts: [...mounts.values()] };
+      return { version: 1, directories: all, writes, join, ...into, mounts: [...mounts.values()] };
     },
-    planJoin: () => ({ version: 1, directories: [], writes: [], join: all, mounts: [] }),
+    planJoin: () => ({ version: 1, directories: [], writes: [], join, ...into, mounts: [] }),
     pids: () => pidsBelow(directories.pids ?? directories.freezer ?? all[0] ?? "/nonexistent"),
     apply(resources) {
       const writes: CgroupWrite[] = [];
       limits(resources, collect(writes));
-      const sum = writes.findIndex((w) => w.file.endsWith("/memory.memsw.limit_in_bytes"));
-      const limit = writes.findIndex((w) => w.file.endsWith("/memory.limit_in_bytes"));
-      if (sum > limit && limit >= 0) {
-        // Raising both: the sum first, else the memory's new limit would be above the sum's old one.
-        const now = readNumber(writes[sum]!.file);
-        const next = Number(writes[limit]!.value);
-        if (now !== undefined && (next > now || Number(writes[sum]!.value) === -1)) writes.splice(limit, 0, ...writes.splice(sum, 1));
-      }
-      const quota = writes.some((w) => w.file.endsWith("/cpu.cfs_quota_us"));
-      let again: CgroupWrite | undefined;
-      for (const each of writes) {
-        try {
-          write(each);
-        } catch (error) {
-          // The old quota over a shorter period can be above the parent's limit; the new one need not be.
-          if (!quota || !each.file.endsWith("/cpu.cfs_period_us")) throw error;
-          again = each;
-        }
-      }
-      if (again) write(again);
+      writeInAnyOrder(writes);
     },
     stats: () => stats(of, directories),
     async freeze(on) {
@@ -245,12 +237,17 @@ function stats(of: (controller: string, name: string) => string, directories: Re
   const result: CgroupStats = { version: 1 };
   const usage = readNumber(of("memory", "memory.usage_in_bytes"));
   if (usage !== undefined) {
+    const counter = (name: string) => counterOf((file) => of("memory", `memory.${name}.${file}`));
+    const [swap, kernel, kernelTcp] = ["memsw", "kmem", "kmem.tcp"].map(counter);
     result.memory = {
       usage,
       maxUsage: readNumber(of("memory", "memory.max_usage_in_bytes")) ?? 0,
       limit: readNumber(of("memory", "memory.limit_in_bytes")) ?? 0,
       failcnt: readNumber(of("memory", "memory.failcnt")) ?? 0,
       stat: readKeyed(of("memory", "memory.stat")),
+      ...(swap ? { swap } : {}),
+      ...(kernel ? { kernel } : {}),
+      ...(kernelTcp ? { kernelTcp } : {}),
     };
   }
   const cpu = readNumber(of("cpuacct", "cpuacct.usage"));
@@ -275,7 +272,25 @@ function stats(of: (controller: string, name: string) => string, directories: Re
       ...blockStats(readText(of("blkio", "blkio.throttle.io_serviced_recursive")) ?? "", "serviced"),
     ];
   }
+  if (directories.hugetlb) {
+    result.hugetlb = {};
+    for (const size of hugePageSizes()) {
+      const counter = counterOf((file) => of("hugetlb", `hugetlb.${size}.${file}`));
+      if (counter) result.hugetlb[size] = counter;
+    }
+  }
   return result;
+}
+
+function counterOf(file: (name: string) => string): Counter | undefined {
+  const usage = readNumber(file("usage_in_bytes"));
+  if (usage === undefined) return undefined;
+  return {
+    usage,
+    max: readNumber(file("max_usage_in_bytes")) ?? 0,
+    limit: readNumber(file("limit_in_bytes")) ?? 0,
+    failcnt: readNumber(file("failcnt")) ?? 0,
+  };
 }
 
 function blockStats(text: string, kind: "serviceBytes" | "serviced"): NonNullable<CgroupStats["blkio"]> {

@@ -1,15 +1,13 @@
 // cgroup v2 (kernel's Documentation/admin-guide/cgroup-v2).
 import { existsSync, mkdirSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
-import { Failure } from "../../lib/errors.ts";
+import { Failure, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
 import { binding, check, close, EPOLLIN, errno, read, SYS, watch } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats } from "../face.ts";
 import { deviceProgram } from "./devices.ts";
-import { codeOf, pidsBelow, readKeyed, readNumber, readText, removeTrees, write } from "./files.ts";
+import { codeOf, hugePageSizes, pidsBelow, readKeyed, readNumber, readText, removeTrees, write, writeInAnyOrder } from "./files.ts";
 import { type Cgroup, type CgroupLocation, type CgroupPlan, type CgroupWrite, hierarchies } from "./index.ts";
-
-const CONTROLLERS = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb", "rdma"];
 
 /** v1's cpu.shares 2…262144 on v2's cpu.weight 1…10000. */
 export function cpuWeight(shares: number): number {
@@ -25,53 +23,99 @@ const orMax = (value: number) => (value < 0 ? "max" : String(value));
 
 type Put = (name: string, value: string | number, why: string, ignore?: number[]) => void;
 
-function limits(resources: Resources, put: Put, directory: string): void {
+const MISSING = [errno.ENOENT];
+
+/** What of memory and swap together is swap; 0: not to be set (v1 counts them together, v2 apart). */
+export function swapOf(limit: number, swap: number): number | "none" {
+  if (limit === -1 && swap === 0) return -1;
+  if (swap === -1 || swap === 0) return swap;
+  if (limit <= 0) throw invalidArgument("unable to set swap limit without memory limit");
+  if (swap < limit) throw invalidArgument("memory+swap limit should be >= memory limit");
+  return swap === limit ? "none" : swap - limit;
+}
+
+function limits(resources: Resources, put: Put, top: string): void {
   const { memory, cpu, pids, blockIO } = resources;
   if (memory) {
-    const { limit = 0, swap = 0 } = memory;
-    if (swap) {
-      if (swap > 0 && limit <= 0) throw new Failure("InvalidArgument", "a limit of memory and swap together needs a limit of memory");
-      // A kernel that does not count swap has no such file: where nothing is to be limited, nothing is missing.
-      const missing = swap < 0 || swap === limit ? [errno.ENOENT] : undefined;
-      put("memory.swap.max", swap < 0 ? "max" : swap - limit, "limit swap", missing);
-    } else if (limit === -1) put("memory.swap.max", "max", "limit swap", [errno.ENOENT]);
+    const { limit = 0, reservation } = memory;
+    const swap = swapOf(limit, memory.swap ?? 0);
+    // A kernel that does not count swap has no such file: where nothing is to be limited, nothing is missing.
+    if (swap !== 0)
+      put("memory.swap.max", swap === "none" ? 0 : orMax(swap), "limit swap", swap === "none" || swap < 0 ? MISSING : undefined);
     if (limit) put("memory.max", orMax(limit), `limit memory to ${limit} bytes`);
-    if (memory.reservation) put("memory.low", orMax(memory.reservation), "set the memory reservation");
+    if (reservation) put("memory.low", orMax(reservation), "set the memory reservation");
   }
   if (cpu) {
     if (cpu.shares) put("cpu.weight", cpuWeight(cpu.shares), "set the cpu weight");
     if (cpu.idle !== undefined) put("cpu.idle", cpu.idle, "set cpu idle");
     if (cpu.quota || cpu.period)
-      put("cpu.max", `${cpu.quota && cpu.quota > 0 ? cpu.quota : "max"} ${cpu.period || 100000}`, "set the cpu quota");
-    if (cpu.burst !== undefined) put("cpu.max.burst", cpu.burst, "set the cpu burst");
+      put("cpu.max", `${cpu.quota && cpu.quota > 0 ? cpu.quota : "max"} ${cpu.period || DEFAULT_PERIOD}`, "set the cpu quota");
+    if (cpu.burst !== undefined) put("cpu.max.burst", cpu.burst, "set the cpu burst", MISSING);
     if (cpu.cpus) put("cpuset.cpus", cpu.cpus, `allow cpus ${cpu.cpus}`);
     if (cpu.mems) put("cpuset.mems", cpu.mems, `allow memory nodes ${cpu.mems}`);
   }
   if (pids?.limit) put("pids.max", orMax(pids.limit), "limit the number of processes");
-  if (blockIO?.weight) {
-    if (existsSync(`${directory}/io.bfq.weight`)) put("io.bfq.weight", blockIO.weight, "set the i/o weight");
-    else put("io.weight", ioWeight(blockIO.weight), "set the i/o weight");
+  if (blockIO) ioLimits(blockIO, put, top);
+  for (const { pageSize, limit } of resources.hugepageLimits ?? []) {
+    put(`hugetlb.${pageSize}.max`, limit, `limit huge pages of ${pageSize}`);
+    put(`hugetlb.${pageSize}.rsvd.max`, limit, `limit reservations of huge pages of ${pageSize}`, MISSING);
   }
+  for (const [name, { hcaHandles, hcaObjects }] of Object.entries(resources.rdma ?? {})) {
+    put("rdma.max", `${name} hca_handle=${hcaHandles ?? "max"} hca_object=${hcaObjects ?? "max"}`, `limit rdma device ${name}`);
+  }
+  for (const [name, value] of Object.entries(resources.unified ?? {})) {
+    if (name.includes("/")) throw invalidArgument(`unified resource ${JSON.stringify(name)} must be a file name (no slashes)`);
+    if (!/.\../.test(name)) throw invalidArgument(`unified resource ${JSON.stringify(name)} must be in the form CONTROLLER.PARAMETER`);
+    for (const line of value.split("\n")) if (line) put(name, line, `set ${name}`);
+  }
+}
+
+const DEFAULT_PERIOD = 100_000;
+
+/** Two schedulers can weigh: BFQ (its files are there once its module is) by v1's numbers, iocost by v2's. */
+function ioLimits(io: NonNullable<Resources["blockIO"]>, put: Put, top: string): void {
+  const iocost = existsSync(`${top}/io.cost.qos`);
+  const bfqOnly = iocost ? MISSING : undefined;
+  if (io.weight) {
+    put("io.bfq.weight", io.weight, "set the i/o weight", bfqOnly);
+    if (iocost) put("io.weight", ioWeight(io.weight), "set the i/o weight");
+  }
+  for (const { major, minor, weight } of io.weightDevice ?? [])
+    if (weight) put("io.bfq.weight", `${major}:${minor} ${weight}`, "set a device's i/o weight", bfqOnly);
   const throttles = [
-    ["rbps", blockIO?.throttleReadBpsDevice],
-    ["wbps", blockIO?.throttleWriteBpsDevice],
-    ["riops", blockIO?.throttleReadIOPSDevice],
-    ["wiops", blockIO?.throttleWriteIOPSDevice],
+    ["rbps", io.throttleReadBpsDevice],
+    ["wbps", io.throttleWriteBpsDevice],
+    ["riops", io.throttleReadIOPSDevice],
+    ["wiops", io.throttleWriteIOPSDevice],
   ] as const;
   for (const [key, devices] of throttles) {
     for (const d of devices ?? [])
       put("io.max", `${d.major}:${d.minor} ${key}=${d.rate || "max"}`, `throttle device ${d.major}:${d.minor}`);
   }
-  for (const { pageSize, limit } of resources.hugepageLimits ?? [])
-    put(`hugetlb.${pageSize}.max`, limit, `limit huge pages of ${pageSize}`);
-  for (const [name, { hcaHandles, hcaObjects }] of Object.entries(resources.rdma ?? {})) {
-    put("rdma.max", `${name} hca_handle=${hcaHandles ?? "max"} hca_object=${hcaObjects ?? "max"}`, `limit rdma device ${name}`);
-  }
-  for (const [name, value] of Object.entries(resources.unified ?? {})) {
-    if (name.includes("/"))
-      throw new Failure("InvalidArgument", `unified resource ${JSON.stringify(name)} must be a file name (no slashes)`);
-    put(name, value, `set ${name}`);
-  }
+}
+
+/** Whether something is asked for that needs a controller. */
+function wantsLimits({ devices: _, ...resources }: Resources): boolean {
+  const asked = (value: unknown): boolean =>
+    typeof value === "object" && value !== null ? Object.values(value).some(asked) : Boolean(value);
+  return asked(resources);
+}
+
+/** runc refuses as v1's kernel does: here it would kill at once. */
+function checkUsage({ memory }: Resources, file: (name: string) => string): void {
+  if (!memory?.checkBeforeUpdate) return;
+  const usage = readNumber(file("memory.current"));
+  if (usage === undefined) return;
+  const { limit = 0, swap = 0 } = memory;
+  if (swap > 0 && swap <= usage) throw failedPrecondition(`rejecting memory+swap limit ${swap} <= usage ${usage}`);
+  if (limit > 0 && limit <= usage) throw failedPrecondition(`rejecting memory limit ${limit} <= usage ${usage}`);
+}
+
+/** Of quota and period, what is not asked for stays as it is. */
+function withQuota({ cpu, ...rest }: Resources, file: (name: string) => string): Resources {
+  if (!cpu || Boolean(cpu.quota) === Boolean(cpu.period)) return cpu ? { cpu, ...rest } : rest;
+  const [quota, period] = (readText(file("cpu.max")) ?? "").trim().split(" ").map(Number);
+  return { ...rest, cpu: { ...cpu, quota: cpu.quota || (quota ? quota : -1), period: cpu.period || period || DEFAULT_PERIOD } };
 }
 
 const prepared = new Set<string>();
@@ -89,8 +133,8 @@ function prepareParent(directory: string, top: string): void {
   }
   const available = (readText(`${directory}/cgroup.controllers`) ?? "").trim().split(" ");
   const on = new Set((readText(`${directory}/cgroup.subtree_control`) ?? "").trim().split(" "));
-  for (const controller of CONTROLLERS) {
-    if (!available.includes(controller) || on.has(controller)) continue;
+  for (const controller of available) {
+    if (!controller || on.has(controller)) continue;
     try {
       writeFileSync(`${directory}/cgroup.subtree_control`, `+${controller}`);
     } catch {
@@ -100,43 +144,77 @@ function prepareParent(directory: string, top: string): void {
   prepared.add(directory);
 }
 
+/** A unified limit whose controller is not handed down gives a sentence that says so. */
+function checkUnified({ unified }: Resources, parent: string): void {
+  const available = (readText(`${parent}/cgroup.subtree_control`) ?? "").trim().split(" ");
+  for (const name of Object.keys(unified ?? {})) {
+    const controller = name.slice(0, name.indexOf("."));
+    if (controller !== "cgroup" && !available.includes(controller))
+      throw failedPrecondition(
+        `unified resource ${JSON.stringify(name)} can't be set: controller ${JSON.stringify(controller)} not available`,
+      );
+  }
+}
+
 export function controlGroupsV2(location: CgroupLocation): Cgroup {
-  const directory = location.directories[""] ?? "/nonexistent";
+  const { rootless = false } = location;
+  const made = location.directories[""];
+  const directory = made ?? "/nonexistent";
   const file = (name: string) => `${directory}/${name}`;
   const collect = (resources: Resources): CgroupWrite[] => {
     const writes: CgroupWrite[] = [];
     const put: Put = (name, value, why, ignore) =>
       writes.push({ file: file(name), value: String(value), why, ...(ignore ? { ignore } : {}) });
-    limits(resources, put, directory);
+    limits(resources, put, top());
     return writes;
   };
   const top = () => hierarchies().mounts.get("") ?? "/sys/fs/cgroup";
   return {
     plan(resources, rehearsal = false) {
-      if (!rehearsal) prepareParent(dirname(directory), top());
+      if (made === undefined) {
+        // In runc's words.
+        if (wantsLimits(resources))
+          throw failedPrecondition("rootless needs no limits + no cgrouppath when no permission is granted for cgroups");
+        const own = `${top()}${hierarchies().own.get("") ?? ""}`;
+        return {
+          version: 2,
+          directories: [],
+          writes: [],
+          join: [],
+          mounts: [{ name: "", links: [], directory: own, withoutNamespace: top() }],
+        };
+      }
+      if (!rehearsal) {
+        prepareParent(dirname(directory), top());
+        checkUnified(resources, dirname(directory));
+      }
       const plan: CgroupPlan = {
         version: 2,
         directories: [directory],
         writes: collect(resources),
         join: [directory],
+        into: directory,
         mounts: [{ name: "", links: [], directory, withoutNamespace: top() }],
       };
       const program = deviceProgram(resources.devices ?? []);
-      if (program) plan.devices = program;
+      // Only who may load programs can attach rules; without a right to devices there is nothing to rule.
+      if (program && !(rootless && process.geteuid?.() !== 0)) plan.devices = program;
       return plan;
     },
     planJoin(init) {
+      if (made === undefined) return { version: 2, directories: [], writes: [], join: [], mounts: [] };
       let joined = directory;
       // A cgroup that hands controllers on holds no processes: the container's own manager has moved init below.
       if (readText(file("cgroup.subtree_control"))?.trim()) {
         const own = /^0::(.*)$/m.exec(readText(`/proc/${init}/cgroup`) ?? "")?.[1];
         if (own && `${top()}${own}/`.startsWith(`${directory}/`)) joined = `${top()}${own}`;
       }
-      return { version: 2, directories: [], writes: [], join: [joined], mounts: [] };
+      return { version: 2, directories: [], writes: [], join: [joined], into: joined, mounts: [] };
     },
     pids: () => pidsBelow(directory),
     apply(resources) {
-      for (const each of collect(resources)) write(each);
+      checkUsage(resources, file);
+      writeInAnyOrder(collect(withQuota(resources, file)));
     },
     stats: () => stats(file),
     async freeze(on) {
@@ -201,7 +279,13 @@ function stats(file: (name: string) => string): CgroupStats {
       events,
     };
     const swap = readNumber(file("memory.swap.current"));
-    if (swap !== undefined) result.memory.swap = { usage: swap, limit: readNumber(file("memory.swap.max")) ?? Number.MAX_SAFE_INTEGER };
+    if (swap !== undefined)
+      result.memory.swap = {
+        usage: swap,
+        max: readNumber(file("memory.swap.peak")) ?? 0,
+        limit: readNumber(file("memory.swap.max")) ?? Number.MAX_SAFE_INTEGER,
+        failcnt: readKeyed(file("memory.swap.events")).max ?? 0,
+      };
   }
   const cpu = readKeyed(file("cpu.stat"));
   if (cpu.usage_usec !== undefined) {
@@ -219,6 +303,17 @@ function stats(file: (name: string) => string): CgroupStats {
   if (current !== undefined) result.pids = { current, limit: readNumber(file("pids.max")) ?? 0 };
   const io = readText(file("io.stat"));
   if (io !== undefined) result.blkio = blockStats(io);
+  for (const size of hugePageSizes()) {
+    const usage = readNumber(file(`hugetlb.${size}.current`));
+    if (usage === undefined) continue;
+    result.hugetlb ??= {};
+    result.hugetlb[size] = {
+      usage,
+      max: 0,
+      limit: readNumber(file(`hugetlb.${size}.max`)) ?? Number.MAX_SAFE_INTEGER,
+      failcnt: readKeyed(file(`hugetlb.${size}.events`)).max ?? 0,
+    };
+  }
   return result;
 }
 

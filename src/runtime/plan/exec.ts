@@ -61,7 +61,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   if (has("pid")) tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID")], { why: "let the child join the pid namespace" });
   const affinity = process.execCPUAffinity ?? spec.process?.execCPUAffinity;
   planAffinity(p, affinity?.initial, "initial");
-  const into = input.cgroup?.version === 2 ? input.cgroup.join[0] : undefined;
+  const into = input.cgroup?.into;
   const cloned = cloneProcess(p, [], input.keeper, into, "start the process");
   const child = tape.label();
   tape.when(cloned.pid, "EQ", 0, child);

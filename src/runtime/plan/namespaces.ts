@@ -73,7 +73,7 @@ export function planClone(
   input: CreateInput,
 ): Cloned {
   const set = [...namespaces.keys()].filter(wanted).map((type) => cloneFlags[type]);
-  const into = input.cgroup?.version === 2 ? input.cgroup.join[0] : undefined;
+  const into = input.cgroup?.into;
   return cloneProcess(p, set, input.keeper, into, "start the process in its namespaces");
 }
 

@@ -199,16 +199,16 @@ test("where cgroups are", () => {
     "30 25 0:26 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n31 25 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n",
     "2:memory:/here\n1:cpu,cpuacct:/\n0::/\n",
   );
-  expect(locateCgroup({ ociVersion: "1.0.2", linux: { cgroupsPath: "/docker/x" } }, "x", v1).directories.memory).toBe(
+  expect(locateCgroup({ ociVersion: "1.0.2", linux: { cgroupsPath: "/docker/x" } }, "x", false, v1).directories.memory).toBe(
     "/sys/fs/cgroup/memory/docker/x",
   );
-  expect(locateCgroup({ ociVersion: "1.0.2" }, "x", v1).directories).toEqual({
+  expect(locateCgroup({ ociVersion: "1.0.2" }, "x", false, v1).directories).toEqual({
     cpu: "/sys/fs/cgroup/cpu,cpuacct/x",
     cpuacct: "/sys/fs/cgroup/cpu,cpuacct/x",
     memory: "/sys/fs/cgroup/memory/here/x",
   });
   const v2 = readHierarchies("30 25 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n", "0::/user.slice\n");
-  expect(locateCgroup({ ociVersion: "1.0.2", linux: { cgroupsPath: "/../../etc" } }, "x", v2)).toEqual({
+  expect(locateCgroup({ ociVersion: "1.0.2", linux: { cgroupsPath: "/../../etc" } }, "x", false, v2)).toEqual({
     version: 2,
     directories: { "": "/sys/fs/cgroup/etc" },
   });
