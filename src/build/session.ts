@@ -8,6 +8,7 @@ import type { Readable, Writable } from "node:stream";
 import type { Definition, ExecOp, Mount, Source } from "../gen/pb_pb.ts";
 import type { Descriptor, Platform } from "../oci/index.ts";
 import type { Edge, Graph } from "./graph/llb.ts";
+import type { Status } from "./host.ts";
 import type { BuildEvent } from "./progress.ts";
 import type { CacheRecord } from "./solve/cache.ts";
 
@@ -104,14 +105,14 @@ export interface ExportedImage {
   lease: { headers: Record<string, string> };
 }
 
-/** Where an export goes; what its type needs must be there. */
+/** Where an export goes; what its type needs must be there. What it tells of its parts ("naming to …") belongs to the export's vertex. */
 export interface ExportSink {
   /** type image: names it, pushes it. */
-  image?(image: ExportedImage): Promise<void>;
+  image?(image: ExportedImage, status: (status: Status) => void): Promise<void>;
   /** types oci, docker, tar: bytes to the client (or a file). */
-  stream?(): Promise<Writable>;
+  stream?(status: (status: Status) => void): Promise<Writable>;
   /** types local, oci and docker with tar=false: files to the client. Called for one tree that holds all. */
-  tree?(tree: FileTree): Promise<void>;
+  tree?(tree: FileTree, status: (status: Status) => void): Promise<void>;
 }
 
 /** What the exporter's answer says, such as "containerimage.digest". */
