@@ -62,8 +62,15 @@ interface Token {
 }
 
 const MAX_TOKENS = 500;
+const CLIENT = "jubako";
 
-export function createAuthorizer(credentials: Credentials | undefined, ask: Ask, plainAllowed: boolean): Authorizer {
+/** `offline` is told the refresh token where the token service gives one, which is then asked for: it serves as identityToken later. */
+export function createAuthorizer(
+  credentials: Credentials | undefined,
+  ask: Ask,
+  plainAllowed: boolean,
+  offline?: (refreshToken: string) => void,
+): Authorizer {
   const tokens = new Map<string, Token>();
   let basic: string | undefined;
   const hasPassword = credentials?.username !== undefined && credentials.username !== "" && credentials.password !== undefined;
@@ -86,7 +93,7 @@ export function createAuthorizer(credentials: Credentials | undefined, ask: Ask,
         grant_type: "refresh_token",
         service,
         scope,
-        client_id: "jubako",
+        client_id: CLIENT,
         refresh_token: credentials.identityToken,
       });
       reply = await ask(realm, { method: "POST", headers: { "content-type": "application/x-www-form-urlencoded" }, body: form.toString() });
@@ -94,11 +101,16 @@ export function createAuthorizer(credentials: Credentials | undefined, ask: Ask,
       if (service) realm.searchParams.set("service", service);
       for (const one of scope.split(" ").filter(Boolean)) realm.searchParams.append("scope", one);
       if (hasPassword) realm.searchParams.set("account", credentials.username!);
+      if (offline) {
+        realm.searchParams.set("offline_token", "true");
+        realm.searchParams.set("client_id", CLIENT);
+      }
       reply = await ask(realm, { method: "GET", headers: hasPassword ? { authorization: basicHeader() } : {} });
     }
     if (reply.status !== 200) throw registryError(reply.status, reply.body, `GET ${realm.origin}${realm.pathname}`);
     const json = parse(reply.body);
     const token = json.token ?? json.access_token;
+    if (typeof json.refresh_token === "string" && json.refresh_token !== "") offline?.(json.refresh_token);
     if (typeof token !== "string" || !/^[\x21-\x7e]+$/.test(token))
       throw new Failure("Unauthenticated", `the token service ${realm.origin} gave no token`);
     const seconds = typeof json.expires_in === "number" && json.expires_in > 60 ? json.expires_in : 60;

@@ -6,10 +6,13 @@ import { familiarName, familiarReference, type Reference } from "../oci/index.ts
 export class RegistryError extends Failure {
   readonly status: number;
   readonly code: string;
-  constructor(kind: ErrorKind, message: string, status: number, code: string) {
+  /** Milliseconds after which the registry wants to be asked again; undefined where it does not say. */
+  readonly retryAfter: number | undefined;
+  constructor(kind: ErrorKind, message: string, status: number, code: string, retryAfter?: number) {
     super(kind, message);
     this.status = status;
     this.code = code;
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -26,8 +29,16 @@ const KINDS: Record<number, ErrorKind> = {
   504: "Unavailable",
 };
 
+/** Milliseconds of a Retry-After header (RFC 9110, 10.2.3): seconds, or a date. */
+export function parseRetryAfter(header: string | null, now = Date.now()): number | undefined {
+  if (!header) return undefined;
+  if (/^\d{1,9}$/.test(header.trim())) return Number(header) * 1000;
+  const at = Date.parse(header);
+  return Number.isNaN(at) ? undefined : Math.max(0, at - now);
+}
+
 /** "manifest unknown: manifest unknown" from the body of an error answer, or what the status says. */
-export function registryError(status: number, body: string, request: string): RegistryError {
+export function registryError(status: number, body: string, request: string, retryAfter?: number): RegistryError {
   let code = "";
   let message = "";
   try {
@@ -40,7 +51,7 @@ export function registryError(status: number, body: string, request: string): Re
   const kind = KINDS[status] ?? "Unknown";
   if (code) {
     const words = code.toLowerCase().replaceAll("_", " ");
-    return new RegistryError(kind, message ? `${words}: ${message}` : words, status, code);
+    return new RegistryError(kind, message ? `${words}: ${message}` : words, status, code, retryAfter);
   }
   const names: Record<number, [string, string]> = {
     401: ["UNAUTHORIZED", "unauthorized: authentication required"],
@@ -49,7 +60,7 @@ export function registryError(status: number, body: string, request: string): Re
     429: ["TOOMANYREQUESTS", "toomanyrequests: too many requests"],
   };
   const [implied, text] = names[status] ?? ["", ""];
-  return new RegistryError(kind, text || `unexpected status from ${request}: ${status}`, status, implied);
+  return new RegistryError(kind, text || `unexpected status from ${request}: ${status}`, status, implied, retryAfter);
 }
 
 /** The failure of a pull, as Docker words it. */

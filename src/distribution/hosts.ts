@@ -1,6 +1,7 @@
 // Where a registry's name leads: which base addresses to try, in which order, and whether certificates must be right.
 import { existsSync } from "node:fs";
 import { type Authorizer, type Credentials, createAuthorizer } from "./auth.ts";
+import { type ProxySettings, proxiesOf } from "./proxy.ts";
 import { createTransport, readBody, type Transport } from "./transport.ts";
 
 export interface RegistryConfig {
@@ -13,6 +14,10 @@ export interface RegistryConfig {
   /** Milliseconds of silence before a connection is given up; default 60,000. */
   timeoutMs?: number;
   userAgent?: string;
+  /** How often a request is tried while the registry or the connection fails; default 5. */
+  attempts?: number;
+  /** By default as the environment says. */
+  proxy?: ProxySettings;
 }
 
 /** One base address of a registry. */
@@ -51,19 +56,26 @@ export function isInsecure(host: string, config: Pick<RegistryConfig, "insecure"
 }
 
 /** The addresses of a registry in the order to try them; a new authorizer for each, as credentials are one host's. */
-export function endpointsOf(domain: string, config: RegistryConfig, credentials: Credentials | undefined, forPull: boolean): Endpoint[] {
+export function endpointsOf(
+  domain: string,
+  config: RegistryConfig,
+  credentials: Credentials | undefined,
+  forPull: boolean,
+  offline?: (refreshToken: string) => void,
+): Endpoint[] {
   const timeoutMs = config.timeoutMs ?? 60_000;
   const userAgent = config.userAgent ?? "jubako/0.1.0";
   const root = config.certificates ?? "/etc/docker/certs.d";
+  const proxy = { ...proxiesOf(process.env), ...config.proxy };
   const endpoint = (address: string, insecure: boolean, mirror: boolean): Endpoint => {
     const base = new URL(address);
     const dir = `${root}/${base.host}`;
-    const transport = createTransport({ insecure, certificates: existsSync(dir) ? dir : undefined, timeoutMs, userAgent });
+    const transport = createTransport({ insecure, certificates: existsSync(dir) ? dir : undefined, timeoutMs, userAgent, proxy });
     const ask = async (url: URL, init: { method: string; headers: Record<string, string>; body?: string }) => {
       const response = await transport.request(url, { ...init, follow: false });
       return { status: response.status, body: new TextDecoder().decode(await readBody(response, TOKEN_LIMIT, timeoutMs)) };
     };
-    return { base, transport, mirror, authorizer: createAuthorizer(mirror ? undefined : credentials, ask, insecure) };
+    return { base, transport, mirror, authorizer: createAuthorizer(mirror ? undefined : credentials, ask, insecure, offline) };
   };
   if (domain === HUB) {
     const mirrors = forPull

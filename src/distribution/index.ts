@@ -11,4 +11,5 @@ export { parseChallenges } from "./auth.ts";
 export { pullFailure, RegistryError } from "./errors.ts";
 export { isInsecure, type RegistryConfig } from "./hosts.ts";
 export { checkLogin } from "./login.ts";
+export { type ProxySettings, proxiesOf } from "./proxy.ts";
 export { type BlobOptions, noMatchingPlatform, openRepository, type PushOptions, type Repository } from "./repository.ts";

@@ -4,11 +4,16 @@ import { type Credentials, parseChallenges } from "./auth.ts";
 import { endpointsOf, type RegistryConfig } from "./hosts.ts";
 
 /**
- * Asks `domain`'s /v2/ with these credentials ("docker.io", "host:port"). Unauthenticated where it refuses them; Unknown where it cannot be reached.
+ * Asks `domain`'s /v2/ with these credentials ("docker.io", "host:port"). Answers the refresh token that can stand in for the password from now on,
+ * where the registry's token service gives one. Unauthenticated where it refuses them; Unknown where it cannot be reached.
  */
-export async function checkLogin(domain: string, config: RegistryConfig, credentials: Credentials): Promise<void> {
+export async function checkLogin(domain: string, config: RegistryConfig, credentials: Credentials): Promise<string | undefined> {
   let failure: unknown;
-  for (const { base, transport, authorizer } of endpointsOf(domain, config, credentials, false)) {
+  let refreshToken = credentials.identityToken;
+  const keep = (token: string) => {
+    refreshToken = token;
+  };
+  for (const { base, transport, authorizer } of endpointsOf(domain, config, credentials, false, keep)) {
     const url = new URL("/v2/", base);
     let response: Response;
     try {
@@ -24,7 +29,7 @@ export async function checkLogin(domain: string, config: RegistryConfig, credent
       response = await transport.request(url, { headers: { authorization: header } });
     }
     await response.body?.cancel();
-    if (response.status === 200) return;
+    if (response.status === 200) return refreshToken;
     if (response.status === 401 || response.status === 403) {
       throw new Failure("Unauthenticated", `login attempt to ${url} failed with status: ${response.status} Unauthorized`);
     }

@@ -14,13 +14,16 @@ import {
   type Reference,
 } from "../oci/index.ts";
 import { type Credentials, parseChallenges } from "./auth.ts";
-import { RegistryError, registryError } from "./errors.ts";
+import { parseRetryAfter, RegistryError, registryError } from "./errors.ts";
 import { type Endpoint, endpointsOf, type RegistryConfig } from "./hosts.ts";
 import { pieces, type RequestOptions, readBody } from "./transport.ts";
 
 const ACCEPT = [MEDIA.ociIndex, MEDIA.ociManifest, MEDIA.dockerList, MEDIA.dockerManifest, "*/*"].join(", ");
 const ERROR_LIMIT = 64 << 10;
 const ATTEMPTS = 5;
+/** A registry that wants to be left alone for longer than this (milliseconds) is not waited for. */
+const MAX_RETRY_AFTER = 120_000;
+const MAX_DELAY = 8000;
 /** A blob that needs more connections than this, though each brings some bytes, is given up. */
 const CONNECTIONS = 40;
 /** Pages of a list of tags. */
@@ -78,10 +81,20 @@ const sleep = (ms: number, signal: AbortSignal | undefined) =>
     signal?.addEventListener("abort", give, { once: true });
   });
 
+/** What a HEAD may say: it is there, or not. */
+const present = (status: number) => status === 200 || status === 404;
+
 /** Worth another attempt: the connection or the server, not the request. */
 function transient(error: unknown): boolean {
-  if (error instanceof RegistryError) return error.status >= 500 || error.status === 429;
+  if (error instanceof RegistryError)
+    return (error.status >= 500 || error.status === 429 || error.status === 408) && (error.retryAfter ?? 0) <= MAX_RETRY_AFTER;
   return isKind(error, "Unavailable");
+}
+
+/** Milliseconds to wait after the n-th failure, or as long as the registry says. */
+function delayAfter(error: unknown, failures: number): number {
+  const said = error instanceof RegistryError ? error.retryAfter : undefined;
+  return said ?? Math.min(MAX_DELAY, 250 * 2 ** failures);
 }
 
 export function openRepository(
@@ -91,6 +104,7 @@ export function openRepository(
   mode: "pull" | "push" = "pull",
 ): Repository {
   const timeoutMs = config.timeoutMs ?? 60_000;
+  const attempts = Math.max(1, config.attempts ?? ATTEMPTS);
   const endpoints = endpointsOf(reference.domain, config, credentials, mode === "pull");
   /** The endpoint that answered; the others are not asked again. */
   let chosen: Endpoint | undefined;
@@ -113,20 +127,21 @@ export function openRepository(
 
   const refuse = async (response: Response, request: string): Promise<never> => {
     const body = new TextDecoder().decode(await readBody(response, ERROR_LIMIT, timeoutMs).catch(() => new Uint8Array()));
-    throw registryError(response.status, body, request);
+    throw registryError(response.status, body, request, parseRetryAfter(response.headers.get("retry-after")));
   };
 
   /** Asks the endpoints in turn until one answers; a mirror's refusal is no answer. */
-  const request = async (path: string, options: RequestOptions, accept: (status: number) => boolean): Promise<Response> => {
+  const request = async (path: string, options: RequestOptions, accept: (status: number) => boolean, more = ""): Promise<Response> => {
     const describe = (endpoint: Endpoint) => `${options.method ?? "GET"} ${endpoint.base.origin}${path}`;
     const ask = async (endpoint: Endpoint) => {
-      const response = await authorized(endpoint, path, options);
-      if (!accept(response.status)) await refuse(response, describe(endpoint));
+      const response = await authorized(endpoint, path, options, more);
+      // what a mirror lacks, the registry may have
+      if (!accept(response.status) || (endpoint.mirror && response.status === 404)) await refuse(response, describe(endpoint));
       return response;
     };
-    if (chosen) return ask(chosen);
+    if (chosen && !chosen.mirror) return ask(chosen);
     let failure: unknown;
-    for (const endpoint of endpoints) {
+    for (const endpoint of chosen ? [chosen, ...endpoints.filter((other) => other !== chosen)] : endpoints) {
       try {
         const response = await ask(endpoint);
         chosen = endpoint;
@@ -149,8 +164,9 @@ export function openRepository(
         return await attempt();
       } catch (error) {
         // A registry that was never reached is not there: say so at once.
-        if (tries >= ATTEMPTS || !transient(error) || (!chosen && !(error instanceof RegistryError))) throw error;
-        await sleep(250 * 2 ** tries, signal);
+        signal?.throwIfAborted();
+        if (tries >= attempts || !transient(error) || (!chosen && !(error instanceof RegistryError))) throw error;
+        await sleep(delayAfter(error, tries), signal);
       }
     }
   };
@@ -237,9 +253,9 @@ export function openRepository(
         signal?.throwIfAborted();
         failures = at > before ? 1 : failures + 1;
         const broken = transient(error) || !(error instanceof Failure);
-        if (!broken || failures >= ATTEMPTS || ++connections >= CONNECTIONS)
+        if (!broken || failures >= attempts || ++connections >= CONNECTIONS)
           throw error instanceof Failure ? error : unavailable(`blob ${descriptor.digest}: ${messageOf(error)}`, error);
-        const delay = Math.min(8000, 250 * 2 ** failures);
+        const delay = delayAfter(error, failures);
         options.onRetry?.(error, delay);
         await sleep(delay, signal);
       }
@@ -248,6 +264,83 @@ export function openRepository(
     if (digest !== undefined && digest !== descriptor.digest)
       throw invalidArgument(`filesystem layer verification failed for digest ${descriptor.digest}`);
   }
+
+  const hasBlob: Repository["hasBlob"] = (descriptor, signal) =>
+    retried(signal, async () => {
+      const response = await request(`/v2/${reference.path}/blobs/${descriptor.digest}`, { method: "HEAD", signal }, present);
+      return response.status === 200;
+    });
+
+  /** One attempt: what broke off is sent again from its beginning. */
+  const upload = async (
+    descriptor: Descriptor,
+    open: () => AsyncIterable<Uint8Array>,
+    options: PushOptions,
+  ): Promise<"pushed" | "exists" | "mounted"> => {
+    const { signal } = options;
+    if (await hasBlob(descriptor, signal)) return "exists";
+    const mount = options.from ? `?mount=${encodeURIComponent(descriptor.digest)}&from=${encodeURIComponent(options.from)}` : "";
+    const begin = (query: string, more: string) =>
+      request(
+        `/v2/${reference.path}/blobs/uploads/${query}`,
+        { method: "POST", body: "", signal },
+        (status) => status === 202 || status === 201,
+        more,
+      );
+    // The token must be good for both repositories; who may not read the other one uploads.
+    const begun = await begin(mount, options.from ? `repository:${options.from}:pull` : "").catch((error: unknown) => {
+      if (!mount || !(error instanceof RegistryError) || ![401, 403, 404].includes(error.status)) throw error;
+      return begin("", "");
+    });
+    await begun.body?.cancel();
+    if (begun.status === 201) return "mounted";
+    const endpoint = chosen!;
+    const location = begun.headers.get("location");
+    if (!location) throw unavailable("the registry gave no place to upload to");
+    const target = new URL(location, endpoint.base);
+    target.searchParams.set("digest", descriptor.digest);
+    let sent = 0;
+    let last = Date.now();
+    const source = open()[Symbol.asyncIterator]();
+    const body = new ReadableStream<Uint8Array>({
+      async pull(controller) {
+        const { done, value } = await source.next();
+        last = Date.now();
+        if (done) return controller.close();
+        sent += value.length;
+        controller.enqueue(value);
+        options.onProgress?.(sent);
+      },
+      async cancel() {
+        await source.return?.();
+      },
+    });
+    const stop = new AbortController();
+    const abort = () => stop.abort(signal?.reason);
+    signal?.addEventListener("abort", abort, { once: true });
+    // A registry that takes nothing more is given up; one that has it all may take its time to look at it.
+    const watch = setInterval(() => {
+      const patience = sent < descriptor.size ? timeoutMs : 10 * timeoutMs;
+      if (Date.now() - last > patience)
+        stop.abort(unavailable(`PUT ${target.origin}${target.pathname}: no progress in ${patience / 1000} seconds`));
+    }, timeoutMs / 4);
+    let response: Response;
+    try {
+      response = await authorized(endpoint, target, {
+        method: "PUT",
+        body,
+        follow: false,
+        signal: stop.signal,
+        headers: { "content-type": "application/octet-stream", "content-length": String(descriptor.size) },
+      });
+    } finally {
+      clearInterval(watch);
+      signal?.removeEventListener("abort", abort);
+    }
+    if (response.status !== 201) await refuse(response, `PUT ${endpoint.base.origin}${target.pathname}`);
+    await response.body?.cancel();
+    return "pushed";
+  };
 
   return {
     reference,
@@ -261,81 +354,29 @@ export function openRepository(
       for await (const piece of stream(descriptor, signal ? { signal } : {})) chunks.push(piece);
       return Buffer.concat(chunks);
     },
-    async resolve(tag, signal) {
-      const path = `/v2/${reference.path}/manifests/${tag}`;
-      const response = await request(
-        path,
-        { method: "HEAD", headers: { accept: ACCEPT }, signal },
-        (status) => status === 200 || status === 404,
-      );
-      const digest = response.headers.get("docker-content-digest");
-      return response.status === 200 && digest !== null && isDigest(digest) ? digest : undefined;
-    },
-    async blobSize(digest, signal) {
-      const path = `/v2/${reference.path}/blobs/${digest}`;
-      const response = await request(path, { method: "HEAD", signal }, (status) => status === 200 || status === 404);
-      const size = Number(response.headers.get("content-length") ?? Number.NaN);
-      return response.status === 200 && Number.isSafeInteger(size) ? size : undefined;
-    },
-    async hasBlob(descriptor, signal) {
-      const response = await request(
-        `/v2/${reference.path}/blobs/${descriptor.digest}`,
-        { method: "HEAD", signal },
-        (status) => status === 200 || status === 404,
-      );
-      return response.status === 200;
-    },
-    async push(descriptor, open, options = {}) {
-      const { signal } = options;
-      if (await this.hasBlob(descriptor, signal)) return "exists";
-      const mount = options.from ? `?mount=${encodeURIComponent(descriptor.digest)}&from=${encodeURIComponent(options.from)}` : "";
-      const begun = await request(
-        `/v2/${reference.path}/blobs/uploads/${mount}`,
-        { method: "POST", body: "", signal },
-        (status) => status === 202 || status === 201,
-      );
-      await begun.body?.cancel();
-      if (begun.status === 201) return "mounted";
-      const endpoint = chosen!;
-      const location = begun.headers.get("location");
-      if (!location) throw unavailable("the registry gave no place to upload to");
-      const target = new URL(location, endpoint.base);
-      target.searchParams.set("digest", descriptor.digest);
-      let sent = 0;
-      const source = open()[Symbol.asyncIterator]();
-      const body = new ReadableStream<Uint8Array>({
-        async pull(controller) {
-          const { done, value } = await source.next();
-          if (done) return controller.close();
-          sent += value.length;
-          controller.enqueue(value);
-          options.onProgress?.(sent);
-        },
-        async cancel() {
-          await source.return?.();
-        },
-      });
-      const response = await authorized(endpoint, target, {
-        method: "PUT",
-        body,
-        follow: false,
-        signal,
-        headers: { "content-type": "application/octet-stream", "content-length": String(descriptor.size) },
-      });
-      if (response.status !== 201) await refuse(response, `PUT ${endpoint.base.origin}${target.pathname}`);
-      await response.body?.cancel();
-      return "pushed";
-    },
-    async pushManifest(descriptor, bytes, tag, signal) {
-      const path = `/v2/${reference.path}/manifests/${tag ?? descriptor.digest}`;
-      const response = await request(
-        path,
-        { method: "PUT", body: bytes, headers: { "content-type": descriptor.mediaType }, signal },
-        (status) => status === 201,
-      );
-      await response.body?.cancel();
-      return response.headers.get("docker-content-digest") ?? descriptor.digest;
-    },
+    resolve: (tag, signal) =>
+      retried(signal, async () => {
+        const options = { method: "HEAD", headers: { accept: ACCEPT }, signal };
+        const response = await request(`/v2/${reference.path}/manifests/${tag}`, options, present);
+        const digest = response.headers.get("docker-content-digest");
+        return response.status === 200 && digest !== null && isDigest(digest) ? digest : undefined;
+      }),
+    blobSize: (digest, signal) =>
+      retried(signal, async () => {
+        const response = await request(`/v2/${reference.path}/blobs/${digest}`, { method: "HEAD", signal }, present);
+        const size = Number(response.headers.get("content-length") ?? Number.NaN);
+        return response.status === 200 && Number.isSafeInteger(size) ? size : undefined;
+      }),
+    hasBlob,
+    push: (descriptor, open, options = {}) => retried(options.signal, () => upload(descriptor, open, options)),
+    pushManifest: (descriptor, bytes, tag, signal) =>
+      retried(signal, async () => {
+        const options = { method: "PUT", body: bytes, headers: { "content-type": descriptor.mediaType }, signal };
+        const path = `/v2/${reference.path}/manifests/${tag ?? descriptor.digest}`;
+        const response = await request(path, options, (status) => status === 201);
+        await response.body?.cancel();
+        return response.headers.get("docker-content-digest") ?? descriptor.digest;
+      }),
   };
 }
 

@@ -2,6 +2,7 @@
 // silence, answers of bounded size, certificates as Docker's certs.d directory says.
 import { readdirSync, readFileSync } from "node:fs";
 import { Failure, invalidArgument, unavailable } from "../lib/errors.ts";
+import { type ProxySettings, proxyFor } from "./proxy.ts";
 
 export interface RequestOptions {
   method?: string;
@@ -24,6 +25,7 @@ export interface TransportOptions {
   /** Milliseconds without an answer before a request is given up. */
   timeoutMs: number;
   userAgent: string;
+  proxy: ProxySettings;
 }
 
 const MAX_REDIRECTS = 10;
@@ -33,6 +35,28 @@ interface Tls {
   ca?: string[];
   cert?: string;
   key?: string;
+}
+
+/** Where the distributions keep the certificates that the machine trusts; Go looks at the same places. */
+const SYSTEM_BUNDLES = [
+  "/etc/ssl/certs/ca-certificates.crt",
+  "/etc/pki/tls/certs/ca-bundle.crt",
+  "/etc/ssl/ca-bundle.pem",
+  "/etc/pki/tls/cacert.pem",
+  "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+  "/etc/ssl/cert.pem",
+];
+
+/** What the machine trusts; undefined where it has no such file: then what is built in counts. */
+function systemAuthorities(): string | undefined {
+  for (const path of process.env.SSL_CERT_FILE ? [process.env.SSL_CERT_FILE] : SYSTEM_BUNDLES) {
+    try {
+      return readFileSync(path, "utf8");
+    } catch {
+      // the next distribution's place
+    }
+  }
+  return undefined;
 }
 
 /** *.crt are authorities, NAME.cert with NAME.key a client's pair, as Docker reads them. */
@@ -73,6 +97,13 @@ function connectionFailure(error: unknown, method: string, url: URL): Failure {
     EHOSTUNREACH: `dial tcp ${host}:${port}: connect: no route to host`,
     ECONNRESET: `read tcp ${host}:${port}: read: connection reset by peer`,
     ConnectionClosed: "EOF",
+    ERR_PROXY_TUNNEL: "proxyconnect tcp: the proxy refused to open a tunnel",
+    DEPTH_ZERO_SELF_SIGNED_CERT: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+    SELF_SIGNED_CERT_IN_CHAIN: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+    UNABLE_TO_VERIFY_LEAF_SIGNATURE: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+    UNABLE_TO_GET_ISSUER_CERT_LOCALLY: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+    UNABLE_TO_GET_ISSUER_CERT: "tls: failed to verify certificate: x509: certificate signed by unknown authority",
+    CERT_HAS_EXPIRED: "tls: failed to verify certificate: x509: certificate has expired or is not yet valid",
   };
   const text = (code && known[code]) || message || String(error);
   return new Failure("Unavailable", `${ping}: ${text}`, { cause: error });
@@ -81,10 +112,13 @@ function connectionFailure(error: unknown, method: string, url: URL): Failure {
 export function createTransport(options: TransportOptions): Transport {
   let tls: Tls | undefined;
   const tlsOptions = (): Tls => {
-    tls ??= {
-      ...(options.certificates ? readCertificates(options.certificates) : {}),
-      ...(options.insecure ? { rejectUnauthorized: false } : {}),
-    };
+    if (tls) return tls;
+    tls = options.certificates ? readCertificates(options.certificates) : {};
+    if (options.insecure) tls.rejectUnauthorized = false;
+    else {
+      const system = systemAuthorities();
+      if (system !== undefined) tls.ca = [system, ...(tls.ca ?? [])];
+    }
     return tls;
   };
 
@@ -106,21 +140,25 @@ export function createTransport(options: TransportOptions): Transport {
     // Another origin gets no credentials, and not our client certificate either.
     const same = url.origin === first.origin;
     if (!same) delete headers.authorization;
-    const own = tlsOptions();
+    const secure = url.protocol === "https:";
+    const own = secure ? tlsOptions() : {};
     try {
       return await fetch(url.href, {
+        // Bun would read the environment by rules of its own.
+        proxy: proxyFor(url, options.proxy) ?? false,
         method,
         headers,
         redirect: "manual",
         decompress: false,
         signal: controller.signal,
         ...(request.body === undefined ? {} : { body: request.body as NonNullable<RequestInit["body"]> }),
-        ...(url.protocol === "https:"
+        ...(secure
           ? { tls: same ? own : { ...(own.ca ? { ca: own.ca } : {}), ...(options.insecure ? { rejectUnauthorized: false } : {}) } }
           : {}),
-      } as RequestInit);
+      } as unknown as RequestInit);
     } catch (error) {
       request.signal?.throwIfAborted();
+      if (error instanceof Failure) throw error;
       if (late) throw unavailable(`${method} ${url.origin}${url.pathname}: no answer in ${options.timeoutMs / 1000} seconds`, error);
       request.signal?.removeEventListener("abort", giveUp);
       throw connectionFailure(error, method, url);
