@@ -3,7 +3,7 @@
 import type { ImageConfig } from "../../api/types.ts";
 import type { BaseImage, BuiltImage, Lease } from "../../build/index.ts";
 import type { Credentials } from "../../distribution/index.ts";
-import { isKind } from "../../lib/errors.ts";
+import { isKind, notFound } from "../../lib/errors.ts";
 import {
   asImageId,
   choosePlatform,
@@ -25,6 +25,8 @@ import type { ProgressSink } from "../images/progress.ts";
 export interface PullSettings {
   /** Also where the image is here. */
   always: boolean;
+  /** No registry is asked. */
+  never?: boolean;
   /** By registry, as the client's configuration has them. */
   credentials(domain: string): Credentials | undefined;
   sink: ProgressSink;
@@ -36,6 +38,7 @@ function baseOf(entry: CatalogueEntry): BaseImage {
   const { os, architecture, variant } = config;
   return {
     id: entry.id,
+    digest: entry.content.target.digest,
     config: config.config as ImageConfig,
     layers: manifest.layers.map((descriptor, i) => ({ descriptor, diffId: config.diffIds[i]! })),
     history: config.history,
@@ -59,6 +62,7 @@ export async function resolveBase(core: Core, ref: string, platform: string | un
     });
   let entry = settings.always && asImageId(ref).digest === undefined ? undefined : await find();
   if (!entry || !fits(entry, platform)) {
+    if (settings.never) throw notFound(`${ref}: not found`);
     const reference = withDefaultTag(parseReference(ref));
     const { pull } = await import("../images/pull.ts");
     const credentials = settings.credentials(reference.domain);

@@ -3,6 +3,7 @@ import { existsSync } from "node:fs";
 import type { BuildCache } from "../../api/types.ts";
 import type { Builder } from "../../build/index.ts";
 import { unpackInto } from "../archive/unpack.ts";
+import type { BuildKit } from "../buildkit/index.ts";
 import type { Engine } from "../context.ts";
 import { type Lease as ImageLease, withLease } from "../images/content.ts";
 import type { Route } from "../route.ts";
@@ -30,8 +31,24 @@ function builderOf(engine: Engine): Promise<Builder> {
   return builder;
 }
 
+const kits = new WeakMap<Engine, Promise<BuildKit>>();
+
+/** The engine's BuildKit doors, loaded when they are first knocked at. */
+export function buildKitOf(engine: Engine): Promise<BuildKit> {
+  let kit = kits.get(engine);
+  if (!kit) {
+    kit = import("../buildkit/index.ts").then(({ createBuildKit }) => createBuildKit(engine, () => builderOf(engine)));
+    kits.set(engine, kit);
+  }
+  return kit;
+}
+
 export function routes(engine: Engine): Route[] {
-  return buildRoutes(engine, () => builderOf(engine));
+  return [
+    ...buildRoutes(engine, () => builderOf(engine)),
+    { method: "POST", path: "/grpc", handle: async (call) => (await buildKitOf(engine)).grpc(call) },
+    { method: "POST", path: "/session", handle: async (call) => (await buildKitOf(engine)).session(call) },
+  ];
 }
 
 /** Takes away what builds left that a kill ended. */

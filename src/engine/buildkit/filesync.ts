@@ -1,0 +1,211 @@
+// fsutil's file transfer, both ways: the client's files to us (FileSync.DiffCopy: only what changed is sent), and a tree of ours to the client
+// (FileSend.DiffCopy). Descriptions (STAT) come first, an empty one ends them; the receiver asks for contents by number (REQ), gets DATA with an empty one at the
+// end, and says FIN when it has all.
+import type { Readable } from "node:stream";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import type { FileInfo, FileTree } from "../../build/index.ts";
+import { type PacketSchema, PacketType, StatSchema } from "../../gen/fsutil/types_pb.ts";
+import { FileSend, FileSync } from "../../gen/moby/filesync/v1_pb.ts";
+import { failedPrecondition, messageOf, unknown } from "../../lib/errors.ts";
+import { listHeaders } from "./connection.ts";
+import { toGoMode } from "./modes.ts";
+import { createQueue } from "./queue.ts";
+import type { Session } from "./sessions.ts";
+import { createTreeWriter, type TreeIndex } from "./tree-writer.ts";
+
+type Init = MessageInitShape<typeof PacketSchema>;
+const { PACKET_STAT, PACKET_REQ, PACKET_DATA, PACKET_FIN, PACKET_ERR } = PacketType;
+const PIECE = 128 << 10;
+const BREATH_MS = 10;
+
+export interface ReceiveRequest {
+  name: string;
+  includePatterns: readonly string[];
+  excludePatterns: readonly string[];
+  followPaths: readonly string[];
+  /** Files described as before are not sent again. */
+  trust: boolean;
+}
+
+/** Makes `root` what the client's directory is; `before` is what it holds now. Answers what it holds then; where it fails that is not known. */
+export async function receiveFiles(
+  session: Session,
+  request: ReceiveRequest,
+  root: number,
+  before: TreeIndex,
+  progress: (bytes: number) => void,
+  signal: AbortSignal,
+): Promise<TreeIndex> {
+  if (!session.supports("/moby.filesync.v1.FileSync/DiffCopy")) throw failedPrecondition("no local sources enabled");
+  const outgoing = createQueue<Init>();
+  const ending = new AbortController();
+  const incoming = session.client(FileSync).diffCopy(outgoing, {
+    signal: AbortSignal.any([signal, session.closed, ending.signal]),
+    headers: listHeaders({
+      "include-patterns": request.includePatterns,
+      "exclude-patterns": request.excludePatterns,
+      followpaths: request.followPaths,
+      "dir-name": [request.name],
+    }),
+  });
+  const writer = createTreeWriter(root, before, request.trust);
+  let bytes = 0;
+  let sent = 0;
+  let described = false;
+  let result: TreeIndex | undefined;
+  let last = performance.now();
+  const finishIfAll = () => {
+    if (!described || writer.pending > 0 || result) return;
+    result = writer.finish();
+    outgoing.push({ type: PACKET_FIN });
+  };
+  try {
+    for await (const packet of incoming) {
+      switch (packet.type) {
+        case PACKET_STAT:
+          if (!packet.stat) {
+            described = true;
+            writer.described();
+            finishIfAll();
+            break;
+          }
+          if (described) throw unknown("the client described files after the last one");
+          bytes += packet.stat.path.length + 32;
+          if (writer.put(packet.stat)) outgoing.push({ type: PACKET_REQ, ID: sent });
+          sent++;
+          break;
+        case PACKET_DATA:
+          bytes += packet.data.length;
+          writer.data(packet.ID, packet.data);
+          finishIfAll();
+          break;
+        case PACKET_ERR:
+          throw unknown(`error from sender: ${Buffer.from(packet.data).toString()}`);
+        case PACKET_FIN:
+          if (!result) throw unknown("the client ended before all files were sent");
+          outgoing.end();
+          progress(bytes);
+          return result;
+        default:
+          throw unknown(`the client sent a packet of the unknown kind ${packet.type}`);
+      }
+      progress(bytes);
+      // Writing is synchronous: others get their turn.
+      if (performance.now() - last > BREATH_MS) {
+        await new Promise((resolve) => setImmediate(resolve));
+        last = performance.now();
+      }
+    }
+    if (!result) throw unknown("the client's files ended early");
+    return result;
+  } catch (error) {
+    signal.throwIfAborted();
+    throw error;
+  } finally {
+    writer.close();
+    outgoing.end();
+    ending.abort();
+  }
+}
+
+function describe(info: FileInfo): Init {
+  return {
+    type: PACKET_STAT,
+    stat: create(StatSchema, {
+      path: info.path,
+      mode: toGoMode(info.mode),
+      uid: info.uid,
+      gid: info.gid,
+      size: BigInt(info.size),
+      modTime: info.mtime,
+      linkname: info.linkname,
+      devmajor: BigInt(info.devmajor),
+      devminor: BigInt(info.devminor),
+      xattrs: info.xattrs,
+    }),
+  };
+}
+
+/** Which of the client's outputs is meant, and what it should know of it. */
+export function exporterHeaders(id: number, metadata: Record<string, string> = {}): Record<string, string> {
+  const headers: Record<string, string> = { "buildkit-attachable-exporter-id": String(id) };
+  for (const [name, value] of Object.entries(metadata)) headers[`exporter-md-${name}`] = value;
+  return headers;
+}
+
+/** Sends a tree to the client's output number `id`. */
+export async function sendTree(
+  session: Session,
+  id: number,
+  tree: FileTree,
+  progress: (bytes: number) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  if (!session.supports("/moby.filesync.v1.FileSend/DiffCopy"))
+    throw failedPrecondition("method /moby.filesync.v1.FileSend/DiffCopy not supported by the client");
+  const outgoing = createQueue<Init>();
+  const ending = new AbortController();
+  // The messages of this method are declared as bytes, and are packets for a directory.
+  const method = { ...FileSend, method: { diffCopy: { ...FileSync.method.diffCopy, parent: FileSend } } };
+  const client = session.client(method as unknown as typeof FileSync);
+  const incoming = client.diffCopy(outgoing, {
+    signal: AbortSignal.any([signal, session.closed, ending.signal]),
+    headers: exporterHeaders(id),
+  });
+  const names: (string | undefined)[] = [];
+  let bytes = 0;
+  const describing = (async () => {
+    for await (const info of tree.entries()) {
+      const regular = (info.mode & 0o170000) === 0o100000 && info.linkname === "";
+      names.push(regular ? info.path : undefined);
+      outgoing.push(describe(info));
+      await outgoing.room();
+    }
+    outgoing.push({ type: PACKET_STAT });
+  })();
+  let broken: unknown;
+  const fail = (error: unknown) => {
+    broken ??= error;
+    outgoing.push({ type: PACKET_ERR, data: Buffer.from(messageOf(error)) });
+    ending.abort(error);
+  };
+  describing.catch(fail);
+  let sending: Promise<void> = Promise.resolve();
+  const sendOne = async (number: number, path: string) => {
+    const contents: Readable = await tree.open(path);
+    for await (const chunk of contents) {
+      const data = chunk as Buffer;
+      for (let at = 0; at < data.length; at += PIECE) {
+        outgoing.push({ type: PACKET_DATA, ID: number, data: data.subarray(at, at + PIECE) });
+        await outgoing.room();
+      }
+      bytes += data.length;
+      progress(bytes);
+    }
+    outgoing.push({ type: PACKET_DATA, ID: number });
+  };
+  try {
+    for await (const packet of incoming) {
+      if (packet.type === PACKET_ERR) throw unknown(`error from receiver: ${Buffer.from(packet.data).toString()}`);
+      if (packet.type === PACKET_REQ) {
+        const path = names[packet.ID];
+        if (path === undefined) throw unknown(`invalid file id ${packet.ID}`);
+        names[packet.ID] = undefined;
+        sending = sending.then(() => (ending.signal.aborted ? undefined : sendOne(packet.ID, path)));
+        sending.catch(fail);
+      } else if (packet.type === PACKET_FIN) {
+        await sending;
+        outgoing.push({ type: PACKET_FIN });
+        outgoing.end();
+      }
+    }
+    await describing;
+  } catch (error) {
+    signal.throwIfAborted();
+    throw broken ?? error;
+  } finally {
+    outgoing.end();
+    ending.abort();
+    await Promise.allSettled([describing, sending]);
+  }
+}

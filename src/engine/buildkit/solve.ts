@@ -1,0 +1,123 @@
+// One build from its request to the client's answer: open it, get its result (from a definition, from our frontend, or from the client's own through the gateway), export it.
+import type { BuildEvent, CacheOption, Result } from "../../build/index.ts";
+import type { SolveRequest } from "../../gen/moby/buildkit/v1_pb.ts";
+import { cancelled, invalidArgument, messageOf } from "../../lib/errors.ts";
+import { type Build, createBuild } from "./builds.ts";
+import { isTrue, sinkOf } from "./exports.ts";
+import { historyOf } from "./history.ts";
+import { createBuildHost } from "./host.ts";
+import type { BuildKit } from "./index.ts";
+import type { Session } from "./sessions.ts";
+import { createProgress } from "./status.ts";
+
+/** `docker buildx` says "moby" to the builder in an engine, and means its image store. */
+const typeOf = (type: string): string => (type === "moby" || type === "registry" ? "image" : type);
+
+export const emptyResult = (): Result => ({ ref: undefined, refs: new Map(), metadata: new Map(), attestations: new Map() });
+
+function epochOf(attrs: Record<string, string>): number | undefined {
+  const text = attrs["build-arg:SOURCE_DATE_EPOCH"] ?? "";
+  return /^\d{1,12}$/.test(text) ? Number(text) : undefined;
+}
+
+interface Exporter {
+  type: string;
+  attrs: Record<string, string>;
+}
+
+function exportersOf(request: SolveRequest): Exporter[] {
+  const list = request.Exporters.map(({ Type, Attrs }) => ({ type: Type, attrs: Attrs }));
+  if (list.length === 0 && request.ExporterDeprecated !== "")
+    list.push({ type: request.ExporterDeprecated, attrs: request.ExporterAttrsDeprecated });
+  return list.map(({ type, attrs }) => ({
+    type: typeOf(type),
+    attrs: type === "registry" ? { push: "true", store: "false", ...attrs } : attrs,
+  }));
+}
+
+export const cacheOptions = (list: readonly { Type: string; Attrs: Record<string, string> }[]): CacheOption[] =>
+  list.map(({ Type, Attrs }) => ({ type: Type, attrs: Attrs }));
+
+/** Runs a build from its announcement to its end. */
+export async function solve(kit: BuildKit, request: SolveRequest, callSignal: AbortSignal): Promise<Record<string, string>> {
+  const { Ref: ref } = request;
+  if (!/^[\w.-]{1,128}$/.test(ref)) throw invalidArgument("a build needs a reference");
+  const progress = createProgress();
+  const ending = new AbortController();
+  const announced = kit.builds.announce(ref, progress, () => ending.abort(cancelled("the build was cancelled")));
+  const entry = historyOf(request);
+  kit.history.begin(entry, progress);
+  let build: Build | undefined;
+  try {
+    const client = request.Session === "" ? undefined : await kit.sessions.get(request.Session, callSignal);
+    // The client that asked, its session, a cancel call and the engine's end: each ends the build.
+    const signal = AbortSignal.any([callSignal, ending.signal, kit.engine.signal, ...(client ? [client.closed] : [])]);
+    const onEvent = (event: BuildEvent) => progress.tell(event);
+    const host = createBuildHost({ engine: kit.engine, session: client, locals: kit.locals, onEvent, signal });
+    const builder = await kit.builder();
+    const attrs = request.FrontendAttrs;
+    await using session = await builder.open(
+      {
+        onEvent,
+        signal,
+        noCache: attrs["no-cache"] === "",
+        epoch: epochOf(attrs),
+        entitlements: new Set(request.Entitlements),
+        cacheImports: cacheOptions(request.Cache?.Imports ?? []),
+      },
+      host,
+    );
+    build = createBuild({ ref, progress, session, host, signal, inputs: new Map(Object.entries(request.FrontendInputs)) });
+    announced.begin(build);
+    const result = await resultOf(kit, build, request);
+    const answer = await exportAll(kit, build, request, result, client);
+    kit.history.end(entry, { answer });
+    return answer;
+  } catch (error) {
+    const failure = callSignal.aborted || ending.signal.aborted ? cancelled("context canceled", error) : error;
+    kit.history.end(entry, { error: failure, sources: build?.sources ?? [] });
+    if (failure instanceof Error && build) Object.assign(failure, { sources: build.sources });
+    throw failure;
+  } finally {
+    announced.end();
+  }
+}
+
+async function resultOf(kit: BuildKit, build: Build, request: SolveRequest): Promise<Result> {
+  if (request.Frontend !== "") return kit.frontend(build, request.Frontend, request.FrontendAttrs, build.inputs);
+  const definition = request.Definition;
+  if (!definition || definition.def.length === 0) return build.returned;
+  if (definition.Source) build.sources.push(definition.Source);
+  return { ...emptyResult(), ref: build.session.load(definition) };
+}
+
+async function exportAll(
+  kit: BuildKit,
+  build: Build,
+  request: SolveRequest,
+  result: Result,
+  client: Session | undefined,
+): Promise<Record<string, string>> {
+  const exporters = exportersOf(request);
+  const answer: Record<string, string> = {};
+  const cacheExports = cacheOptions(request.Cache?.Exports ?? []);
+  if (exporters.length === 0) await Promise.all([result.ref, ...result.refs.values()].map((each) => each?.evaluate()));
+  const inline = cacheExports.some(({ type }) => type === "inline");
+  const common = { engine: kit.engine, session: client, signal: build.signal };
+  for (const [id, { type, attrs }] of exporters.entries()) {
+    const sink = sinkOf({ ...common, id, type, attrs });
+    const exporter = { type, attrs: inline ? { ...attrs, "inline-cache": "true" } : attrs };
+    Object.assign(answer, await build.session.export(result, exporter, sink));
+  }
+  for (const option of cacheExports) {
+    if (option.type === "inline") continue;
+    const sink = sinkOf({ ...common, id: 0, type: "cache", attrs: option.attrs });
+    try {
+      Object.assign(answer, await build.session.exportCache(result, option, sink));
+    } catch (error) {
+      if (!isTrue(option.attrs["ignore-error"])) throw error;
+      kit.engine.log("warn", `exporting the build cache: ${messageOf(error)}`);
+    }
+  }
+  return answer;
+}
