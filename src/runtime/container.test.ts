@@ -395,6 +395,37 @@ real("an overlay of two layers, mounted only inside", async () => {
   close(out.read);
 });
 
+real("a root file system of several mounts, and tmpcopyup of what only an overlay will show", async () => {
+  for (const name of ["m-upper", "m-work", "m-top/data/deep", "m-part"]) mkdirSync(`${work}/${name}`, { recursive: true });
+  writeFileSync(`${work}/m-top/data/deep/file`, "from a layer\n");
+  writeFileSync(`${work}/m-part/inside`, "from another mount\n");
+  const spec = specOf([
+    "sh",
+    "-c",
+    "cat /data/deep/file /some/where/inside; grep -c ' /data ' /proc/self/mountinfo; echo gone > /data/new",
+  ]);
+  spec.root = { path: "rootfs" };
+  spec.mounts!.push({ destination: "/data", type: "tmpfs", source: "tmpfs", options: ["tmpcopyup"] });
+  const layers = [`lowerdir=${work}/m-top:${work}/rootfs`, `upperdir=${work}/m-upper`, `workdir=${work}/m-work`];
+  const rootfs = [
+    { type: "overlay", source: "overlay", options: layers },
+    { type: "bind", source: `${work}/m-part`, target: "/some/where", options: ["rbind", "ro"] },
+  ];
+  const out = pipe(O_NONBLOCK);
+  const id = `jubako-test-${process.pid}-parts`;
+  const container = await runtime.create({ id, bundle: work, spec, rootfs, io: ioOf(out.write), state: `${work}/parts-state` });
+  close(out.write);
+  try {
+    await container.init.start();
+    await container.init.exited;
+    expect(drain(out.read)).toBe("from a layer\nfrom another mount\n1\n");
+    expect(existsSync(`${work}/m-upper/data/new`)).toBe(false);
+  } finally {
+    await container.delete(true);
+    close(out.read);
+  }
+});
+
 real("the steps for older kernels work too", async () => {
   const { facts } = await import("./facts.ts");
   const { kernel } = facts();

@@ -22,14 +22,14 @@ import {
   SystemError,
   watch,
 } from "../linux/index.ts";
-import type { Hooks, Process, Spec, State } from "../oci/runtime-spec.ts";
+import type { Process, Spec, State } from "../oci/runtime-spec.ts";
 import { active } from "../trace/index.ts";
 import { type Cgroup, type CgroupLocation, locateCgroup, openCgroup } from "./cgroups/index.ts";
 import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from "./face.ts";
 import { facts } from "./facts.ts";
 import { stepFailure } from "./failures.ts";
 import { type Kept, readExit, runningProcess, writeGate } from "./keeper.ts";
-import { type Plan, planCreate, rootPathOf } from "./plan/create.ts";
+import { type Plan, pausesBeforePivot, planCreate, rootPathOf } from "./plan/create.ts";
 import { planExec } from "./plan/exec.ts";
 import { FD, MAX_HOLD } from "./plan/layout.ts";
 import { eventfd, hearReports, type Report, startPlayer } from "./player.ts";
@@ -46,10 +46,6 @@ export interface ContainerState {
 }
 
 const LOCK_EX = 2;
-
-function pausesForHooks(hooks: Hooks | undefined): boolean {
-  return Boolean(hooks?.prestart?.length || hooks?.createRuntime?.length || hooks?.createContainer?.length);
-}
 
 /** Starts the player on a plan with a keeper, and waits until the process stands at its gate. On failure nothing is left. */
 async function launch(
@@ -235,7 +231,7 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
         preserved: 0,
         noPivot: false,
         keyring: true,
-        pauseForHooks: pausesForHooks(spec.hooks),
+        pauseForHooks: pausesBeforePivot(spec),
       },
       facts(),
     );
@@ -249,6 +245,8 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
       ...(spec.annotations ? { annotations: spec.annotations } : {}),
     });
     const init = await launch(plan, process, io, state, -1, async (pid, pidfd) => {
+      if (spec.linux?.netDevices) (await import("./net-devices.ts")).moveNetDevices(spec, pid);
+      if (!hooks) return;
       const { runHooks } = await import("./hooks.ts");
       await runHooks("prestart", hooks, stateOf("creating", pid));
       await runHooks("createRuntime", hooks, stateOf("creating", pid));

@@ -1,21 +1,24 @@
 // What plans must know of this machine, asked once.
 import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, type Stats, statSync } from "node:fs";
 import { release } from "node:os";
-import { invalidArgument, notFound } from "../lib/errors.ts";
+import { invalidArgument, notFound, unimplemented } from "../lib/errors.ts";
 import {
   close,
   O_DIRECTORY,
   O_PATH,
   open,
   openat2,
+  openOverlay,
   RESOLVE_BENEATH,
   RESOLVE_IN_ROOT,
   RESOLVE_NO_MAGICLINKS,
   RESOLVE_NO_SYMLINKS,
   SystemError,
 } from "../linux/index.ts";
+import type { RootMount } from "./face.ts";
 import type { Entry } from "./plan/copyup.ts";
 import type { Facts } from "./plan/facts.ts";
+import { splitLayers } from "./plan/mounts.ts";
 
 let cached: Facts | undefined;
 
@@ -63,9 +66,20 @@ function identity(): Pick<Facts, "ordinaryUser" | "inUserNamespace" | "groupsDen
 
 const MAX_ENTRIES = 10_000;
 
-function entriesOf(rootPath: string, destination: string): Entry[] {
+/** What the mounts will show, as they are mounted later: an overlay's own upper directory is its topmost layer, only read. */
+function openRoot(root: string | readonly RootMount[]): number {
+  if (typeof root === "string") return open(root, O_PATH | O_DIRECTORY);
+  const top = root.findLast(({ target }) => !target || target === "/");
+  if (top?.type === "bind") return open(top.source, O_PATH | O_DIRECTORY);
+  if (top?.type !== "overlay") throw unimplemented(`option tmpcopyup on a root file system of type ${top?.type} is not supported`);
+  const value = (key: string) => top.options.find((option) => option.startsWith(`${key}=`))?.slice(key.length + 1);
+  const layers = [...(value("upperdir") ? [value("upperdir")!] : []), ...splitLayers(value("lowerdir") ?? "")];
+  return layers.length === 1 ? open(layers[0]!, O_PATH | O_DIRECTORY) : openOverlay({ lower: layers });
+}
+
+function entriesOf(from: string | readonly RootMount[], destination: string): Entry[] {
   const entries: Entry[] = [];
-  const root = open(rootPath, O_PATH | O_DIRECTORY);
+  const root = openRoot(from);
   let place = -1;
   try {
     place = openat2(root, destination, O_PATH | O_DIRECTORY, { resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS });

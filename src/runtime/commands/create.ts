@@ -1,13 +1,13 @@
 // create and run: bundle → container. `create` leaves its init at the gate, `run` opens it and, unless detached, stays until the end.
 import { userInfo } from "node:os";
 import { Failure, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
-import { close } from "../../linux/index.ts";
+import { binding, close, SYS } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { identityOf } from "../adopt.ts";
 import { readText } from "../cgroups/files.ts";
 import { locateCgroup, openCgroup } from "../cgroups/index.ts";
 import { facts } from "../facts.ts";
-import { type Plan, planCreate, rootPathOf } from "../plan/create.ts";
+import { type Plan, pausesBeforePivot, planCreate, rootPathOf } from "../plan/create.ts";
 import { compileSeccomp } from "../seccomp.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
@@ -39,7 +39,6 @@ export function planBundle(
   rehearsal = false,
 ): { plan: Plan; location: Stored["cgroup"] } {
   const location = locateCgroup(spec, id);
-  const { hooks } = spec;
   const plan = planCreate(
     {
       id,
@@ -55,7 +54,7 @@ export function planBundle(
       preserved,
       noPivot: flags.on("no-pivot"),
       keyring: !flags.on("no-new-keyring"),
-      pauseForHooks: Boolean(hooks?.prestart?.length || hooks?.createRuntime?.length || hooks?.createContainer?.length),
+      pauseForHooks: pausesBeforePivot(spec),
     },
     facts(),
   );
@@ -109,6 +108,8 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     store.announce(id, spec);
     const creating = (pid: number) => stateOf({ ...stored, init: { pid, start: "" } }, "creating");
     launched = await launch(planned.plan, process, preserved.fds, -1, async (pid, pidfd) => {
+      if (spec.linux?.netDevices) (await import("../net-devices.ts")).moveNetDevices(spec, pid);
+      if (!spec.hooks) return;
       const { runHooks } = await import("../hooks.ts");
       await runHooks("prestart", spec.hooks, creating(pid));
       await runHooks("createRuntime", spec.hooks, creating(pid));
@@ -126,6 +127,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     if (!done) {
       launched?.abandon();
       if (location) await openCgroup(location).remove(true);
+      leaveRoot(spec, bundle);
       store.remove(id);
     }
   }
@@ -166,9 +168,18 @@ export async function startCreated(context: Context, stored: Stored, spec: Spec,
   }
 }
 
+const MNT_DETACH = 2;
+
+/** Of a container without a mount namespace of its own the mounts are this one's. */
+function leaveRoot(spec: Spec, bundle: string): void {
+  if (spec.linux?.namespaces?.some(({ type }) => type === "mount")) return;
+  binding.syscall(SYS.umount2, rootPathOf(spec, bundle), MNT_DETACH);
+}
+
 /** Ends and forgets a container. */
 export async function removeContainer(context: Context, stored: Stored, spec: Spec | undefined): Promise<void> {
   await openCgroup(stored.cgroup).remove(true);
+  if (spec) leaveRoot(spec, stored.bundle);
   context.store.remove(stored.id);
   if (spec?.hooks?.poststop?.length) {
     const { runHooksAnyway } = await import("../hooks.ts");

@@ -4,12 +4,12 @@
 // and cgroups; then it stays as the parent (or leaves, where a command line ran it). The process' part: mounts, pivot_root, devices,
 // terminal, identity, the gate, execve.
 
-import { invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { failedPrecondition, invalidArgument, unimplemented } from "../../lib/errors.ts";
 import { errno, SYS } from "../../linux/index.ts";
 import type { NamespaceType, Spec } from "../../oci/runtime-spec.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { RootMount } from "../face.ts";
-import { type Arg, REPORT_FD, type Tape } from "../tape.ts";
+import { type Arg, REPORT_FD, type Tape, type Word } from "../tape.ts";
 import { planCgroup, planCgroupMount, planCgroupSources, planJoin, planPlace } from "./cgroup.ts";
 import { AT_FDCWD, CLONE, flags, MOUNT_ATTR, MOVE_MOUNT, MS, named, O, PR } from "./constants.ts";
 import { planDeviceSources, planDevices } from "./devices.ts";
@@ -17,11 +17,21 @@ import type { Facts } from "./facts.ts";
 import { dieWithParent, handTerminal, planParent, recordSelf, reportPid } from "./keeper.ts";
 import { FD, RECORD, REPORT } from "./layout.ts";
 import { propagationOf } from "./mount-options.ts";
-import { planMasked, planMount, planOldOverlay, planReadonly, planReadonlyMount, planRoot, planSources } from "./mounts.ts";
+import {
+  attach,
+  planFurtherRoots,
+  planMasked,
+  planMount,
+  planOldOverlay,
+  planReadonly,
+  planReadonlyMount,
+  planRoot,
+  planSources,
+} from "./mounts.ts";
 import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime } from "./namespaces.ts";
 import { createPlanner, type Missing, waitForMaker } from "./planner.ts";
 import { type ProcessMarks, planProcess, planTerminal } from "./process.ts";
-import { openLabel, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
+import { checkNetDevices, openLabel, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
 
 export interface CreateInput {
   id: string;
@@ -55,18 +65,19 @@ const CLONES_OF_DETACHED = 6.15;
 
 export function planCreate(input: CreateInput, facts: Facts): Plan {
   const { spec } = input;
-  const process = spec.process;
+  const { process, linux = {} } = spec;
   if (!process) throw invalidArgument("config.json has no process");
   if (!spec.root?.path && input.rootfs.length === 0) throw invalidArgument("config.json has no root path");
-  refuseUnsupported(spec);
+  refuseImpossible(spec, facts);
   const p = createPlanner();
   const { tape } = p;
   const namespaces = namespacesOf(spec);
   const isNew = (type: NamespaceType) => namespaces.get(type) !== undefined && namespaces.get(type)!.path === undefined;
-  if (!namespaces.has("mount") || namespaces.get("mount")!.path)
-    throw unimplemented("a container without a new mount namespace is not supported");
-  if (namespaces.get("user")?.path) throw unimplemented("joining a user namespace by path is not supported");
+  const ownMounts = isNew("mount");
+  if (!ownMounts && input.keeper) throw unimplemented("a container without a mount namespace of its own is not supported under a shim");
   const ownUser = isNew("user");
+  // In a user namespace, be it new or joined, nothing belongs to the process that was not made there or opened before.
+  const inUser = namespaces.has("user");
 
   // ---- the keeper
   tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 0], { why: "close this process to the container's eyes" });
@@ -81,15 +92,23 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
   const cgroupMounts = (spec.mounts ?? []).filter((m) => m.type === "cgroup" || m.type === "cgroup2");
   const ownIds = { uids: spec.linux?.uidMappings ?? [], gids: spec.linux?.gidMappings ?? [] };
-  const beneath = input.rootfs.length === 0 ? (destination: string) => facts.entriesOf(rootPlace, destination) : undefined;
+  const beneath = (destination: string) => facts.entriesOf(input.rootfs.length > 0 ? input.rootfs : rootPlace, destination);
   const sources = planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle, ownIds, beneath);
   const cgroupSources = cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup, namespaces.has("cgroup")) : [];
-  const devices = ownUser ? planDeviceSources(p, spec) : undefined;
+  const devices = inUser ? planDeviceSources(p, spec) : undefined;
   if (process.oomScoreAdj !== undefined) {
     p.writeFile("/proc/self/oom_score_adj", String(process.oomScoreAdj), { why: `set the out-of-memory score to ${process.oomScoreAdj}` });
   }
+  const extraRoots = byMount ? [] : planFurtherRoots(p, input.rootfs);
   const joins = openNamespaces(p, namespaces);
   if (isNew("time")) planTime(p, spec);
+  const join = ({ fd, type }: { fd: Word; type: NamespaceType }) => {
+    tape.step(SYS.setns, [fd, flags(CLONE, cloneFlags[type])], { why: `join the ${type} namespace of ${namespaces.get(type)!.path}` });
+    p.close(fd);
+  };
+  // Who is in a user namespace may not join what belongs to another one; and what is made new is to belong to the one that is joined.
+  const early = joins.filter(({ type }) => inUser && type !== "mount");
+  for (const each of early) join(each);
 
   const placed: Arg = { value: FD.placed, name: "placed" };
   const terminalReady: Arg = { value: FD.terminalReady, name: "terminal_ready" };
@@ -108,17 +127,15 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
 
   // ---- the process
   tape.place(child);
-  const scratch = tape.room(8, "count");
   if (input.keeper) dieWithParent(p);
   if (input.keeper) recordSelf(p, RECORD.process, "record the process");
   if (!ownUser && input.cgroup?.version === 1) planJoin(p, input.cgroup);
-  for (const { fd, type } of joins) {
-    tape.step(SYS.setns, [fd, flags(CLONE, cloneFlags[type])], { why: `join the ${type} namespace of ${namespaces.get(type)!.path}` });
-    p.close(fd);
-  }
+  for (const each of joins) if (!early.includes(each)) join(each);
   tape.step(SYS.setsid, [], { why: "start a session" });
   if (ownUser) {
-    tape.step(SYS.read, [placed, scratch, 8], { why: "wait until id maps and cgroups are in place", retry: errno.EINTR });
+    tape.step(SYS.read, [placed, tape.room(8, "count"), 8], { why: "wait until id maps and cgroups are in place", retry: errno.EINTR });
+  }
+  if (inUser) {
     tape.step(SYS.setresgid, [0, 0, 0], { why: "become root of the user namespace" });
     tape.step(SYS.setresuid, [0, 0, 0]);
   }
@@ -126,6 +143,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (spec.hostname && isNew("uts")) {
     tape.step(SYS.sethostname, [spec.hostname, Buffer.byteLength(spec.hostname)], { why: `set the host name ${spec.hostname}` });
   } else if (spec.hostname) throw invalidArgument("unable to set hostname without a private UTS namespace");
+  if (spec.domainname && !isNew("uts")) throw invalidArgument("unable to set domainname without a private UTS namespace");
   if (spec.domainname) {
     tape.step(SYS.setdomainname, [spec.domainname, Buffer.byteLength(spec.domainname)], { why: `set the domain name ${spec.domainname}` });
   }
@@ -133,15 +151,21 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const rootPropagation = spec.linux?.rootfsPropagation ? propagationOf(spec.linux.rootfsPropagation) : undefined;
   if (spec.linux?.rootfsPropagation && !rootPropagation)
     throw invalidArgument(`rootfsPropagation=${spec.linux.rootfsPropagation} is not supported`);
-  tape.step(SYS.mount, [0, "/", 0, flags(MS, "MS_SLAVE", "MS_REC"), 0], { why: "keep mounts from reaching the host" });
-  // Anywhere will do, as it becomes the root: only hooks expect it at its path in the bundle.
-  const on = input.pauseForHooks && !ownUser ? rootPlace : "/";
+  if (ownMounts) tape.step(SYS.mount, [0, "/", 0, flags(MS, "MS_SLAVE", "MS_REC"), 0], { why: "keep mounts from reaching the host" });
+  // Anywhere will do, as it becomes the root: only hooks expect it at its path in the bundle. Others' mounts must not be covered.
+  const on = !ownMounts || (input.pauseForHooks && !inUser) ? rootPlace : "/";
   if (byMount) planOldOverlay(p, input.rootfs, rootPlace, root);
   else
     tape.step(SYS.move_mount, [root, "", AT_FDCWD, on, flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH", "MOVE_MOUNT_T_SYMLINKS")], {
       why: `put the root file system on ${on}`,
     });
 
+  for (const { fd, target } of extraRoots) {
+    const place = tape.word("place");
+    p.ensure(root, target, "directory", place, `mount on ${target} of the root file system`);
+    attach(p, fd, place);
+    for (const each of [place, fd]) p.close(each);
+  }
   for (const planned of sources) {
     const cgroup = cgroupMounts.indexOf(planned.mount);
     if (cgroup < 0) planMount(p, planned, root, planned.mount.destination === "/dev");
@@ -149,7 +173,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
       planCgroupMount(p, planned.mount.destination, planned.options.set, cgroupSources, input.cgroup, root);
   }
   planDevices(p, spec, root, devices);
-  for (const [name, value] of Object.entries(spec.linux?.sysctl ?? {})) planSysctl(p, name, value, root);
+  for (const [name, value] of Object.entries(linux.sysctl ?? {})) planSysctl(p, name, value, root, linux.namespaces ?? []);
   if (process.terminal) planTerminal(p, process, root);
   planReadonly(p, spec.linux?.readonlyPaths ?? [], root);
   planMasked(p, spec.linux?.maskedPaths ?? [], root, facts.kernel >= CLONES_OF_DETACHED);
@@ -173,9 +197,10 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     waitForMaker(p);
   }
   tape.step(SYS.fchdir, [root], { why: "make it the root" });
-  if (input.noPivot) {
+  if (input.noPivot || !ownMounts) {
     // What shows all of proc and sysfs, out of reach as it is, would let the container mount them anew without its masks.
-    for (const path of ["/proc", "/sys"]) tape.step(SYS.umount2, [path, { value: 2, name: "MNT_DETACH" }], { ignore: "all" });
+    if (ownMounts)
+      for (const path of ["/proc", "/sys"]) tape.step(SYS.umount2, [path, { value: 2, name: "MNT_DETACH" }], { ignore: "all" });
     tape.step(SYS.chroot, ["."]);
   } else {
     tape.step(SYS.pivot_root, [".", "."]);
@@ -196,7 +221,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     p,
     {
       process,
-      capabilities: ownUser ? [-1, -1] : facts.capabilities,
+      capabilities: inUser ? [-1, -1] : facts.capabilities,
       seccomp: input.seccomp,
       dieWithParent: input.keeper,
       ownStdio: input.ownStdio,
@@ -216,12 +241,21 @@ export function rootPathOf(spec: Spec, bundle: string): string {
   return path.startsWith("/") ? path : `${bundle}/${path}`;
 }
 
-/** What the specification has and this runtime has not is refused by name, never passed over. */
-function refuseUnsupported(spec: Spec): void {
+/** Whether something is to be done from outside once the process' namespaces are there, and before its root is: hooks, network devices. */
+export function pausesBeforePivot({ hooks, linux }: Spec): boolean {
+  const before = [hooks?.prestart, hooks?.createRuntime, hooks?.createContainer];
+  return before.some((list) => list?.length) || Object.keys(linux?.netDevices ?? {}).length > 0;
+}
+
+/** What this machine or this runtime has not, and what contradicts itself, is refused by name, never passed over. */
+function refuseImpossible(spec: Spec, facts: Facts): void {
   const { linux = {} } = spec;
-  const asked: [unknown, string][] = [
-    [Object.keys(linux.netDevices ?? {}).length, "linux.netDevices"],
-    [linux.intelRdt, "linux.intelRdt"],
-  ];
-  for (const [value, name] of asked) if (value) throw unimplemented(`${name} is not supported`);
+  if (linux.intelRdt) throw failedPrecondition("intelRdt is specified in config, but Intel RDT is not supported or enabled");
+  if (linux.mountLabel && !facts.selinux)
+    throw failedPrecondition("selinux mountLabel is specified in config, but selinux is disabled or not supported");
+  if (!linux.namespaces?.some(({ type }) => type === "mount") && (linux.maskedPaths?.length || linux.readonlyPaths?.length))
+    throw invalidArgument("unable to restrict sys entries without a private MNT namespace");
+  if (linux.timeOffsets && Object.keys(linux.timeOffsets).length && !linux.namespaces?.some(({ type }) => type === "time"))
+    throw invalidArgument("time namespace offsets are specified, but time namespace isn't");
+  checkNetDevices(spec);
 }

@@ -1,3 +1,4 @@
+import type { RootMount } from "../face.ts";
 import type { Entry } from "./copyup.ts";
 
 /** What a plan must know of the machine. */
@@ -9,8 +10,8 @@ export interface Facts {
   capabilities: [low: number, high: number];
   /** The file system type of the host's path. Throws where it does not exist. */
   kindOf(path: string): "directory" | "file";
-  /** Everything at and below `destination` in the root file system at `root` on the host; empty where it is not there. */
-  entriesOf(root: string, destination: string): Entry[];
+  /** Everything at and below `destination` in the root file system, a path of the host or its mounts; empty where it is not there. */
+  entriesOf(root: string | readonly RootMount[], destination: string): Entry[];
   /** This process' user is not root: what needs rights is done from inside the container's own user namespace. */
   ordinaryUser: { uid: number; gid: number } | undefined;
   /** This process is in a user namespace that is not the machine's: no device nodes can be made. */

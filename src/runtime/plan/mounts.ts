@@ -88,18 +88,38 @@ export function attach(p: Planner, fd: Word, to: Word): void {
   p.tape.step(SYS.move_mount, [fd, "", to, "", DETACHED_TO_PLACE]);
 }
 
+const isTop = ({ target }: RootMount) => !target || /^\/+$/.test(target);
+
+/** The mount that is the root: the last of those that are not made somewhere inside it, as it hides the others. */
+function topOf(mounts: readonly RootMount[]): RootMount {
+  const top = mounts.findLast(isTop);
+  if (!top) throw invalidArgument("none of the root file system's mounts is its root");
+  return top;
+}
+
 /** A detached mount of the root file system, in `store`. */
 export function planRoot(p: Planner, rootPath: string, mounts: readonly RootMount[], store: Word): void {
-  if (mounts.length === 0) {
-    cloneTree(p, AT_FDCWD, rootPath, parseOptions(["rbind"]), store, `take the root file system ${rootPath}`);
-    return;
-  }
-  if (mounts.length > 1) throw unimplemented("a root file system of more than one mount is not supported");
-  const mount = mounts[0]!;
-  if (mount.target && mount.target !== "/") throw unimplemented(`a root file system mounted at ${mount.target} is not supported`);
+  if (mounts.length === 0) cloneTree(p, AT_FDCWD, rootPath, parseOptions(["rbind"]), store, `take the root file system ${rootPath}`);
+  else planRootMount(p, topOf(mounts), store, "the root file system");
+}
+
+/** Detached mounts of what belongs somewhere inside the root file system. */
+export function planFurtherRoots(p: Planner, mounts: readonly RootMount[]): { fd: Word; target: string }[] {
+  if (mounts.length < 2) return [];
+  const top = mounts.indexOf(topOf(mounts));
+  return mounts.slice(top + 1).map((mount) => {
+    const fd = p.tape.word("root_part");
+    planRootMount(p, mount, fd, `${mount.target} of the root file system`);
+    return { fd, target: mount.target! };
+  });
+}
+
+function planRootMount(p: Planner, mount: RootMount, store: Word, what: string): void {
   const options = parseOptions(mount.options);
+  if (mount.options.some((option) => option === "loop" || option.startsWith("loop=")))
+    throw unimplemented(`a loop device for ${what} (${mount.source}) is not supported`);
   if (options.bind || mount.type === "bind") {
-    cloneTree(p, AT_FDCWD, mount.source, { ...options, propagation: 0 }, store, `take the root file system ${mount.source}`);
+    cloneTree(p, AT_FDCWD, mount.source, { ...options, propagation: 0 }, store, `take ${what} ${mount.source}`);
     return;
   }
   const data: [string, string | undefined][] = [];
@@ -109,13 +129,14 @@ export function planRoot(p: Planner, rootPath: string, mounts: readonly RootMoun
       for (const layer of splitLayers(value)) data.push(["lowerdir+", layer]);
     } else data.push([key, value]);
   }
-  newFileSystem(p, mount.type, mount.source || mount.type, data, options.set, store, `mount the root file system (${mount.type})`);
+  newFileSystem(p, mount.type, mount.source || mount.type, data, options.set, store, `mount ${what} (${mount.type})`);
 }
 
 /** An overlay by mount(2) on `place`, its layers named from their common directory, as they must fit into a page; its root opened in `store`. */
 export function planOldOverlay(p: Planner, mounts: readonly RootMount[], place: string, store: Word): void {
   const { tape } = p;
-  const mount = mounts[0]!;
+  if (mounts.length > 1) throw unimplemented("a root file system of more than one mount needs Linux 6.8 or later");
+  const mount = topOf(mounts);
   const options = parseOptions(mount.options);
   let layers = splitLayers(options.data.find(([key]) => key === "lowerdir")?.[1] ?? "");
   const common = commonDirectory(layers);
@@ -182,18 +203,17 @@ export function planSources(
   bundle: string,
   /** The container's own, for mounts that ask for a mapping and name none. */
   ownIds: { uids: IdMapping[]; gids: IdMapping[] },
-  /** What lies below a place of the root file system; undefined where that cannot be looked at yet. */
-  entriesOf: ((destination: string) => Entry[]) | undefined,
+  /** What lies below a place of the root file system. */
+  entriesOf: (destination: string) => Entry[],
 ): PlannedMount[] {
   return mounts.map((mount) => {
     const options = parseOptions(mount.options ?? []);
     if (!mount.destination.startsWith("/")) throw invalidArgument(`mount destination ${mount.destination} is not an absolute path`);
     if (options.copyUp && mount.type !== "tmpfs") throw invalidArgument(`option tmpcopyup is for tmpfs: ${mount.destination}`);
-    if (options.copyUp && !entriesOf) throw unimplemented(`option tmpcopyup (mount on ${mount.destination}) needs a root that is mounted`);
     const mapped = options.idmap || mount.uidMappings?.length || mount.gidMappings?.length;
     if (!options.bind && mount.type !== "bind") {
       if (mapped) throw invalidArgument(`the mount on ${mount.destination} is not a bind mount: its ids cannot be mapped`);
-      const copy = options.copyUp ? entriesOf?.(mount.destination) : undefined;
+      const copy = options.copyUp ? entriesOf(mount.destination) : undefined;
       return { mount, options, kind: "directory", ...(copy ? { copy } : {}) };
     }
     if (!mount.source) throw invalidArgument(`the bind mount on ${mount.destination} has no source`);

@@ -128,7 +128,15 @@ test("what cannot be done is said at once", () => {
     return () => lines(spec);
   };
   expect(change((spec) => spec.linux!.namespaces!.push({ type: "pid" }))).toThrow("duplicated ns");
-  expect(change((spec) => Object.assign(spec.linux!, { netDevices: { eth1: {} } }))).toThrow("linux.netDevices is not supported");
+  expect(change((spec) => Object.assign(spec.linux!, { netDevices: { "a/b": {} } }))).toThrow('invalid network device name "a/b"');
+  expect(change((spec) => Object.assign(spec.linux!, { intelRdt: { closID: "x" } }))).toThrow("intelRdt");
+  expect(change((spec) => Object.assign(spec.linux!, { personality: { domain: "LINUX", flags: ["X"] } }))).toThrow("personality flags");
+  expect(change((spec) => Object.assign(spec.linux!, { timeOffsets: { boottime: { secs: 1 } } }))).toThrow("time namespace");
+  expect(change((spec) => Object.assign(spec.linux!, { mountLabel: "system_u:object_r:x" }))).toThrow("selinux");
+  expect(change((spec) => Object.assign(spec.linux!, { sysctl: { "vm.swappiness": "1" } }))).toThrow(
+    "is not in a separate kernel namespace",
+  );
+  expect(change((spec) => Object.assign(spec.linux!, { sysctl: { "kernel.hostname": "x" } }))).toThrow("is not allowed as it conflicts");
   expect(change((spec) => spec.process!.args!.splice(0))).toThrow("args must not be empty");
   expect(change((spec) => spec.process!.rlimits!.push({ type: "RLIMIT_X", soft: 1, hard: 1 }))).toThrow("RLIMIT_X");
   expect(

@@ -1,7 +1,7 @@
 // Single settings of a container: loopback, sysctl, security label, personality.
-import { invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { invalidArgument } from "../../lib/errors.ts";
 import { SYS } from "../../linux/index.ts";
-import type { Spec } from "../../oci/runtime-spec.ts";
+import type { Namespace, Spec } from "../../oci/runtime-spec.ts";
 import type { Word } from "../tape.ts";
 import { IOCTL, O } from "./constants.ts";
 import type { Facts } from "./facts.ts";
@@ -23,11 +23,47 @@ export function planLoopback(p: Planner): void {
   p.close(socket);
 }
 
-export function planSysctl(p: Planner, name: string, value: string, root: Word): void {
+/** As the kernel takes names (dev_valid_name). */
+const validDevice = (name: string) => /^[^\s/:\0]{1,15}$/.test(name) && name !== "." && name !== "..";
+
+export function checkNetDevices(spec: Spec): void {
+  const devices = Object.entries(spec.linux?.netDevices ?? {});
+  if (devices.length === 0) return;
+  if (!spec.linux?.namespaces?.some(({ type }) => type === "network"))
+    throw invalidArgument("unable to move network devices without a private NET namespace");
+  const inside = new Set<string>();
+  for (const [device, { name = device }] of devices) {
+    for (const each of [device, name]) if (!validDevice(each)) throw invalidArgument(`invalid network device name ${JSON.stringify(each)}`);
+    if (inside.has(name)) throw invalidArgument(`network device name ${JSON.stringify(name)} is asked for twice`);
+    inside.add(name);
+  }
+}
+
+/** Settings that each IPC namespace has of its own, beside those below fs.mqueue. */
+const ipcSettings = new Set(
+  ["msgmax", "msgmnb", "msgmni", "sem", "shmall", "shmmax", "shmmni", "shm_rmid_forced"].map((n) => `kernel/${n}`),
+);
+
+/** A setting of the whole machine is not a container's to change; the words are runc's. */
+function checkSysctl(name: string, path: string, namespaces: readonly Namespace[]): void {
+  const has = (type: Namespace["type"]) => namespaces.some((n) => n.type === type);
+  const quoted = `sysctl ${JSON.stringify(name)}`;
+  if (path.split("/").includes("..")) throw invalidArgument(`${quoted} is not a name`);
+  if (path === "kernel/hostname") throw invalidArgument(`${quoted} is not allowed as it conflicts with the OCI "hostname" field`);
+  if (ipcSettings.has(path) || path.startsWith("fs/mqueue/")) {
+    if (!has("ipc")) throw invalidArgument(`${quoted} is not allowed in the hosts ipc namespace`);
+  } else if (path.startsWith("net/")) {
+    if (!has("network")) throw invalidArgument(`${quoted} not allowed in host network namespace`);
+  } else if (path === "kernel/domainname") {
+    if (!has("uts")) throw invalidArgument(`${quoted} is not allowed without a private UTS namespace`);
+  } else throw invalidArgument(`${quoted} is not in a separate kernel namespace`);
+}
+
+export function planSysctl(p: Planner, name: string, value: string, root: Word, namespaces: readonly Namespace[]): void {
   const { tape } = p;
   // A dot separates; a slash does so too, and a name that begins with slashes may have dots in it (sysctl.d(5)).
   const path = name.includes("/") && (!name.includes(".") || name.indexOf("/") < name.indexOf(".")) ? name : name.replaceAll(".", "/");
-  if (path.split("/").includes("..")) throw invalidArgument(`sysctl ${JSON.stringify(name)} is not a name`);
+  checkSysctl(name, path.replace(/^\/+/, ""), namespaces);
   const fd = tape.word("sysctl");
   p.openInRoot(root, `/proc/sys/${path}`, O.O_WRONLY, fd, { why: `set sysctl ${name} to ${value}`, noSymlinks: true });
   planProcCheck(p, fd, true, `set sysctl ${name} to ${value}`);
@@ -56,7 +92,8 @@ export function planPersonality(p: Planner, spec: Spec): void {
   const personality = spec.linux?.personality;
   if (!personality) return;
   const domain = personalities[personality.domain ?? "LINUX"];
-  if (domain === undefined || personality.flags?.length) throw unimplemented("personality flags are not supported");
+  if (domain === undefined || personality.flags?.length)
+    throw invalidArgument("additional personality flags are not supported: the specification names none");
   p.tape.step(SYS.personality, [domain], { why: `set the personality ${personality.domain}` });
 }
 
