@@ -77,6 +77,21 @@ const SETTINGS: Setting[] = [
     kind: "int",
     help: "Layers of a pull that are fetched at once (default 3)",
   },
+  {
+    flag: "max-concurrent-uploads",
+    key: "max-concurrent-uploads",
+    kind: "int",
+    help: "Layers of a push that are sent at once (default 5)",
+  },
+  {
+    flag: "max-download-attempts",
+    key: "max-download-attempts",
+    kind: "int",
+    help: "How often a registry is asked again while it fails (default 5)",
+  },
+  { flag: "http-proxy", key: "http-proxy", kind: "text", help: "Proxy for http:// registries (default: the environment's HTTP_PROXY)" },
+  { flag: "https-proxy", key: "https-proxy", kind: "text", help: "Proxy for https:// registries (default: the environment's HTTPS_PROXY)" },
+  { flag: "no-proxy", key: "no-proxy", kind: "text", help: "Hosts that are asked without a proxy (default: the environment's NO_PROXY)" },
   { flag: "warm-networks", key: "warm-networks", kind: "int", help: "Network namespaces that are kept ready (default 2)" },
   { flag: "validate", kind: "bool", help: "Check the settings and end" },
   { flag: "version", short: "v", kind: "bool", help: "Print the version and end" },
@@ -211,7 +226,9 @@ function readFile(file: string, text: string): Said {
   if (parsed === null || typeof parsed !== "object" || Array.isArray(parsed)) throw invalidArgument(`${file} must hold a JSON object`);
   const said: Said = {};
   const unknown: string[] = [];
-  for (const [key, value] of Object.entries(parsed)) {
+  const { proxies = {}, ...rest } = parsed as Record<string, unknown>;
+  if (proxies === null || typeof proxies !== "object" || Array.isArray(proxies)) throw wrong("proxies", "an object");
+  for (const [key, value] of Object.entries({ ...rest, ...proxies })) {
     const setting = SETTINGS.find((each) => each.key === key);
     if (!setting) {
       unknown.push(key);
@@ -296,6 +313,13 @@ function assemble(said: Said): EngineConfig {
     insecureRegistries: list("insecure-registry"),
     registryMirrors: list("registry-mirror"),
     maxConcurrentDownloads: number("max-concurrent-downloads", 3),
+    maxConcurrentUploads: number("max-concurrent-uploads", 5),
+    maxDownloadAttempts: number("max-download-attempts", 5),
+    proxies: {
+      ...(text("http-proxy") ? { http: text("http-proxy")! } : {}),
+      ...(text("https-proxy") ? { https: text("https-proxy")! } : {}),
+      ...(text("no-proxy") ? { none: text("no-proxy")! } : {}),
+    },
     shutdownTimeout: number("shutdown-timeout", 15),
     initBinary: text("init-path"),
     init: said.init === true,
@@ -346,6 +370,8 @@ const RELOADABLE = [
   "insecureRegistries",
   "registryMirrors",
   "maxConcurrentDownloads",
+  "maxConcurrentUploads",
+  "maxDownloadAttempts",
 ] as const;
 
 /** Takes over the settings that can change while the engine runs; gives their names. */

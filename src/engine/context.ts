@@ -14,6 +14,7 @@ import type {
   NetworkSettings,
 } from "../api/types.ts";
 import type { ManagerClients } from "../containerd/index.ts";
+import type { ProxySettings } from "../distribution/index.ts";
 import type { StoredEvent } from "./events/index.ts";
 import type { ContainerStreams } from "./io/streams.ts";
 
@@ -47,6 +48,10 @@ export interface EngineConfig {
   insecureRegistries: string[];
   registryMirrors: string[];
   maxConcurrentDownloads: number;
+  maxConcurrentUploads: number;
+  maxDownloadAttempts: number;
+  /** Of requests to registries; what is not said here the environment says. */
+  proxies: ProxySettings;
   shutdownTimeout: number;
   initBinary: string | undefined;
   /** Run an init in every container that does not say otherwise. */

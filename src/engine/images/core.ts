@@ -18,13 +18,17 @@ const cores = new WeakMap<Engine, Core>();
 export function coreOf(engine: Engine): Core {
   let core = cores.get(engine);
   if (!core) {
-    const { insecureRegistries, registryMirrors } = engine.config;
     // The manager is looked up at each use: it is there only once the engine is put together.
     const manager = new Proxy({} as Engine["manager"], { get: (_, key) => Reflect.get(engine.manager, key) });
     core = {
       engine,
       catalogue: createCatalogue(manager),
-      registry: { insecure: insecureRegistries ?? [], mirrors: registryMirrors ?? [] },
+      // read at each use, as SIGHUP may change it
+      get registry() {
+        const { insecureRegistries, registryMirrors, maxDownloadAttempts, proxies } = engine.config;
+        const attempts = maxDownloadAttempts > 0 ? { attempts: maxDownloadAttempts } : {};
+        return { insecure: insecureRegistries ?? [], mirrors: registryMirrors ?? [], ...attempts, proxy: proxies ?? {} };
+      },
     };
     cores.set(engine, core);
   }

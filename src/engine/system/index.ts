@@ -18,14 +18,15 @@ async function login(engine: Engine, call: Call): Promise<{ json: { Status: stri
   const credentials = body.identitytoken
     ? { identityToken: body.identitytoken }
     : { username: body.username ?? "", password: body.password ?? "" };
-  const registries = { insecure: engine.config.insecureRegistries, mirrors: [] };
+  const registries = { insecure: engine.config.insecureRegistries, mirrors: [], proxy: engine.config.proxies };
+  let token: string | undefined;
   try {
-    await checkLogin(domainOf(body.serveraddress), registries, credentials);
+    token = await checkLogin(domainOf(body.serveraddress), registries, credentials);
   } catch (error) {
     if (isKind(error, "Unauthenticated") || isKind(error, "PermissionDenied")) throw unauthenticated(messageOf(error), error);
     throw unknown(messageOf(error), error);
   }
-  return { json: { Status: "Login Succeeded", IdentityToken: body.identitytoken ?? "" } };
+  return { json: { Status: "Login Succeeded", IdentityToken: token ?? "" } };
 }
 
 export function routes(engine: Engine): Route[] {

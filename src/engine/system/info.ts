@@ -38,6 +38,11 @@ async function imageCount(engine: Engine): Promise<number> {
   return new Set(images.map((image) => image.target?.digest)).size;
 }
 
+/** A proxy's address as it may be shown, as dockerd masks it. */
+function withoutPassword(address = ""): string {
+  return address.replace(/^([a-z]+:\/\/)?[^/@]*@/i, "$1xxxxx:xxxxx@");
+}
+
 export async function systemInfo(engine: Engine, listeners: number): Promise<SystemInfo> {
   const { config } = engine;
   const records = engine.containers.list();
@@ -102,9 +107,9 @@ export async function systemInfo(engine: Engine, listeners: number): Promise<Sys
     MemTotal: totalmem(),
     GenericResources: null as unknown as [],
     DockerRootDir: config.dataRoot,
-    HttpProxy: process.env.HTTP_PROXY ?? process.env.http_proxy ?? "",
-    HttpsProxy: process.env.HTTPS_PROXY ?? process.env.https_proxy ?? "",
-    NoProxy: process.env.NO_PROXY ?? process.env.no_proxy ?? "",
+    HttpProxy: withoutPassword(config.proxies.http || process.env.HTTP_PROXY || process.env.http_proxy),
+    HttpsProxy: withoutPassword(config.proxies.https || process.env.HTTPS_PROXY || process.env.https_proxy),
+    NoProxy: config.proxies.none || process.env.NO_PROXY || process.env.no_proxy || "",
     Name: hostname(),
     Labels: config.labels,
     ExperimentalBuild: false,
