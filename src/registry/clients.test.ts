@@ -2,15 +2,15 @@
 import { afterAll, expect, test } from "bun:test";
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer as createPlainServer, type Server } from "node:http";
-import { request } from "node:https";
+import { type ClientRequest, createServer as createPlainServer, type IncomingMessage, type Server } from "node:http";
+import { Agent, request } from "node:https";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openRepository } from "../distribution/index.ts";
 import { digestOf, MEDIA, parseTagged } from "../oci/index.ts";
-import { defaults, parseConfig, parseDuration, parseSize } from "./config.ts";
-import { pushBlob, pushImage, serveRegistry } from "./testing.ts";
+import { type Config, defaults, parseConfig, parseDuration, parseSize } from "./config.ts";
+import { pushBlob, pushImage, type Served, serveRegistry } from "./testing.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "jubako-registry-clients-"));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -140,6 +140,72 @@ test.skipIf(missing("docker-registry", "skopeo"))(
   },
 );
 
+/** Connections that are kept alive don't hold up the end; a request that is under way is waited for. */
+async function endsAtOnce(tls: Config["tls"], ca: Buffer): Promise<void> {
+  const served = await serveRegistry({ tls, drainMs: 5000 });
+  const bytes = Buffer.alloc(1000, "slowly ");
+  const agent = new Agent({ keepAlive: true, ca });
+  try {
+    const ask = (method: string, path: string, body?: (request: ClientRequest) => void) =>
+      new Promise<IncomingMessage>((resolve, reject) => {
+        const asked = request(`https://${served.registry.address}${path}`, { agent, method }, (response) => {
+          response.resume();
+          response.on("end", () => resolve(response));
+        });
+        asked.on("error", reject);
+        if (body) body(asked);
+        else asked.end();
+      });
+    const begun = await ask("POST", "/v2/ends/app/blobs/uploads/");
+    let closing: Promise<void> | undefined;
+    const put = await ask("PUT", `${begun.headers.location}?digest=${digestOf(bytes)}`, (asked) => {
+      asked.write(bytes.subarray(0, 500));
+      setTimeout(() => {
+        closing = served.stop();
+      }, 100);
+      setTimeout(() => asked.end(bytes.subarray(500)), 200);
+    });
+    expect(put.statusCode).toBe(201);
+    const from = performance.now();
+    await closing;
+    expect(performance.now() - from).toBeLessThan(2000);
+  } finally {
+    agent.destroy();
+    await served[Symbol.asyncDispose]();
+  }
+}
+
+/** A blob up and down and an answer that refuses an upload, by curl in both versions of HTTP. */
+async function bothVersions(served: Served, ca: string): Promise<void> {
+  const base = `https://${served.registry.address}`;
+  const bytes = Buffer.alloc(5 << 20, "up and down ");
+  const file = join(dir, "both");
+  writeFileSync(file, bytes);
+  for (const [flag, version] of [
+    ["--http1.1", "1.1"],
+    ["--http2", "2"],
+  ] as const) {
+    const curl = (...args: string[]) => run("curl", ["-sS", "--cacert", ca, flag, "-w", " %{http_version} %{http_code}", ...args]);
+    const name = `both/v${version[0]}`;
+    const up = (digest: string, ...more: string[]) =>
+      curl("-X", "POST", "--data-binary", `@${file}`, ...more, `${base}/v2/${name}/blobs/uploads/?digest=${digest}`);
+    expect(await up(digestOf(bytes))).toBe(` ${version} 201`);
+    const down = join(dir, `both-${version}`);
+    expect(await curl("-o", down, `${base}/v2/${name}/blobs/${digestOf(bytes)}`)).toBe(` ${version} 200`);
+    expect(digestOf(readFileSync(down))).toBe(digestOf(bytes));
+    const begun = await curl("-D", "-", "-o", "/dev/null", "-X", "POST", `${base}/v2/${name}/blobs/uploads/`);
+    const location = /^location: (\S+)/im.exec(begun)![1]!;
+    // Without a length announced.
+    expect(
+      await run("sh", [
+        "-c",
+        `cat ${file} | curl -sS --cacert ${ca} ${flag} -w ' %{http_code}' -T - ${base}${location}?digest=${digestOf(bytes)}`,
+      ]),
+    ).toBe(" 201");
+    expect(await up(digestOf("other"))).toContain(`DIGEST_INVALID`);
+  }
+}
+
 test.skipIf(missing("openssl", "skopeo"))("TLS, also with certificates of clients", async () => {
   const file = (name: string) => join(dir, name);
   const openssl = (...args: string[]) => {
@@ -167,7 +233,13 @@ test.skipIf(missing("openssl", "skopeo"))("TLS, also with certificates of client
     const signer = ["-CA", file("ca.crt"), "-CAkey", file("ca.key"), "-CAcreateserial", "-extfile", file("ext"), ...days];
     openssl("x509", "-req", "-in", file(`${name}.csr`), "-out", file(`${name}.crt`), ...signer);
   }
-  const tls = { certificate: file("server.crt"), key: file("server.key"), clientCAs: [] as string[], minimum: "TLSv1.2" as const };
+  const tls = {
+    certificate: file("server.crt"),
+    key: file("server.key"),
+    clientCAs: [] as string[],
+    minimum: "TLSv1.2" as const,
+    http2: true,
+  };
   {
     await using served = await serveRegistry({ tls });
     const certs = join(dir, "certs");
@@ -176,6 +248,8 @@ test.skipIf(missing("openssl", "skopeo"))("TLS, also with certificates of client
     const to = `docker://${served.registry.address}/tls/app:v1`;
     await run("skopeo", ["copy", "--dest-cert-dir", certs, `oci:${layout()}:v1`, to]);
     await run("skopeo", ["copy", "--src-cert-dir", certs, to, `dir:${dir}/tls-pulled`]);
+    if (!missing("curl")) await bothVersions(served, file("ca.crt"));
+    for (const http2 of [true, false]) await endsAtOnce({ ...tls, http2 }, readFileSync(file("ca.crt")));
     const plain = await fetch(`http://${served.registry.address}/v2/`)
       .then((response) => response.ok)
       .catch(() => false);
@@ -311,6 +385,7 @@ redis: { addr: x }
   for (const [text, message] of [
     ["version: 0.2", "must be 0.1"],
     ["version: 0.1\nstorage: { s3: {} }", "storage driver s3"],
+    ["version: 0.1\nstorage: { filesystem: { rootdirectory: /x } }\nhttp: { h2c: { enabled: true } }", "HTTP/2 without TLS"],
     [
       "version: 0.1\nstorage: { filesystem: { rootdirectory: /x } }\nauth: { token: { realm: r, service: s, issuer: i } }",
       "rootcertbundle or jwks",

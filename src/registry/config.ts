@@ -3,7 +3,7 @@
 import { invalidArgument, messageOf, unimplemented } from "../lib/errors.ts";
 import { MAX_MANIFEST } from "../oci/index.ts";
 import type { EndpointConfig } from "./events.ts";
-import type { TlsFiles } from "./server.ts";
+import type { TlsFiles } from "./listen.ts";
 
 export interface TokenConfig {
   realm: string;
@@ -298,7 +298,9 @@ function readHttp(config: Config, http: Section | undefined): void {
   config.address = address;
   if ((http.text("net") ?? "tcp") !== "tcp") throw unimplemented("http.net: only tcp is there");
   if ((http.text("prefix") ?? "/") !== "/") throw unimplemented("http.prefix");
-  http.skip("secret", "relativeurls", "host", "http2", "h2c");
+  http.skip("secret", "relativeurls", "host");
+  if (http.section("h2c")?.flag("enabled")) throw unimplemented("http.h2c: HTTP/2 without TLS");
+  const http2 = !http.section("http2")?.flag("disabled");
   config.headers = http.headers("headers");
   config.drainMs = http.duration("draintimeout") || config.drainMs;
   config.debugAddress = http.section("debug")?.text("addr");
@@ -311,6 +313,7 @@ function readHttp(config: Config, http: Section | undefined): void {
       key: tls.needed("key"),
       clientCAs: tls.texts("clientcas"),
       minimum: tls.text("minimumtls") === "tls1.3" ? "TLSv1.3" : "TLSv1.2",
+      http2,
     };
     tls.skip("ciphersuites");
   }

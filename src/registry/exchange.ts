@@ -38,10 +38,10 @@ export function sendJson(exchange: Exchange, value: unknown, headers: Record<str
   send(exchange, 200, { "content-type": "application/json", ...headers }, JSON.stringify(value));
 }
 
-/** The length that a request announces; undefined for chunked transfer. SIZE_INVALID where it is no number. */
+/** The length that a request announces; undefined for chunked transfer, and in HTTP/2, where none needs to. SIZE_INVALID where it is no number. */
 export function contentLength(request: IncomingMessage): number | undefined {
   const text = request.headers["content-length"];
-  if (text === undefined) return request.headers["transfer-encoding"] === undefined ? 0 : undefined;
+  if (text === undefined) return request.headers["transfer-encoding"] === undefined && request.httpVersionMajor < 2 ? 0 : undefined;
   const length = Number(text);
   if (!/^\d+$/.test(text) || !Number.isSafeInteger(length)) throw refuse("SIZE_INVALID");
   return length;

@@ -1,6 +1,6 @@
 // The registry: the server side of the OCI distribution specification 1.1, with Docker's additions (schema 2, catalog, headers). It keeps blobs by digest
 // and repositories of links to them, in a directory laid out as the CNCF registry's, and hands them out. It must never know what an image is for: no
-// layer is opened here, no platform chosen. Protocol at its door: HTTP/1.1, with or without TLS.
+// layer is opened here, no platform chosen. Protocol at its door: HTTP/1.1, with or without TLS, HTTP/2 with it.
 //
 // Nouns. Blob: bytes by digest, kept once for all repositories. Manifest: a blob that names others; a repository's *revision*. Tag: a repository's
 // name for a manifest. Referrer: a manifest with a subject. Upload: a blob on its way, which a client may leave and resume. Link: a repository's right

@@ -19,7 +19,7 @@ Options of both:
 Options of serve:
       --addr HOST:PORT    address to listen on (default ${defaults().address})
       --debug-addr A      address for /metrics and /debug/health alone
-      --tls-cert FILE, --tls-key FILE   serve TLS; --tls-client-ca FILE asks clients for certificates
+      --tls-cert FILE, --tls-key FILE   serve TLS, with HTTP/2 for who can; --tls-client-ca FILE asks clients for certificates
       --htpasswd FILE     users and their passwords (bcrypt: htpasswd -B)
       --read-only         take no pushes and deletions
       --no-delete         take no deletions
@@ -103,7 +103,7 @@ function parse(argv: string[]): Parsed | string {
   if ((certificate === undefined) !== (key === undefined)) throw new Error("--tls-cert and --tls-key go together");
   if (certificate !== undefined && key !== undefined) {
     const ca = flags.get("tls-client-ca");
-    config.tls = { certificate, key, clientCAs: ca === undefined ? [] : [ca], minimum: "TLSv1.2" };
+    config.tls = { certificate, key, clientCAs: ca === undefined ? [] : [ca], minimum: "TLSv1.2", http2: true };
   }
   const htpasswd = flags.get("htpasswd");
   if (htpasswd !== undefined) config.htpasswd = { realm: "Registry Realm", path: htpasswd };

@@ -1,10 +1,7 @@
-// The door: HTTP/1.1, with or without TLS. It finds the route, asks who it is and whether they may, hands over to the handlers, and turns whatever they
+// The door. It finds the route, asks who it is and whether they may, hands over to the handlers, and turns whatever they
 // throw into an answer.
 import { randomUUID } from "node:crypto";
-import { readFileSync } from "node:fs";
-import { createServer, type IncomingMessage, type RequestListener, type Server, type ServerResponse } from "node:http";
-import { createServer as createTlsServer } from "node:https";
-import type { AddressInfo } from "node:net";
+import type { IncomingMessage, RequestListener, ServerResponse } from "node:http";
 import { messageOf } from "../lib/errors.ts";
 import { type Access, type Authenticator, accessFor } from "./access.ts";
 import type { Blobs } from "./blobs.ts";
@@ -162,7 +159,7 @@ export function createHandler(options: DoorOptions): RequestListener {
         const headers = {
           "content-type": "application/json; charset=utf-8",
           ...refusal.headers,
-          ...(unread ? { connection: "close" } : {}),
+          ...(unread && request.httpVersionMajor < 2 ? { connection: "close" } : {}),
         };
         send(exchange, refusal.status, headers, errorBody(refusal));
         if (unread) request.resume();
@@ -192,63 +189,3 @@ export function createHandler(options: DoorOptions): RequestListener {
 }
 
 const METHOD_NAMES = new Set(["GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"]);
-
-export interface TlsFiles {
-  certificate: string;
-  key: string;
-  clientCAs: readonly string[];
-  minimum: "TLSv1.2" | "TLSv1.3";
-}
-
-export interface Listener {
-  /** "127.0.0.1:5000" as it was bound. */
-  address: string;
-  /** Takes no new connections, lets requests end for so long, then ends them. */
-  close(withinMs: number): Promise<void>;
-}
-
-/** "127.0.0.1:5000", ":5000", "[::1]:5000" */
-function parseAddress(text: string): { host: string; port: number } {
-  const match = /^(?:\[([0-9a-fA-F:.]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(text);
-  const port = Number(match?.[3]);
-  if (!match || port > 65535) throw new Error(`${text} is not an address of the form HOST:PORT`);
-  return { host: match[1] ?? (match[2] || "0.0.0.0"), port };
-}
-
-/** Milliseconds in which a request's head must have come. */
-const HEADERS_MS = 30_000;
-
-export async function listen(address: string, tls: TlsFiles | undefined, handler: RequestListener, idleMs: number): Promise<Listener> {
-  const { host, port } = parseAddress(address);
-  const server: Server = tls
-    ? createTlsServer(
-        {
-          cert: readFileSync(tls.certificate),
-          key: readFileSync(tls.key),
-          minVersion: tls.minimum,
-          ...(tls.clientCAs.length
-            ? { ca: tls.clientCAs.map((file) => readFileSync(file)), requestCert: true, rejectUnauthorized: true }
-            : {}),
-        },
-        handler,
-      )
-    : createServer(handler);
-  server.headersTimeout = HEADERS_MS;
-  server.requestTimeout = 0;
-  server.setTimeout(idleMs);
-  await new Promise<void>((resolve, reject) => {
-    server.once("error", reject);
-    server.listen(port, host, resolve);
-  });
-  const bound = server.address() as AddressInfo;
-  return {
-    address: `${bound.family === "IPv6" ? `[${bound.address}]` : bound.address}:${bound.port}`,
-    async close(withinMs) {
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-      server.closeIdleConnections();
-      const timer = setTimeout(() => server.closeAllConnections(), withinMs);
-      await closed;
-      clearTimeout(timer);
-    },
-  };
-}
