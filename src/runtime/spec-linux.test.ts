@@ -211,7 +211,12 @@ real("recursive mount attributes, and the root's propagation", () => {
   try {
     const shown = run(["grep", "-E", " /(a|b)(/inner)? | / / ", "/proc/self/mountinfo"], (spec) => {
       spec.mounts!.push({ destination: "/a", type: "bind", source: `${work}/tree`, options: ["rbind", "rro", "rnosuid"] });
-      spec.mounts!.push({ destination: "/b", type: "bind", source: `${work}/tree`, options: ["rbind", "ro", "rprivate"] });
+      spec.mounts!.push({
+        destination: "/b",
+        type: "bind",
+        source: `${work}/tree`,
+        options: ["rbind", "ro", "rprivate", "noatime", "rnodiratime"],
+      });
       spec.linux!.rootfsPropagation = "shared";
     });
     const options = Object.fromEntries(
@@ -221,7 +226,7 @@ real("recursive mount attributes, and the root's propagation", () => {
         .map((line) => [line.split(" ")[4], line.split(" ").slice(5, 7).join(" ")]),
     );
     expect(options["/a/inner"]).toMatch(/^ro,nosuid/);
-    expect(options["/b"]).toMatch(/^ro/);
+    expect(options["/b"]).toMatch(/^ro,noatime,nodiratime/);
     expect(options["/b/inner"]).toMatch(/^rw/);
   } finally {
     Bun.spawnSync(["umount", `${work}/tree/inner`]);

@@ -140,10 +140,10 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     tape.step(SYS.setresuid, [0, 0, 0]);
   }
   if (isNew("network")) planLoopback(p);
-  if (spec.hostname && isNew("uts")) {
+  if (spec.hostname && namespaces.has("uts")) {
     tape.step(SYS.sethostname, [spec.hostname, Buffer.byteLength(spec.hostname)], { why: `set the host name ${spec.hostname}` });
   } else if (spec.hostname) throw invalidArgument("unable to set hostname without a private UTS namespace");
-  if (spec.domainname && !isNew("uts")) throw invalidArgument("unable to set domainname without a private UTS namespace");
+  if (spec.domainname && !namespaces.has("uts")) throw invalidArgument("unable to set domainname without a private UTS namespace");
   if (spec.domainname) {
     tape.step(SYS.setdomainname, [spec.domainname, Buffer.byteLength(spec.domainname)], { why: `set the domain name ${spec.domainname}` });
   }

@@ -14,6 +14,7 @@ import {
   FSOPEN_CLOEXEC,
   flags,
   MOUNT_ATTR,
+  MOUNT_ATTR_ATIME,
   MOVE_MOUNT,
   MS,
   named,
@@ -44,6 +45,9 @@ function setAttributes(p: Planner, fd: Arg, set: number, clear: number, propagat
   const attr = p.tape.structure([set, clear, propagation, 0], `{${what.filter(Boolean).join(", ")}}`);
   p.tape.step(SYS.mount_setattr, [fd, "", recursive ? EMPTY_PATH_RECURSIVE : EMPTY_PATH, attr, 32]);
 }
+
+/** What to clear beside what is set. The mode of access times is one field: it is cleared as a whole or not at all (mount_setattr(2)). */
+const cleared = (clear: number, set: number) => (clear & ~set) | (clear & MOUNT_ATTR_ATIME);
 
 /** A detached mount of a file system, in `store`. Data are key and value as fsconfig takes them. */
 export function newFileSystem(
@@ -77,8 +81,8 @@ export function cloneTree(p: Planner, at: Arg, path: Arg, options: MountOptions,
   p.tape.step(SYS.open_tree, [at, path, flags(how, ...set)], { why, store });
   // A copy is a peer of its source: without this, a mount made inside the container would appear on the host.
   if (options.propagation !== MS.MS_SHARED) setAttributes(p, store, 0, 0, MS.MS_SLAVE, true);
-  setAttributes(p, store, options.set, options.clear & ~options.set, 0, false);
-  setAttributes(p, store, options.recursiveSet, options.recursiveClear & ~options.recursiveSet, 0, true);
+  setAttributes(p, store, options.set, cleared(options.clear, options.set), 0, false);
+  setAttributes(p, store, options.recursiveSet, cleared(options.recursiveClear, options.recursiveSet), 0, true);
   if (options.propagation && options.propagation !== MS.MS_SLAVE)
     setAttributes(p, store, 0, 0, options.propagation, options.propagationRecursive);
 }
