@@ -1,6 +1,7 @@
 // Puts the resources together to an engine. Each resource folder exports one `create…(engine)` that gives its face, and `routes(engine)`.
 import { randomUUID } from "node:crypto";
 import { mkdirSync } from "node:fs";
+import type { Socket } from "node:net";
 import { messageOf, unimplemented } from "../lib/errors.ts";
 import type { Engine, EngineConfig, Manager } from "./context.ts";
 import { pingRoutes } from "./ping.ts";
@@ -12,6 +13,8 @@ import { traceRoutes } from "./trace.ts";
 export interface Composition {
   engine: Engine;
   routes: Route[];
+  /** Serves a connection that speaks HTTP/2 (gRPC) from its first byte. */
+  http2(socket: Socket): void;
   /** Finds the containers that outlived the last engine, and undoes what it left half-done. */
   recover(): Promise<void>;
   /** Stops the containers unless live-restore is set, and closes. */
@@ -109,7 +112,10 @@ export async function createEngine(config: EngineConfig): Promise<Composition> {
   }
 }
 
-async function createResources(engine: Engine, close: () => Promise<void>): Promise<Pick<Composition, "routes" | "recover" | "shutdown">> {
+async function createResources(
+  engine: Engine,
+  close: () => Promise<void>,
+): Promise<Pick<Composition, "routes" | "http2" | "recover" | "shutdown">> {
   const [events, images, volumes, networks, io, containers, exec, attach, logs, archive, stats, system, build] = await Promise.all([
     import("./events/index.ts"),
     import("./images/index.ts"),
@@ -142,6 +148,7 @@ async function createResources(engine: Engine, close: () => Promise<void>): Prom
   ];
   return {
     routes,
+    http2: (socket) => build.serveGrpc(engine, socket),
     async recover() {
       for (const module of modules) await module.recover?.(engine);
     },

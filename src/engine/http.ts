@@ -52,8 +52,19 @@ interface Body {
   readable: Readable | undefined;
 }
 
-/** Serves one connection until it ends. `handle` must answer each exchange; what it throws cuts the connection. `common`: header lines of every answer. */
-export function serveConnection(socket: Socket, handle: (exchange: Exchange) => Promise<void>, common: string): void {
+/** How a connection begins that speaks HTTP/2 from the first byte (RFC 9113, 3.4). */
+const HTTP2_PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\n");
+
+/**
+ * Serves one connection until it ends. `handle` must answer each exchange; what it throws cuts the connection. `common`: header lines of every answer. `http2` takes
+ * connections that begin with HTTP/2's preface; without it they are refused.
+ */
+export function serveConnection(
+  socket: Socket,
+  handle: (exchange: Exchange) => Promise<void>,
+  common: string,
+  http2?: (socket: Socket) => void,
+): void {
   let buffer: Buffer = EMPTY;
   let state: "head" | "body" | "answering" | "raw" = "head";
   let current: { body: Body; abort: AbortController | undefined; answered: boolean; keepAlive: boolean } | undefined;
@@ -105,6 +116,15 @@ export function serveConnection(socket: Socket, handle: (exchange: Exchange) => 
   socket.on("close", onClose);
   socket.on("error", onError);
   socket.on("drain", onDrain);
+
+  /** The connection is someone else's from now on. */
+  function letGo(): void {
+    socket.off("data", onData);
+    socket.off("end", onEnd);
+    socket.off("drain", onDrain);
+    state = "raw";
+    socket.pause();
+  }
 
   function finishBody(body: Body, error?: Error): void {
     body.done = true;
@@ -219,6 +239,16 @@ export function serveConnection(socket: Socket, handle: (exchange: Exchange) => 
     // Empty lines before a request are allowed (RFC 9112, 2.2).
     while (buffer.length >= 2 && buffer[0] === 13 && buffer[1] === 10) buffer = buffer.subarray(2);
     const end = buffer.indexOf("\r\n\r\n");
+    if (http2 && end === HTTP2_PREFACE.length - 4 && buffer.subarray(0, HTTP2_PREFACE.length).equals(HTTP2_PREFACE)) {
+      const early = buffer;
+      letGo();
+      socket.off("close", onClose);
+      socket.off("error", onError);
+      socket.unshift(early);
+      (socket as { readableFlowing: boolean | null }).readableFlowing = null;
+      http2(socket);
+      return false;
+    }
     if (end < 0 || end > MAX_HEAD) {
       if (buffer.length > MAX_HEAD) refuse(431, "request header fields too large");
       return false;
@@ -382,12 +412,8 @@ export function serveConnection(socket: Socket, handle: (exchange: Exchange) => 
         finish();
       },
       takeOver(text) {
-        socket.off("data", onData);
-        socket.off("end", onEnd);
-        socket.off("drain", onDrain);
+        letGo();
         mine.answered = true;
-        state = "raw";
-        socket.pause();
         socket.write(text);
         const early = Buffer.concat([...body.queue.splice(0), buffer]);
         buffer = EMPTY;

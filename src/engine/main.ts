@@ -60,7 +60,7 @@ async function run(config: EngineConfig, argv: string[]): Promise<number> {
     release.push(lockDirectory(config.dataRoot, "data root"));
     release.push(writePidfile(config.pidfile));
     mkdirSync(traceDir(config.execRoot), { recursive: true, mode: 0o700 });
-    const { engine, routes, recover, shutdown, close } = await createEngine(config);
+    const { engine, routes, http2, recover, shutdown, close } = await createEngine(config);
     try {
       await recover();
     } catch (error) {
@@ -77,7 +77,7 @@ async function run(config: EngineConfig, argv: string[]): Promise<number> {
       }
     });
     const connections = new Set<Socket>();
-    const answer = createServer({ routes, traceDir: traceDir(config.execRoot), log: engine.log });
+    const answer = createServer({ routes, traceDir: traceDir(config.execRoot), log: engine.log, http2 });
     const serve = collectingWhenIdle((socket) => {
       connections.add(socket);
       socket.on("close", () => connections.delete(socket));

@@ -148,6 +148,8 @@ export interface ServerOptions {
   /** Where the spans of a traced request go. */
   traceDir: string;
   log(level: "debug" | "info" | "warn" | "error", message: string, fields?: Record<string, unknown>): void;
+  /** Takes connections that speak HTTP/2 from their first byte: gRPC. */
+  http2?: (socket: Socket) => void;
 }
 
 /** What serves each accepted connection. */
@@ -188,7 +190,7 @@ export function createServer(options: ServerOptions): (socket: Socket) => void {
     }
   }
 
-  return (socket) => serveConnection(socket, handle, COMMON);
+  return (socket) => serveConnection(socket, handle, COMMON, options.http2);
 }
 
 const JSON_TYPE = { "Content-Type": "application/json" };

@@ -1,5 +1,6 @@
 // The builder's doors: POST /build and /build/prune. What the builder needs of the engine is given to it here.
 import { existsSync } from "node:fs";
+import type { Socket } from "node:net";
 import type { BuildCache } from "../../api/types.ts";
 import type { Builder } from "../../build/index.ts";
 import { unpackInto } from "../archive/unpack.ts";
@@ -41,6 +42,14 @@ export function buildKitOf(engine: Engine): Promise<BuildKit> {
     kits.set(engine, kit);
   }
   return kit;
+}
+
+/** Serves BuildKit's gRPC on a connection of its own. */
+export function serveGrpc(engine: Engine, socket: Socket): void {
+  buildKitOf(engine).then(
+    (kit) => kit.serve(socket),
+    () => socket.destroy(),
+  );
 }
 
 export function routes(engine: Engine): Route[] {

@@ -1,6 +1,6 @@
 // BuildKit's doors: POST /grpc, where the engine is the gRPC server (moby.buildkit.v1.Control, and LLBBridge for clients that are their own frontend), and POST
 // /session, where it is the client of what the docker CLI offers to its build: files, secrets, an ssh agent, credentials, places for outputs. Both begin as
-// HTTP/1.1 requests that are upgraded to HTTP/2 (h2c). It knows protocols and clients; how something is built, cached and exported it leaves to the builder (src/build), and
+// HTTP/1.1 requests that are upgraded to HTTP/2 (h2c); a client that speaks HTTP/2 at once (buildctl) is served on the same sockets. It knows protocols and clients; how something is built, cached and exported it leaves to the builder (src/build), and
 // the names of images to the images resource. It must never know of Dockerfiles.
 //
 // Nouns and their life. A *session* is a client's connection on which we call (sessions.ts); it lasts as long as its connection. A *build* (builds.ts) has a
@@ -16,6 +16,7 @@
 //     LLBBridge.Solve{ Frontend: dockerfile.v0 }       (metadata buildkit-controlapi-buildid: R) → a reference; our frontend read the Dockerfile over S
 //     LLBBridge.Return{ result }                       → the build exports it; steps run now, and ask S for secrets
 //   Control.Solve's answer: containerimage.digest, containerimage.config.digest, image.name
+import type { Duplex } from "node:stream";
 import type { Builder, Result } from "../../build/index.ts";
 import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1_pb.ts";
 import { LLBBridge } from "../../gen/moby/buildkit/v1/frontend_pb.ts";
@@ -45,6 +46,8 @@ export interface BuildKit {
   frontend(build: Build, name: string, attrs: Record<string, string>, inputs: ReadonlyMap<string, Definition>): Promise<Result>;
   /** POST /grpc. */
   grpc(call: Call): Answer;
+  /** gRPC on a connection of its own. */
+  serve(connection: Duplex): void;
   /** POST /session. */
   session(call: Call): Answer;
   close(): void;
@@ -74,6 +77,7 @@ export function createBuildKit(engine: Engine, builder: () => Promise<Builder>):
       server.accept(call.hijack("application/vnd.docker.raw-stream"));
       return hijacked;
     },
+    serve: (connection) => server.accept(connection),
     session(call) {
       upgraded(call);
       kit.sessions.open(

@@ -43,7 +43,7 @@ function ofLocal(record: LocalRecord): Usage {
 
 /** A filter of `buildx du` and `prune`: "type==source.local", "id=…", "until"… is a duration in its own field. */
 export function usageFilter(filters: readonly string[]): (record: Usage) => boolean {
-  const tests = filters.flatMap((filter) =>
+  const tests = filters.filter(Boolean).flatMap((filter) =>
     filter.split(",").map((text) => {
       const match = /^([\w.]+)(==|!=|~=)?(.*)$/.exec(text.trim());
       if (!match) throw invalidArgument(`invalid filter: ${text}`);
