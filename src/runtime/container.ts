@@ -19,20 +19,20 @@ import {
   pidfdGetfd,
   pidfdSignal,
   SYS,
-  SystemError,
   watch,
 } from "../linux/index.ts";
 import type { Process, Spec, State } from "../oci/runtime-spec.ts";
 import { active } from "../trace/index.ts";
 import { type Cgroup, type CgroupLocation, locateCgroup, openCgroup } from "./cgroups/index.ts";
+import { type EarlyGate, type Heard, passEarly } from "./early.ts";
 import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from "./face.ts";
 import { facts } from "./facts.ts";
 import { stepFailure } from "./failures.ts";
-import { type Kept, readExit, runningProcess, writeGate } from "./keeper.ts";
+import { type Kept, readExit, runningProcess } from "./keeper.ts";
 import { type Plan, pausesBeforePivot, planCreate, rootPathOf } from "./plan/create.ts";
 import { planExec } from "./plan/exec.ts";
 import { FD, MAX_HOLD } from "./plan/layout.ts";
-import { eventfd, hearReports, type Report, startPlayer } from "./player.ts";
+import { eventfd, hearReports, type Player, type Report, startPlayer } from "./player.ts";
 import { compileSeccomp } from "./seccomp.ts";
 import { tracePlayer } from "./timing.ts";
 
@@ -55,8 +55,7 @@ async function launch(
   directory: string,
   target: number,
   atHooks?: (pid: number, pidfd: number) => Promise<void>,
-  /** The gate is open from the start: the process goes on while this side still hears of it. A process that has its root. */
-  openFor?: number,
+  early?: EarlyGate,
 ): Promise<Kept> {
   if (io.hold.length > MAX_HOLD) throw new Failure("InvalidArgument", `a keeper holds at most ${MAX_HOLD} descriptors`);
   const record = `${directory}/record`;
@@ -68,8 +67,7 @@ async function launch(
   const notify = eventfd();
   const control = eventfd();
   let keeper: ReturnType<typeof startPlayer> | undefined;
-  let pid = 0;
-  let pidfd = -1;
+  const heard: Heard = { pid: 0, pidfd: -1, ready: false, failed: undefined };
   let done = false;
   try {
     const stdio: [number, number, number] = io.terminal ? [-1, -1, -1] : [io.stdin, io.stdout, io.stderr];
@@ -81,45 +79,15 @@ async function launch(
     );
     const hasHome = (process.env ?? []).some((e) => e.startsWith("HOME="));
     const uid = process.user?.uid ?? 0;
-    if (openFor !== undefined) {
-      try {
-        writeGate(keeper.gate, openFor, hasHome ? undefined : uid);
-      } catch (error) {
-        // A process that failed is gone already, and its report says why.
-        if (!(error instanceof SystemError && error.code === "EPIPE")) throw error;
-      }
-      keeper.made();
-    }
-    const keeperPidfd = keeper.pidfd;
-    let failed: Failure | undefined;
-    let ready = false;
-    let hooks = false;
-    let more = false;
-    const asked: Extract<Report, { tag: "missing" }>[] = [];
-    do {
-      hooks = false;
-      await hearReports(keeper.report, (report) => {
-        if (report.tag === "pid") {
-          pid = report.pid;
-          pidfd = openFor === undefined ? binding.syscall(SYS.pidfd_open, pid, 0) : openKept(keeperPidfd, pid);
-        } else if (report.tag === "failed") failed = failure(report.index, report.errno);
-        else if (report.tag === "ready") ready = true;
-        else if (report.tag === "hooks") hooks = true;
-        else if (report.tag === "missing") asked.push(report);
-        // The child may be ready before its parent has told its pid: both must be known.
-        return report.tag === "failed" || report.tag === "end" || ((ready || hooks || asked.length > 0) && pid > 0);
-      });
-      if (failed) throw failed;
-      more = hooks || asked.length > 0;
-      for (const each of asked.splice(0)) await (await import("./missing.ts")).makeMissing(plan, pidfd, each);
-      if (hooks) await atHooks?.(pid, pidfd);
-      if (more) keeper.goOn();
-    } while (more);
-    if (!ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
+    if (early) await passEarly(keeper, early, hasHome ? undefined : uid, heard, failure);
+    else await standAtGate(keeper, plan, heard, failure, atHooks);
+    if (heard.failed) throw heard.failed;
+    const { pid, pidfd } = heard;
+    if (!heard.ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
     const terminal = io.terminal ? pidfdGetfd(pidfd, FD.terminal) : undefined;
     if (terminal !== undefined) check(binding.syscall(SYS.fcntl, terminal, 4, O_RDWR | O_NONBLOCK), "fcntl F_SETFL");
     done = true;
-    if (openFor === undefined) keeper.made();
+    if (!early) keeper.made();
     const { timing } = keeper;
     const kept: Kept = {
       pid,
@@ -134,7 +102,7 @@ async function launch(
         write: keeper.gate,
         report: keeper.report,
         home: hasHome ? undefined : { uid },
-        open: openFor !== undefined,
+        open: early !== undefined,
       },
       failure,
       child: true,
@@ -144,6 +112,7 @@ async function launch(
   } finally {
     close(recordFd);
     if (!done) {
+      const { pidfd } = heard;
       if (pidfd >= 0) pidfdSignal(pidfd, 9);
       if (keeper) {
         // The keeper reaps its process before it goes: an orphan would stay in its cgroup until someone else does.
@@ -159,12 +128,34 @@ async function launch(
   }
 }
 
-/** A process that its keeper may have reaped already. It has a descriptor of it before it does, which is the same process whatever its number is now. */
-function openKept(keeper: number, pid: number): number {
-  const held = () => binding.syscall(SYS.pidfd_getfd, keeper, FD.process, 0);
-  let pidfd = held();
-  if (pidfd < 0) pidfd = binding.syscall(SYS.pidfd_open, pid, 0);
-  return pidfd < 0 ? held() : pidfd;
+/** Waits until the process stands at its gate or has failed, and answers what it asks on its way. */
+async function standAtGate(
+  keeper: Player,
+  plan: Plan,
+  heard: Heard,
+  failure: (index: number, errno: number) => Failure,
+  atHooks?: (pid: number, pidfd: number) => Promise<void>,
+): Promise<void> {
+  let hooks = false;
+  const asked: Extract<Report, { tag: "missing" }>[] = [];
+  for (;;) {
+    await hearReports(keeper.report, (report) => {
+      if (report.tag === "pid") {
+        heard.pid = report.pid;
+        heard.pidfd = binding.syscall(SYS.pidfd_open, report.pid, 0);
+      } else if (report.tag === "failed") heard.failed = failure(report.index, report.errno);
+      else if (report.tag === "ready") heard.ready = true;
+      else if (report.tag === "hooks") hooks = true;
+      else if (report.tag === "missing") asked.push(report);
+      // The child may be ready before its parent has told its pid: both must be known.
+      return report.tag === "failed" || report.tag === "end" || ((heard.ready || hooks || asked.length > 0) && heard.pid > 0);
+    });
+    if (heard.failed || (!hooks && asked.length === 0)) return;
+    for (const each of asked.splice(0)) (await import("./missing.ts")).makeMissing(plan, heard.pidfd, each);
+    if (hooks) await atHooks?.(heard.pid, heard.pidfd);
+    hooks = false;
+    keeper.goOn();
+  }
 }
 
 /** Resolves once one of the descriptors can be read, or the time is over. */
@@ -296,7 +287,7 @@ export function runtimeContainer(
   return {
     id: saved.id,
     init,
-    async exec({ execId, process, io }) {
+    async exec({ execId, process, io, opens }) {
       const directory = `${state}/exec-${execId}`;
       if (!/^[\w+.-]+$/.test(execId)) throw new Failure("InvalidArgument", `invalid exec id ${JSON.stringify(execId)}`);
       const spec = specOf();
@@ -320,8 +311,8 @@ export function runtimeContainer(
           facts(),
         );
         // The master of a terminal is fetched from the process at its gate.
-        const openFor = io.terminal ? undefined : initKept.pid;
-        const kept = await launch(plan, process, io, directory, initKept.pidfd, undefined, openFor);
+        const early = io.terminal ? undefined : { rooted: initKept.pid, opens };
+        const kept = await launch(plan, process, io, directory, initKept.pidfd, undefined, early);
         const running = runningProcess(kept, () => {
           execs.delete(running);
           removeState(directory, ["record"]);

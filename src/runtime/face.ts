@@ -57,8 +57,12 @@ export interface RunningProcess {
 export interface RuntimeContainer {
   readonly id: string;
   readonly init: RunningProcess;
-  /** A further process, started by start(); one without a terminal may run before that is called, so that it need not wait for it. */
-  exec(options: { execId: string; process: SpecProcess; io: ProcessIo }): Promise<RunningProcess>;
+  /**
+   * A further process, started by start(); one without a terminal runs before that is called, so that it need not wait for it. With `opens`, which is
+   * for processes without a terminal, it is made at once and waits at its gate; what is returned settles when the program runs, or when it was not
+   * wanted (`opens` gave false) and nothing of it is left.
+   */
+  exec(options: { execId: string; process: SpecProcess; io: ProcessIo; opens?: Promise<boolean> }): Promise<RunningProcess>;
   /** Every process in the container's cgroup (pids of the host). */
   pids(): number[];
   killAll(signal: number): void;

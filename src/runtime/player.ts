@@ -222,6 +222,28 @@ export function hearReports(fd: number, done: (report: Report) => boolean): Prom
   });
 }
 
+/** Hears all reports when the pipe ends, so that this side wakes up just once; from now() on, each as it comes. */
+export function hearAtEnd(fd: number, hear: (report: Report) => void): { over: Promise<void>; now(): void } {
+  const over = Promise.withResolvers<void>();
+  const buffer = new Uint8Array(REPORT.size * 8);
+  // Without a mask: that there is something to read is no news, that nobody writes any more is.
+  const watching = watch(fd, 0, () => {
+    try {
+      for (let n = read(fd, buffer); n !== undefined; n = read(fd, buffer)) {
+        for (const report of parseReports(buffer.subarray(0, n))) hear(report);
+        if (n > 0) continue;
+        watching.close();
+        over.resolve();
+        return;
+      }
+    } catch (error) {
+      watching.close();
+      over.reject(error);
+    }
+  });
+  return { over: over.promise, now: () => watching.events(EPOLLIN) };
+}
+
 /** The same, blocking; for a command line that has nothing else to do meanwhile. */
 export function hearNow(fd: number, done: (report: Report) => boolean): void {
   const buffer = new Uint8Array(REPORT.size * 8);

@@ -11,8 +11,8 @@ export interface CompiledSeccomp {
   program: Uint8Array;
   /** Of seccomp(2). */
   flags: number;
-  /** A process with the filter on may wait at its gate: the filter lets read(2) through whatever its arguments. */
-  letsRead: boolean;
+  /** A process with the filter on may wait at its gate: the filter lets the calls through that this takes, whatever their arguments. */
+  letsWait: boolean;
 }
 
 const CACHE = "/run/jubako/seccomp";
@@ -84,7 +84,7 @@ export function compileSeccomp(seccomp: Seccomp): CompiledSeccomp | undefined {
   let compiled = memory.get(key);
   if (compiled) return compiled;
   const program = cachedProgram(key) ?? keepProgram(key, hasForeignCalls() ? compile(seccomp) : compileElsewhere(seccomp));
-  compiled = { program, flags, letsRead: letsThrough(seccomp, "read") };
+  compiled = { program, flags, letsWait: ["read", "write", "exit_group"].every((name) => letsThrough(seccomp, name)) };
   if (memory.size >= 64) memory.clear();
   memory.set(key, compiled);
   return compiled;

@@ -2,6 +2,7 @@
 import { messageOf } from "../lib/errors.ts";
 import type { ExitRecord, ProcessIo } from "../runtime/face.ts";
 import { runtimeOf } from "./drivers.ts";
+import { adoptedPreparation } from "./prepare.ts";
 import { attach, type TaskProcess, taskProcess } from "./process.ts";
 import type { Found, Records } from "./record.ts";
 import { type OpenStdio, openStdio } from "./stdio.ts";
@@ -57,6 +58,14 @@ async function adoptProcess(adopter: Adopter, task: Task, process: TaskProcess, 
     // An exec whose start had not got as far as a process can be started again; anything else is dead, and its status is lost with its keeper.
     if (process.execId !== "" && (process.phase === "added" || process.phase === "starting") && task.container) process.phase = "added";
     else if (process.phase !== "added") await adopter.onExit(task, process, { status: LOST, at: Date.now() });
+    return;
+  }
+  if (process.phase === "added") {
+    // It was made before its start, and still waits for that.
+    process.prepared = adoptedPreparation(running, () => {
+      process.running = running;
+      adopter.follow(task, process);
+    });
     return;
   }
   if (process.stdio.terminal) {

@@ -6,6 +6,7 @@
 import { failedPrecondition, notFound } from "../lib/errors.ts";
 import type { Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { ExitRecord, RunningProcess } from "../runtime/face.ts";
+import type { Prepared } from "./prepare.ts";
 import type { OpenStdio, Stdio } from "./stdio.ts";
 import type { TerminalCopy } from "./terminal.ts";
 
@@ -19,6 +20,10 @@ export interface TaskProcess {
   readonly spec: SpecProcess | undefined;
   phase: Phase;
   running: RunningProcess | undefined;
+  /** An exec that is added may wait at its gate already. */
+  prepared: Prepared | undefined;
+  /** Its streams, until it runs: whoever reads them must not take the end of what was made in advance for the end of the output. */
+  opened: OpenStdio | undefined;
   copy: TerminalCopy | undefined;
   /** Settles when a start under way has been told or has failed. */
   gate: Promise<void>;
@@ -39,6 +44,8 @@ export function taskProcess(execId: string, stdio: Stdio, spec: SpecProcess | un
     spec,
     phase,
     running: undefined,
+    prepared: undefined,
+    opened: undefined,
     copy: undefined,
     gate: Promise.resolve(),
     exit: undefined,
@@ -76,8 +83,15 @@ export function signalProcess(process: TaskProcess, signal: number): void {
   if (!madeProcess(process).signal(signal)) throw notFound("process already finished: not found");
 }
 
+export function closeStdio(process: TaskProcess): void {
+  process.opened?.abandon();
+  process.opened?.close();
+  process.opened = undefined;
+}
+
 /** Lets go of all that the shim and the keeper hold for it. */
 export function release(process: TaskProcess): void {
+  closeStdio(process);
   process.copy?.close();
   process.copy = undefined;
   process.running?.release();

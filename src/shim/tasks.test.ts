@@ -134,6 +134,49 @@ for (const [name, program] of [
       await client.delete({ id });
     });
 
+    test.skipIf(program !== "")(
+      "an exec waits at its gate for its start, or for its removal, and is made anew where it ended there",
+      async () => {
+        const id = "g";
+        const stdout = fifo(`${here.dir}/g.out`);
+        const out = reader(stdout);
+        await client.create({ id, bundle: bundle(here, id, ["sleep", "100"]) });
+        await client.start({ id });
+        const exec = (...args: string[]) => ({ typeUrl: "", value: Buffer.from(JSON.stringify(spec("", args).process)) });
+        const others = async (count: number): Promise<number[]> => {
+          const init = (await client.state({ id })).pid;
+          for (let tries = 0; ; tries++) {
+            const pids = (await client.pids({ id })).processes.map((process) => process.pid).filter((pid) => pid !== init);
+            if (pids.length === count || tries === 200) return pids;
+            await Bun.sleep(5);
+          }
+        };
+        await client.exec({ id, execId: "g1", spec: exec("true") });
+        expect(await others(1)).toHaveLength(1);
+        expect((await client.state({ id, execId: "g1" })).status).toBe(1);
+        await client.delete({ id, execId: "g1" });
+        expect(await others(0)).toHaveLength(0);
+
+        await client.exec({ id, execId: "g2", stdout, spec: exec("echo", "once") });
+        const [waiting] = await others(1);
+        process.kill(waiting!, "SIGKILL");
+        expect(await others(0)).toHaveLength(0);
+        const wait = client.wait({ id, execId: "g2" });
+        expect((await client.start({ id, execId: "g2" })).pid).not.toBe(waiting!);
+        expect((await wait).exitStatus).toBe(0);
+        await client.delete({ id, execId: "g2" });
+        expect(await out.end).toBe("once\n");
+
+        // More than are made in advance, and a container that goes with all of them.
+        for (let i = 0; i < 8; i++) await client.exec({ id, execId: `g${10 + i}`, spec: exec("true") });
+        expect((await others(4)).length).toBe(4);
+        expect((await client.start({ id, execId: "g17" })).pid).toBeGreaterThan(1);
+        await client.kill({ id, signal: 9 });
+        await client.wait({ id });
+        await client.delete({ id });
+      },
+    );
+
     test("a terminal: size, echo, all output before the exit", async () => {
       const id = "t";
       const stdin = fifo(`${here.dir}/t.in`);

@@ -12,14 +12,15 @@ import {
   TaskResumedSchema,
   TaskStartSchema,
 } from "../gen/containerd/events_pb.ts";
-import { alreadyExists, Failure, failedPrecondition, invalidArgument, messageOf, notFound } from "../lib/errors.ts";
+import { alreadyExists, Failure, failedPrecondition, invalidArgument, isKind, messageOf, notFound } from "../lib/errors.ts";
 import type { Resources, Spec, Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { CgroupStats, ExitRecord, RootMount, RuntimeContainer } from "../runtime/face.ts";
 import { active, entering, span } from "../trace/index.ts";
 import { adoptTask } from "./adopt.ts";
 import { chooseDriver, type Driver, runtimeOf } from "./drivers.ts";
 import { type Publisher, timestamp } from "./events.ts";
-import { attach, pidOf, release, signalProcess, type TaskProcess, taskProcess } from "./process.ts";
+import { preparations } from "./prepare.ts";
+import { attach, closeStdio, pidOf, release, signalProcess, type TaskProcess, taskProcess } from "./process.ts";
 import { type Records, records } from "./record.ts";
 import { openStdio, type Stdio } from "./stdio.ts";
 
@@ -102,6 +103,7 @@ export function createTasks(options: { namespace: string; state: string; events:
   /** Ids whose creation is under way. */
   const making = new Set<string>();
   const store: Records = records(options.state);
+  const prepare = preparations();
 
   const get = (id: string): Task => {
     const task = tasks.get(id);
@@ -203,13 +205,14 @@ export function createTasks(options: { namespace: string; state: string; events:
     });
     store.phase(task.id, execId, "starting");
     try {
-      if (!made) await makeExec(task, process);
+      if (!made && !(await openPrepared(process))) await makeExec(task, process);
       await below("start", () => process.running!.start());
       process.phase = "running";
       store.phase(task.id, execId, "running");
       if (execId === "") events.publish("/tasks/start", TaskStartSchema, { containerId: task.id, pid: pidOf(process) });
       else events.publish("/tasks/exec-started", TaskExecStartedSchema, { containerId: task.id, execId, pid: pidOf(process) });
     } catch (error) {
+      closeStdio(process);
       process.end({ status: 255, at: Date.now() });
       store.phase(task.id, execId, "stopped");
       throw runtimeError(error, execId === "" ? "OCI runtime start failed" : "OCI runtime exec failed");
@@ -218,20 +221,27 @@ export function createTasks(options: { namespace: string; state: string; events:
     }
   };
 
-  const makeExec = async (task: Task, process: TaskProcess): Promise<void> => {
-    const opened = await openStdio(process.stdio, { id: task.id, namespace });
+  /** False: there is none, or it ended before it was wanted. */
+  const openPrepared = async ({ prepared }: TaskProcess): Promise<boolean> => {
     try {
-      const spec = { ...process.spec!, terminal: process.stdio.terminal };
-      const { execId } = process;
-      const running = await below("exec", () => task.container!.exec({ execId, process: spec, io: opened.io }));
-      await attach(process, running, opened);
-      follow(task, process);
+      const running = prepared?.open();
+      await running;
+      return running !== undefined;
     } catch (error) {
-      opened.abandon();
+      if (isKind(error, "Cancelled")) return false;
       throw error;
-    } finally {
-      opened.close();
     }
+  };
+
+  const makeExec = async (task: Task, process: TaskProcess, opens?: Promise<boolean>): Promise<void> => {
+    process.opened ??= await openStdio(process.stdio, { id: task.id, namespace });
+    const { execId, opened } = process;
+    const spec = { ...process.spec!, terminal: process.stdio.terminal };
+    const running = await below("exec", () => task.container!.exec({ execId, process: spec, io: opened.io, ...(opens ? { opens } : {}) }));
+    await attach(process, running, opened);
+    process.opened = undefined;
+    opened.close();
+    follow(task, process);
   };
 
   const removeInit = async (task: Task): Promise<Exit> => {
@@ -241,6 +251,7 @@ export function createTasks(options: { namespace: string; state: string; events:
       throw failedPrecondition(`cannot delete a ${task.paused ? "paused" : "running"} process: failed precondition`);
     task.deleting = true;
     const pid = pidOf(init);
+    await Promise.all([...task.execs.values()].map((exec) => exec.prepared?.drop()));
     try {
       store.deleting(task.id, true);
       await below("delete", async () => task.container?.delete(true));
@@ -267,11 +278,12 @@ export function createTasks(options: { namespace: string; state: string; events:
     return { pid, record };
   };
 
-  const removeExec = (task: Task, process: TaskProcess): Exit => {
+  const removeExec = async (task: Task, process: TaskProcess): Promise<Exit> => {
     if (process.phase !== "stopped" && process.phase !== "added")
       throw failedPrecondition("cannot delete a running process: failed precondition");
     const pid = pidOf(process);
     task.execs.delete(process.execId);
+    if (process.prepared) await process.prepared.drop();
     process.end({ status: 0, at: Date.now() });
     release(process);
     store.removeExec(task.id, process.execId);
@@ -316,8 +328,12 @@ export function createTasks(options: { namespace: string; state: string; events:
       const spec = json<SpecProcess>(any, "the exec's process");
       if (task.paused) throw failedPrecondition("cannot exec in a paused state: failed precondition");
       if (task.init.phase === "stopped" || !task.container) throw failedPrecondition("cannot exec in a stopped state: failed precondition");
-      task.execs.set(execId, taskProcess(execId, stdio, spec, "added"));
+      const process = taskProcess(execId, stdio, spec, "added");
+      task.execs.set(execId, process);
       store.writeExec(id, execId, { stdio, spec });
+      // Behind the answer to this call. A terminal and a logger come with the start; a runtime's command line makes nothing in advance.
+      const plain = !stdio.terminal && !stdio.stdout.startsWith("binary:") && !task.driver;
+      if (plain) queueMicrotask(() => prepare(process, (opens) => makeExec(task, process, opens)));
       events.publish("/tasks/exec-added", TaskExecAddedSchema, { containerId: id, execId });
     },
     kill(id, execId, signal, all) {

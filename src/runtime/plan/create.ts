@@ -39,7 +39,7 @@ export interface CreateInput {
   spec: Spec;
   rootfs: readonly RootMount[];
   cgroup: CgroupPlan | undefined;
-  seccomp: { program: Uint8Array; flags: number; letsRead?: boolean } | undefined;
+  seccomp: { program: Uint8Array; flags: number; letsWait?: boolean } | undefined;
   /** The player stays as the parent and keeps descriptors, exit status and terminal; else it leaves once the process is set up. */
   keeper: boolean;
   /** How many descriptors (from FD.hold on) the keeper holds. */

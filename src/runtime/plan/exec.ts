@@ -23,7 +23,7 @@ export interface ExecInput {
   process: Process;
   /** Only `join` counts. */
   cgroup: CgroupPlan | undefined;
-  seccomp: { program: Uint8Array; flags: number; letsRead?: boolean } | undefined;
+  seccomp: { program: Uint8Array; flags: number; letsWait?: boolean } | undefined;
   keeper: boolean;
   holds: number;
   holdStdin: boolean;

@@ -14,7 +14,7 @@ export interface ProcessPlan {
   /** What there is to give; all in a user namespace of its own. */
   capabilities: Bits;
   /** Instructions of a compiled seccomp filter, and the flags of seccomp(2). */
-  seccomp: { program: Uint8Array; flags: number; letsRead?: boolean } | undefined;
+  seccomp: { program: Uint8Array; flags: number; letsWait?: boolean } | undefined;
   /** End with the parent. */
   dieWithParent: boolean;
   /** Which of stdin, stdout, stderr become the user's own. */
@@ -303,7 +303,6 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   const home: Block = tape.room(HOME_ROOM, "home");
   const ready = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.ready, 0, 0, 0).buffer), "{ready}");
   tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, ready, REPORT.size], { why: "report: created" });
-  waitForMaker(p, "wait until its maker has written down that it is there");
   const { seccomp } = plan;
   const filter = () => {
     if (!seccomp) return;
@@ -311,9 +310,10 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
     if (keepAdmin) capset(p, effective, permitted, inheritable, "drop the capability that the filter needed");
   };
   // Installing it takes a third of a millisecond: rather while others hear of the report than when the gate opens.
-  if (seccomp?.letsRead) filter();
+  if (seccomp?.letsWait) filter();
+  waitForMaker(p, "wait until its maker has written down that it is there");
   tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, home, HOME_ROOM - 1], { why: "wait at the gate", retry: errno.EINTR });
-  if (!seccomp?.letsRead) filter();
+  if (!seccomp?.letsWait) filter();
   const hasHome = env.some((e) => e.startsWith("HOME="));
   const argv = tape.vector(process.args ?? [], `[${(process.args ?? []).map((a) => JSON.stringify(a)).join(", ")}]`);
   const envp = tape.vector(hasHome ? env : [...env, home], `env of ${env.length}`);
