@@ -182,7 +182,12 @@ export async function sizesOf(core: Core, record: ContainerRecord): Promise<Size
   return { SizeRw, SizeRootFs: SizeRw + below };
 }
 
+/** Where a container's layers lie never changes, and asking for it is half of an inspect. */
+const graphDrivers = new WeakMap<ContainerRecord, DriverData>();
+
 async function graphDriver(core: Core, record: ContainerRecord): Promise<DriverData> {
+  const known = graphDrivers.get(record);
+  if (known) return known;
   const { manager } = core.engine;
   const { mounts } = await manager.snapshots.mounts({ snapshotter: manager.snapshotter, key: record.snapshotKey });
   const Data: Record<string, string> = {};
@@ -192,7 +197,9 @@ async function graphDriver(core: Core, record: ContainerRecord): Promise<DriverD
     else if (name === "upperdir") Data.UpperDir = value;
     else if (name === "workdir") Data.WorkDir = value;
   }
-  return { Name: manager.snapshotter, Data: { ID: record.id, ...Data } };
+  const driver = { Name: manager.snapshotter, Data: { ID: record.id, ...Data } };
+  graphDrivers.set(record, driver);
+  return driver;
 }
 
 /** `null` for lists that are empty where Docker says so, and only then. */

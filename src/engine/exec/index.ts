@@ -7,10 +7,11 @@ import { connectClient, frame, streamType } from "../attach/connection.ts";
 import { DEFAULT_DETACH_KEYS, parseDetachKeys } from "../attach/detach.ts";
 import { windowSize } from "../attach/index.ts";
 import type { ContainerRecord, Engine } from "../context.ts";
-import { createStreams } from "../io/streams.ts";
+import { type ContainerStreams, createStreams } from "../io/streams.ts";
 import { type Answer, type Call, hijacked, type Route } from "../route.ts";
+import { createPreparations, type Prepared } from "./prepare.ts";
 import { type ExecRequest, execProcess } from "./process.ts";
-import { containerProcess, execFailure, type RunningExec, runExec } from "./run.ts";
+import { type AddedExec, addExec, containerProcess, execFailure, type RunningExec, removeExec, startExec as startAdded } from "./run.ts";
 
 /** How long `docker exec`'s client may ask for the exit code afterwards. */
 const REMEMBER_MS = 5 * 60 * 1000;
@@ -29,6 +30,7 @@ interface Exec {
   state: "created" | "running" | "exited";
   pid: number;
   exitCode: number | null;
+  prepared: Prepared | undefined;
 }
 
 function strings(value: unknown, name: string): string[] {
@@ -60,6 +62,7 @@ function running(engine: Engine, ref: string): ContainerRecord {
 
 export function routes(engine: Engine): Route[] {
   const execs = new Map<string, Exec>();
+  const prepare = createPreparations(engine);
 
   function get(id: string): Exec {
     const exec = execs.get(id);
@@ -131,26 +134,44 @@ export function routes(engine: Engine): Route[] {
       state: "created",
       pid: 0,
       exitCode: null,
+      prepared: undefined,
     };
     if (execs.size % SWEEP_EVERY === SWEEP_EVERY - 1) sweep();
     execs.set(exec.id, exec);
     list(exec, true);
     publish(exec, `exec_create: ${args.join(" ")}`);
+    // A terminal's size comes with the start; a client that says so now will start it without its streams.
+    if (!exec.request.terminal && (exec.stdout || exec.stderr) && body.Detach !== true) {
+      const streams = createStreams();
+      exec.prepared = prepare(streams, () => add(exec, streams, true));
+    }
     return { status: 201, json: { Id: exec.id } };
   }
 
-  async function start(exec: Exec, streams: ReturnType<typeof createStreams>, attached: boolean): Promise<RunningExec> {
+  async function add(exec: Exec, streams: ContainerStreams, attached: boolean): Promise<AddedExec> {
     const record = engine.containers.get(exec.containerId);
+    return addExec(engine, {
+      containerId: record.id,
+      execId: exec.id,
+      process: await execProcess(engine, record, await containerProcess(engine, record.id), exec.request),
+      streams,
+      stdin: attached && exec.stdin,
+      output: attached,
+    });
+  }
+
+  /** What was added in advance; undefined where there is none, or it is not what is to be started. */
+  async function preparedFor(exec: Exec, attached: boolean): Promise<AddedExec | undefined> {
+    const added = await exec.prepared?.take();
+    exec.prepared = undefined;
+    if (!added || (attached && !exec.request.terminal)) return added;
+    await removeExec(engine, added);
+    return undefined;
+  }
+
+  async function start(exec: Exec, streams: ContainerStreams, attached: boolean): Promise<RunningExec> {
     try {
-      const process = await execProcess(engine, record, await containerProcess(engine, record.id), exec.request);
-      const run = await runExec(engine, {
-        containerId: record.id,
-        execId: exec.id,
-        process,
-        streams,
-        stdin: attached && exec.stdin,
-        output: attached,
-      });
+      const run = await startAdded(engine, (await preparedFor(exec, attached)) ?? (await add(exec, streams, attached)));
       exec.pid = run.pid;
       publish(exec, `exec_start: ${exec.request.args.join(" ")}`);
       return run;
@@ -171,7 +192,7 @@ export function routes(engine: Engine): Route[] {
     if (size) exec.request.size = size;
     if (body.Tty === true) exec.request.terminal = true;
     exec.state = "running";
-    const streams = createStreams();
+    const streams = exec.prepared?.streams ?? createStreams();
     const died = (run: RunningExec) =>
       run.exited.then(
         (status) => ended(exec, status),

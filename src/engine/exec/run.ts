@@ -1,15 +1,20 @@
 // Runs a further process in a container: from its streams to its exit status, with nothing left behind. Exec and health checks use it.
+//
+//   const added = await addExec(engine, options);     // streams are there, the task service knows it and may have made it
+//   const run = await startExec(engine, added);        // or removeExec(engine, added)
+//   const status = await run.exited;
 import { create } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
 import { Failure, messageOf } from "../../lib/errors.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { span } from "../../trace/index.ts";
-import type { Engine } from "../context.ts";
+import type { Engine, ProcessIo } from "../context.ts";
 import type { ContainerStreams } from "../io/streams.ts";
 
 const PROCESS_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Process";
 /** Output that is not at its end this long after the exit belongs to a process that outlived the one we started. */
 const DRAIN_MS = 2000;
+const REMOVE_MS = 10;
 
 export interface RunOptions {
   containerId: string;
@@ -64,17 +69,22 @@ export function execFailure(error: unknown): { failure: Failure; exitCode: numbe
   return { failure: new Failure(refused ? "InvalidArgument" : "Unknown", message, { cause: error }), exitCode: missing ? 127 : 126 };
 }
 
-/** Starts it; throws what the task service said where that failed, and leaves nothing then. */
-export async function runExec(engine: Engine, options: RunOptions): Promise<RunningExec> {
+/** One that the task service knows and that waits to be started, or to be removed. */
+export interface AddedExec {
+  options: RunOptions;
+  io: ProcessIo;
+}
+
+/** Throws what the task service said where that failed, and leaves nothing then. */
+export async function addExec(engine: Engine, options: RunOptions): Promise<AddedExec> {
   const { containerId, execId, process, streams } = options;
-  const { tasks } = engine.manager;
   const terminal = process.terminal ?? false;
   const io = engine.io.openExec(containerId, execId, streams, { stdin: options.stdin, output: options.output, terminal });
-  const target = { containerId, execId };
   try {
     await span("exec create", { container: containerId }, () =>
-      tasks.exec({
-        ...target,
+      engine.manager.tasks.exec({
+        containerId,
+        execId,
         stdin: io.stdin,
         stdout: io.stdout,
         stderr: io.stderr,
@@ -86,14 +96,33 @@ export async function runExec(engine: Engine, options: RunOptions): Promise<Runn
     await io.release();
     throw error;
   }
+  return { options, io };
+}
+
+/** Nothing is left of one that was added, or has ended. */
+export async function removeExec(engine: Engine, { options, io }: AddedExec): Promise<void> {
+  const { containerId, execId } = options;
+  const [removed, released] = await Promise.allSettled([engine.manager.tasks.deleteProcess({ containerId, execId }), io.release()]);
+  const fields = { container: containerId, exec: execId };
+  if (removed.status === "rejected")
+    engine.log("debug", "exec process could not be removed", { ...fields, error: messageOf(removed.reason) });
+  if (released.status === "rejected")
+    engine.log("warn", "exec streams could not be removed", { ...fields, error: messageOf(released.reason) });
+}
+
+/** Throws what the task service said where that failed, and leaves nothing then. */
+export async function startExec(engine: Engine, added: AddedExec): Promise<RunningExec> {
+  const { io, options } = added;
+  const { containerId, execId } = options;
+  const { tasks } = engine.manager;
+  const target = { containerId, execId };
   const exit = tasks.wait(target);
   exit.catch(() => {});
   let pid: number;
   try {
     ({ pid } = await span("exec start", { container: containerId }, () => tasks.start(target)));
   } catch (error) {
-    await tasks.deleteProcess(target).catch(() => {});
-    await io.release();
+    await removeExec(engine, added);
     throw error;
   }
   io.started();
@@ -108,14 +137,13 @@ export async function runExec(engine: Engine, options: RunOptions): Promise<Runn
       }),
     ]);
     clearTimeout(timer);
-    // Nobody waits for these.
-    tasks
-      .deleteProcess(target)
-      .catch((error) => engine.log("debug", "exec process could not be removed", { container: containerId, error: messageOf(error) }));
-    io.release().catch((error) =>
-      engine.log("warn", "exec streams could not be removed", { container: containerId, error: messageOf(error) }),
-    );
+    // Nobody waits for this, and whoever asks for the exit status should not have to.
+    setTimeout(() => void removeExec(engine, added), REMOVE_MS);
     return exitStatus;
   }
   return { pid, exited: follow() };
+}
+
+export async function runExec(engine: Engine, options: RunOptions): Promise<RunningExec> {
+  return startExec(engine, await addExec(engine, options));
 }
