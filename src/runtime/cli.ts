@@ -2,7 +2,7 @@
 //
 // Its protocol is the bundle on one side and runc's conventions on the other (exit codes, --log, --console-socket, --pid-file), so that
 // containerd, dockerd and podman take it for runc. Each command is loaded only when it is asked for.
-import { appendFileSync } from "node:fs";
+import { appendFileSync, readFileSync } from "node:fs";
 import { Failure, messageOf } from "../lib/errors.ts";
 import type { Context } from "./commands/context.ts";
 import { parseFlags } from "./commands/flags.ts";
@@ -37,7 +37,8 @@ Commands:
   explain [--json] BUNDLE    print every step that would create the container, and do nothing
 
 Global options:
-  --root DIR           where containers are kept (default "/run/jubako/runtime")
+  --root DIR           where containers are kept (default "/run/jubako/runtime"; for users $XDG_RUNTIME_DIR/jubako/runtime)
+  --rootless VALUE     true, false or auto (default): do without cgroups that cannot be had
   --log FILE           where to write the log (default: stderr)
   --log-format FORMAT  text (default) or json
   --debug              log more
@@ -57,6 +58,20 @@ const globals = {
   help: "boolean",
   h: { short: "help" },
 } as const;
+
+/** An ordinary user's containers are his own. */
+function defaultRoot(): string {
+  const runtimeDir = process.env.XDG_RUNTIME_DIR;
+  return runtimeDir && process.geteuid?.() !== 0 ? `${runtimeDir}/jubako/runtime` : "/run/jubako/runtime";
+}
+
+/** Whether cgroups are gone without where they cannot be had; as runc, it is so for everybody but the machine's own root. */
+function isRootless(asked: string): boolean {
+  if (asked === "auto") return process.geteuid?.() !== 0 || !/^\s*0\s+0\s+4294967295\s*$/.test(readFileSync("/proc/self/uid_map", "utf8"));
+  if (["1", "t", "T", "true", "TRUE", "True"].includes(asked)) return true;
+  if (["0", "f", "F", "false", "FALSE", "False"].includes(asked)) return false;
+  throw new Failure("InvalidArgument", `strconv.ParseBool: parsing ${JSON.stringify(asked)}: invalid syntax`);
+}
 
 type Log = (level: "error" | "warning", message: string) => void;
 
@@ -107,7 +122,11 @@ export async function main(argv: string[]): Promise<number> {
     if (flags.on("systemd-cgroup")) throw new Failure("Unimplemented", "systemd cgroups are not supported: use cgroupfs paths");
     const [command, { openStore }] = await Promise.all([load(), import("./commands/store.ts")]);
     return await command(
-      { store: openStore(flags.value("root") ?? "/run/jubako/runtime"), warn: (message) => log("warning", message) },
+      {
+        store: openStore(flags.value("root") ?? defaultRoot()),
+        rootless: isRootless(flags.value("rootless") ?? "auto"),
+        warn: (message) => log("warning", message),
+      },
       rest,
     );
   } catch (error) {

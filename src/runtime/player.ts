@@ -169,6 +169,8 @@ export type Report =
   | { tag: "missing"; index: number; root: number }
   /** The filter's listener in the process. */
   | { tag: "notify"; fd: number }
+  /** The process waits until its ids are mapped. */
+  | { tag: "maps" }
   | { tag: "end" };
 
 function parseReports(bytes: Uint8Array): Report[] {
@@ -182,6 +184,7 @@ function parseReports(bytes: Uint8Array): Report[] {
     else if (tag === REPORT.ready) reports.push({ tag: "ready" });
     else if (tag === REPORT.hooks) reports.push({ tag: "hooks" });
     else if (tag === REPORT.missing) reports.push({ tag: "missing", index: view.getUint32(at + 4, true), root: value });
+    else if (tag === REPORT.maps) reports.push({ tag: "maps" });
     else if (tag === REPORT.notify) reports.push({ tag: "notify", fd: value });
   }
   return reports;

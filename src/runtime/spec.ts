@@ -50,3 +50,19 @@ export function exampleSpec(): Spec {
     },
   };
 }
+
+/** The same for an ordinary user, who is root inside: the host's network and its /sys, no groups but his own, no limits. */
+export function rootlessSpec(): Spec {
+  const spec = exampleSpec();
+  const linux = spec.linux!;
+  linux.namespaces = [...linux.namespaces!.filter(({ type }) => type !== "network"), { type: "user" }];
+  linux.uidMappings = [{ containerID: 0, hostID: process.geteuid!(), size: 1 }];
+  linux.gidMappings = [{ containerID: 0, hostID: process.getegid!(), size: 1 }];
+  delete linux.resources;
+  spec.mounts = spec.mounts!.map((mount) =>
+    mount.destination === "/sys"
+      ? { destination: "/sys", type: "none", source: "/sys", options: ["rbind", "nosuid", "noexec", "nodev", "ro"] }
+      : { ...mount, ...(mount.options ? { options: mount.options.filter((option) => !/^[ug]id=/.test(option)) } : {}) },
+  );
+  return spec;
+}

@@ -3,5 +3,7 @@ import type { Store } from "./store.ts";
 
 export interface Context {
   store: Store;
+  /** cgroups that cannot be had are gone without. */
+  rootless: boolean;
   warn(message: string): void;
 }

@@ -36,9 +36,10 @@ export function planBundle(
   spec: Spec,
   flags: Flags,
   preserved: number,
+  rootless: boolean,
   rehearsal = false,
 ): { plan: Plan; location: Stored["cgroup"] } {
-  const location = locateCgroup(spec, id);
+  const location = locateCgroup(spec, id, rootless);
   const plan = planCreate(
     {
       id,
@@ -91,7 +92,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
   let location: Stored["cgroup"] | undefined;
   let done = false;
   try {
-    const planned = planBundle(id, bundle, spec, flags, preserved.fds.length);
+    const planned = planBundle(id, bundle, spec, flags, preserved.fds.length, context.rootless);
     lookAtCgroup(planned.location, context.warn);
     location = planned.location;
     const stored: Stored = {
@@ -107,7 +108,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     };
     store.announce(id, spec);
     const creating = (pid: number) => stateOf({ ...stored, init: { pid, start: "" } }, "creating");
-    launched = await launch(planned.plan, process, preserved.fds, -1, async (pid, pidfd) => {
+    launched = await launch(planned.plan, process, preserved.fds, -1, spec.linux, async (pid, pidfd) => {
       if (spec.linux?.netDevices) (await import("../net-devices.ts")).moveNetDevices(spec, pid);
       if (!spec.hooks) return;
       const { runHooks } = await import("../hooks.ts");

@@ -156,7 +156,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       const socket = flags.value("console-socket");
       if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
       writePidFile(flags.value("pid-file"), launched.pid);
-      openGateNow(launched.pid, launched.gate, launched.report, process.env, process.user?.uid ?? 0, launched.failure);
+      openGateNow(stored.init.pid, launched.gate, launched.report, process.env, process.user?.uid ?? 0, launched.failure);
     } catch (error) {
       launched.abandon();
       throw error;

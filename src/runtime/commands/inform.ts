@@ -5,7 +5,7 @@ import type { CgroupStats } from "../face.ts";
 import { CAPABILITIES } from "../plan/constants.ts";
 import { knownOptions } from "../plan/mount-options.ts";
 import { seccompActions, seccompArchitectures, seccompFlags, seccompOperators } from "../seccomp.ts";
-import { exampleSpec } from "../spec.ts";
+import { exampleSpec, rootlessSpec } from "../spec.ts";
 import { stepText } from "../tape.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
@@ -92,20 +92,19 @@ export async function features(): Promise<number> {
 
 export async function spec(_context: Context, argv: string[]): Promise<number> {
   const flags = parseFlags(argv, { bundle: "value", b: { short: "bundle" }, rootless: "boolean" });
-  if (flags.on("rootless")) throw new Failure("Unimplemented", "spec --rootless is not supported");
   const file = `${bundleOf(flags.value("bundle"))}/config.json`;
   if (existsSync(file)) throw new Failure("AlreadyExists", "File config.json exists. Remove it first");
-  writeFileSync(file, `${JSON.stringify(exampleSpec(), null, 4)}\n`);
+  writeFileSync(file, `${JSON.stringify(flags.on("rootless") ? rootlessSpec() : exampleSpec(), null, 4)}\n`);
   return 0;
 }
 
 /** Prints what `create` would do, step by step, and does nothing. */
-export async function explain(_context: Context, argv: string[]): Promise<number> {
+export async function explain(context: Context, argv: string[]): Promise<number> {
   const flags = parseFlags(argv, { json: "boolean", "no-pivot": "boolean", "no-new-keyring": "boolean", id: "value" });
   const words = flags.rest.filter((word) => word !== "--json");
   const json = flags.on("json") || words.length !== flags.rest.length;
   const bundle = bundleOf(words[0]);
-  const { plan } = planBundle(flags.value("id") ?? "ID", bundle, readBundle(bundle), flags, 0, true);
+  const { plan } = planBundle(flags.value("id") ?? "ID", bundle, readBundle(bundle), flags, 0, context.rootless, true);
   const { steps } = plan.tape;
   if (json) {
     out(

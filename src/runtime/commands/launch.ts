@@ -3,7 +3,7 @@ import { fstatSync, renameSync, writeFileSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { Failure, invalidArgument } from "../../lib/errors.ts";
 import { binding, check, close, pidfdGetfd, pidfdSignal, SYS } from "../../linux/index.ts";
-import type { Process } from "../../oci/runtime-spec.ts";
+import type { Linux, Process } from "../../oci/runtime-spec.ts";
 import { stepFailure } from "../failures.ts";
 import { homeOf } from "../keeper.ts";
 import type { Plan } from "../plan/create.ts";
@@ -46,12 +46,13 @@ export function ownStdio(process: Process): boolean[] {
   });
 }
 
-/** `atHooks` is called while the process waits for the hooks that come before pivot_root. */
+/** `linux` has the id maps that the plan may leave to the maker. `atHooks` is called while the process waits for the hooks that come before pivot_root. */
 export async function launch(
   plan: Plan,
   spec: Process,
   preserved: number[],
   target: number,
+  linux: Linux = {},
   atHooks?: (pid: number, pidfd: number) => Promise<void>,
 ): Promise<Launched> {
   const failure = (index: number, number: number) => stepFailure(plan, spec, index, number);
@@ -65,10 +66,12 @@ export async function launch(
     let failed: Failure | undefined;
     let ready = false;
     let hooks = false;
+    let maps = false;
     let more = false;
     const asked: Extract<Report, { tag: "missing" }>[] = [];
     do {
       hooks = false;
+      maps = false;
       hearNow(player.report, (report) => {
         if (report.tag === "pid") {
           pid = report.pid;
@@ -76,12 +79,14 @@ export async function launch(
         } else if (report.tag === "failed") failed = failure(report.index, report.errno);
         else if (report.tag === "ready") ready = true;
         else if (report.tag === "hooks") hooks = true;
+        else if (report.tag === "maps") maps = true;
         else if (report.tag === "missing") asked.push(report);
         // The child may be ready before its parent has told its pid: both must be known.
-        return report.tag === "failed" || report.tag === "end" || ((ready || hooks || asked.length > 0) && pid > 0);
+        return report.tag === "failed" || report.tag === "end" || ((ready || hooks || maps || asked.length > 0) && pid > 0);
       });
       if (failed) throw failed;
-      more = hooks || asked.length > 0;
+      more = hooks || maps || asked.length > 0;
+      if (maps) (await import("../idmaps.ts")).mapIds(pid, linux);
       for (const each of asked.splice(0)) await (await import("../missing.ts")).makeMissing(plan, pidfd, each);
       if (hooks) await atHooks?.(pid, pidfd);
       if (more) player.goOn();

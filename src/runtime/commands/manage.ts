@@ -66,7 +66,7 @@ export async function remove(context: Context, argv: string[]): Promise<number> 
     if (!force) throw error;
     // What a creation left that was killed in mid-work; its process ended with it.
     const spec = safeSpec(context, id);
-    if (spec) await openCgroup(locateCgroup(spec, id)).remove(true);
+    if (spec) await openCgroup(locateCgroup(spec, id, context.rootless)).remove(true);
     store.remove(id);
     return 0;
   }

@@ -6,7 +6,7 @@
 
 import { failedPrecondition, invalidArgument, unimplemented } from "../../lib/errors.ts";
 import { errno, SYS } from "../../linux/index.ts";
-import type { NamespaceType, Spec } from "../../oci/runtime-spec.ts";
+import type { IdMapping, NamespaceType, Spec } from "../../oci/runtime-spec.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { RootMount } from "../face.ts";
 import { type Arg, REPORT_FD, type Tape, type Word } from "../tape.ts";
@@ -79,8 +79,12 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   // In a user namespace, be it new or joined, nothing belongs to the process that was not made there or opened before.
   const inUser = namespaces.has("user");
 
-  // ---- the keeper
-  tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 0], { why: "close this process to the container's eyes" });
+  // A user without rights has them in the user namespace alone: what needs them is done there.
+  const ordinary = facts.ordinaryUser !== undefined;
+  if (facts.ordinaryUser) checkOrdinary(spec, inUser, ownUser);
+
+  // ---- the keeper. Nobody in a new user namespace has power over this process; its own user needs some over the one that waits at the gate.
+  if (!ordinary) tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 0], { why: "close this process to the container's eyes" });
   if (input.keeper) recordSelf(p, RECORD.keeper, "record the keeper");
   tape.step(SYS.umask, [0], { why: "clear the umask" });
   if (input.cgroup) planCgroup(p, input.cgroup);
@@ -89,19 +93,24 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   // Before Linux 6.8 an overlay's layers are one string of at most 255 bytes by fsconfig(2), of a page by mount(2), which needs a place to
   // mount on: that is then in the process' own mount namespace.
   const byMount = facts.kernel < LAYERS_BY_FSCONFIG && input.rootfs.some((m) => m.type === "overlay");
-  if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
   const cgroupMounts = (spec.mounts ?? []).filter((m) => m.type === "cgroup" || m.type === "cgroup2");
   const ownIds = { uids: spec.linux?.uidMappings ?? [], gids: spec.linux?.gidMappings ?? [] };
   const beneath = (destination: string) => facts.entriesOf(input.rootfs.length > 0 ? input.rootfs : rootPlace, destination);
-  const sources = planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle, ownIds, beneath);
-  const cgroupSources = cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup, namespaces.has("cgroup")) : [];
-  const devices = inUser ? planDeviceSources(p, spec) : undefined;
+  const takeSources = () => {
+    if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
+    return {
+      sources: planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle, ownIds, beneath, ownMounts && !inUser),
+      extraRoots: byMount ? [] : planFurtherRoots(p, input.rootfs),
+      cgroupSources: cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup, namespaces.has("cgroup")) : [],
+      devices: inUser || facts.inUserNamespace ? planDeviceSources(p, spec) : undefined,
+    };
+  };
+  const taken = ordinary ? undefined : takeSources();
   if (process.oomScoreAdj !== undefined) {
     p.writeFile("/proc/self/oom_score_adj", String(process.oomScoreAdj), { why: `set the out-of-memory score to ${process.oomScoreAdj}` });
   }
-  const extraRoots = byMount ? [] : planFurtherRoots(p, input.rootfs);
   const joins = openNamespaces(p, namespaces);
-  if (isNew("time")) planTime(p, spec);
+  if (isNew("time") && !ordinary) planTime(p, spec);
   const join = ({ fd, type }: { fd: Word; type: NamespaceType }) => {
     tape.step(SYS.setns, [fd, flags(CLONE, cloneFlags[type])], { why: `join the ${type} namespace of ${namespaces.get(type)!.path}` });
     p.close(fd);
@@ -118,7 +127,8 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
 
   // ---- the keeper, as the parent
   reportPid(p, pid);
-  if (ownUser) planMaps(p, pid.pid, spec.linux?.uidMappings ?? [], spec.linux?.gidMappings ?? []);
+  const mapsByMaker = ordinary && ownUser && !mapsHimself(spec, facts.ordinaryUser!);
+  if (ownUser && !mapsByMaker) planMaps(p, pid.pid, ownIds.uids, ownIds.gids, ordinary);
   if (ownUser && input.cgroup?.version === 1) planPlace(p, pid.pid, input.cgroup);
   const one = tape.structure([1], "{1}");
   if (ownUser) tape.step(SYS.write, [placed, one, 8], { why: "let the process go on" });
@@ -135,10 +145,19 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (ownUser) {
     tape.step(SYS.read, [placed, tape.room(8, "count"), 8], { why: "wait until id maps and cgroups are in place", retry: errno.EINTR });
   }
+  if (mapsByMaker) {
+    const tag = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.maps, 0, 0, 0).buffer), "{maps}");
+    tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, tag, REPORT.size], { why: "wait for newuidmap and newgidmap" });
+    waitForMaker(p);
+  }
   if (inUser) {
     tape.step(SYS.setresgid, [0, 0, 0], { why: "become root of the user namespace" });
     tape.step(SYS.setresuid, [0, 0, 0]);
   }
+  // A change of ids takes it away.
+  const openToUser = () => tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 1], { why: "stay open to the user that made this" });
+  if (ordinary) openToUser();
+  if (ordinary && isNew("time")) planTime(p, spec);
   if (isNew("network")) planLoopback(p);
   if (spec.hostname && namespaces.has("uts")) {
     tape.step(SYS.sethostname, [spec.hostname, Buffer.byteLength(spec.hostname)], { why: `set the host name ${spec.hostname}` });
@@ -152,6 +171,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (spec.linux?.rootfsPropagation && !rootPropagation)
     throw invalidArgument(`rootfsPropagation=${spec.linux.rootfsPropagation} is not supported`);
   if (ownMounts) tape.step(SYS.mount, [0, "/", 0, flags(MS, "MS_SLAVE", "MS_REC"), 0], { why: "keep mounts from reaching the host" });
+  const gained = taken ?? takeSources();
   // Anywhere will do, as it becomes the root: only hooks expect it at its path in the bundle. Others' mounts must not be covered.
   const on = !ownMounts || (input.pauseForHooks && !inUser) ? rootPlace : "/";
   if (byMount) planOldOverlay(p, input.rootfs, rootPlace, root);
@@ -160,6 +180,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
       why: `put the root file system on ${on}`,
     });
 
+  const { sources, cgroupSources, devices, extraRoots } = gained;
   for (const { fd, target } of extraRoots) {
     const place = tape.word("place");
     p.ensure(root, target, "directory", place, `mount on ${target} of the root file system`);
@@ -228,11 +249,35 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
       preserved: input.preserved,
       keyring: input.keyring ? `_ses.${input.id}` : undefined,
       label,
+      keepGroups: ordinary || facts.groupsDenied,
     },
     facts.lastCapability,
-    () => {},
+    () => {
+      if (ordinary) openToUser();
+    },
   );
   return { tape, marks, missing: p.missing };
+}
+
+/** Whether the kernel takes the maps from the user himself: his own id, and nothing else (user_namespaces(7)). */
+function mapsHimself({ linux }: Spec, { uid, gid }: { uid: number; gid: number }): boolean {
+  const one = (maps: IdMapping[] | undefined, id: number) => maps?.length === 1 && maps[0]!.size === 1 && maps[0]!.hostID === id;
+  return one(linux?.uidMappings, uid) && one(linux?.gidMappings, gid);
+}
+
+/** What a user without rights can't have, in runc's words. */
+function checkOrdinary({ linux, mounts, process }: Spec, inUser: boolean, ownUser: boolean): void {
+  if (!inUser) throw invalidArgument("rootless container requires user namespaces");
+  if (process?.user?.additionalGids?.length) throw invalidArgument("cannot set any additional groups in a rootless container");
+  if (!ownUser) return;
+  if (!linux?.uidMappings?.length) throw invalidArgument("rootless containers requires at least one UID mapping");
+  if (!linux.gidMappings?.length) throw invalidArgument("rootless containers requires at least one GID mapping");
+  const inside = (maps: IdMapping[], id: number) => maps.some(({ containerID, size }) => id >= containerID && id < containerID + size);
+  for (const option of mounts?.flatMap(({ options }) => options ?? []) ?? []) {
+    const [, name, id] = /^(uid|gid)=(\d+)$/.exec(option) ?? [];
+    if (name && !inside(name === "uid" ? linux.uidMappings : linux.gidMappings, Number(id)))
+      throw invalidArgument(`cannot specify ${name}= mount options for unmapped ${name} in rootless containers`);
+  }
 }
 
 /** The root file system's path on the host. */

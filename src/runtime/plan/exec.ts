@@ -49,6 +49,9 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   const target: Arg = { value: FD.target, name: "init" };
   const has = (type: NamespaceType) => (spec.linux?.namespaces ?? []).some((n) => n.type === type);
 
+  const ordinary = facts.ordinaryUser !== undefined;
+  if (ordinary && process.user?.additionalGids?.length) throw invalidArgument("cannot set any additional groups in a rootless container");
+
   // ---- the keeper. What it does as a child of the container's pid namespace must not be seen from there.
   tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 0], { why: "close this process to the container's eyes" });
   if (input.keeper) recordSelf(p, RECORD.keeper, "record the keeper");
@@ -58,10 +61,21 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   } else if (spec.process?.oomScoreAdj !== undefined) {
     p.writeFile("/proc/self/oom_score_adj", String(spec.process.oomScoreAdj), { why: "set the container's out-of-memory score" });
   }
-  if (has("pid")) tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID")], { why: "let the child join the pid namespace" });
+  const joined = (Object.keys(cloneFlags) as (keyof typeof cloneFlags)[])
+    .filter((type) => has(type) && type !== "time")
+    .map((type) => cloneFlags[type]);
+  // A user without rights gets them by the user namespace, which is joined before there is a child. The host's paths stay until then.
+  if (has("pid") && !ordinary)
+    tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID")], { why: "let the child join the pid namespace" });
   const affinity = process.execCPUAffinity ?? spec.process?.execCPUAffinity;
   planAffinity(p, affinity?.initial, "initial");
   const into = input.cgroup?.into;
+  if (ordinary) {
+    if (input.cgroup?.version === 1) planJoin(p, input.cgroup);
+    const first = joined.filter((flag) => flag !== "CLONE_NEWNS");
+    const pid = has("pid") ? (["CLONE_NEWPID"] as const) : [];
+    tape.step(SYS.setns, [target, flags(CLONE, ...first, ...pid)], { why: "join the container's namespaces, but for its mounts" });
+  }
   const cloned = cloneProcess(p, [], input.keeper, into, "start the process");
   const child = tape.label();
   tape.when(cloned.pid, "EQ", 0, child);
@@ -75,13 +89,11 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   tape.place(child);
   if (input.keeper) tape.step(SYS.prctl, [PR.PR_SET_PDEATHSIG, { value: 9, name: "SIGKILL" }], { why: "end with the keeper" });
   if (input.keeper) recordSelf(p, RECORD.process, "record the process");
-  if (input.cgroup?.version === 1) planJoin(p, input.cgroup);
+  if (!ordinary && input.cgroup?.version === 1) planJoin(p, input.cgroup);
   planAffinity(p, affinity?.final, "final");
   const label = openLabel(p, { ...spec, process: withLabels(process, spec) }, facts);
-  const joined = (Object.keys(cloneFlags) as (keyof typeof cloneFlags)[])
-    .filter((type) => has(type) && type !== "time")
-    .map((type) => cloneFlags[type]);
-  if (joined.length) tape.step(SYS.setns, [target, flags(CLONE, ...joined)], { why: "join the container's namespaces" });
+  const then = ordinary ? joined.filter((flag) => flag === "CLONE_NEWNS") : joined;
+  if (then.length) tape.step(SYS.setns, [target, flags(CLONE, ...then)], { why: "join the container's namespaces" });
   tape.step(SYS.setsid, [], { why: "start a session" });
   if (has("user")) {
     tape.step(SYS.setresgid, [0, 0, 0], { why: "become root of the user namespace" });
@@ -103,9 +115,13 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
       preserved: input.preserved,
       keyring: `_ses.${input.id}`,
       label,
+      keepGroups: ordinary || facts.groupsDenied,
     },
     facts.lastCapability,
-    () => {},
+    () => {
+      // By now it holds nothing of the host's, and its maker has to take the terminal.
+      if (ordinary) tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 1], { why: "stay open to the user that made this" });
+    },
   );
   return { tape, marks, missing: p.missing };
 }

@@ -36,7 +36,7 @@ export const MAX_PRESERVED = 32;
 export const RECORD = { keeper: 0, process: 512, exit: 1024, time: 1024 + 128, size: 1024 + 144, stat: 512 } as const;
 
 /** Records on the report pipe: u32 tag, u32 index, i64 value; 16 bytes each, so that they are never split. */
-export const REPORT = { size: 16, failed: 0, pid: 1, ready: 2, hooks: 3, missing: 4, notify: 5 } as const;
+export const REPORT = { size: 16, failed: 0, pid: 1, ready: 2, hooks: 3, missing: 4, notify: 5, maps: 6 } as const;
 
 /** Room for the "HOME=…" that comes through the gate. */
 export const HOME_ROOM = 4096;

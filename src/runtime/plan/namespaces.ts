@@ -102,13 +102,15 @@ export function cloneProcess(
   return { pid, pidfd };
 }
 
-export function planMaps(p: Planner, pid: Word, uids: IdMapping[], gids: IdMapping[]): void {
+/** `byUser`: who has no right to set groups may map one if the namespace has none either (user_namespaces(7)). */
+export function planMaps(p: Planner, pid: Word, uids: IdMapping[], gids: IdMapping[], byUser = false): void {
   const { tape } = p;
   const path = tape.bytes(new Uint8Array([...Buffer.from("/proc/"), ...new Uint8Array(24)]), "/proc/PID");
   const directory = tape.word("proc_pid");
   tape.decimal(pid, tape.within(path, 6, "/proc/PID[6]"));
   p.open(path, O.O_PATH | O.O_DIRECTORY, directory, { why: "map the ids of the user namespace" });
   const text = (map: IdMapping[]) => map.map((m) => `${m.containerID} ${m.hostID} ${m.size}\n`).join("");
+  if (byUser) p.writeFile("setgroups", "deny", { at: directory });
   if (uids.length) p.writeFile("uid_map", text(uids), { at: directory });
   if (gids.length) p.writeFile("gid_map", text(gids), { at: directory });
   p.close(directory);

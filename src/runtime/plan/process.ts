@@ -24,6 +24,8 @@ export interface ProcessPlan {
   keyring: string | undefined;
   /** Path of the file that takes the security label of the next execve, open already; the label. */
   label: { text: string; fd: Word } | undefined;
+  /** setgroups(2) is not for this user, or not for anybody in this user namespace. */
+  keepGroups?: boolean;
 }
 
 /** Indices of steps whose failure has a sentence of its own. */
@@ -250,7 +252,8 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   const groups = process.user?.additionalGids ?? [];
   const list = tape.bytes(new Uint8Array(Uint32Array.from(groups).buffer), `[${groups.join(", ")}]`);
   // A user namespace with setgroups denied refuses the call even for nothing.
-  tape.step(SYS.setgroups, [groups.length, list], { why: "set the groups", ...(groups.length ? {} : { ignore: [errno.EPERM] }) });
+  if (!plan.keepGroups)
+    tape.step(SYS.setgroups, [groups.length, list], { why: "set the groups", ...(groups.length ? {} : { ignore: [errno.EPERM] }) });
   tape.step(SYS.prctl, [PR.PR_SET_KEEPCAPS, 1], { why: `become user ${uid}:${gid}` });
   tape.step(SYS.setresgid, [gid, gid, gid]);
   tape.step(SYS.setresuid, [uid, uid, uid]);
