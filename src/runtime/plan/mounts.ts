@@ -73,14 +73,14 @@ export function newFileSystem(
 }
 
 /** A detached copy of a tree of the host, in `store`, that receives mounts from the host unless `propagation` says otherwise. */
-export function cloneTree(p: Planner, at: Arg, path: Arg, options: MountOptions, store: Word, why: string): void {
+export function cloneTree(p: Planner, at: Arg, path: Arg, options: MountOptions, store: Word, why: string, slave = false): void {
   const how = { ...OPEN_TREE };
   const set: (keyof typeof OPEN_TREE)[] = ["OPEN_TREE_CLONE", "OPEN_TREE_CLOEXEC"];
   if (options.recursive) set.push("AT_RECURSIVE");
   if (path === "") set.push("AT_EMPTY_PATH");
   p.tape.step(SYS.open_tree, [at, path, flags(how, ...set)], { why, store });
-  // A copy is a peer of its source: without this, a mount made inside the container would appear on the host.
-  if (options.propagation !== MS.MS_SHARED) setAttributes(p, store, 0, 0, MS.MS_SLAVE, true);
+  // A copy is a peer of its source, or a slave where that is one: without this, a mount made inside the container would appear on the host.
+  if (options.propagation !== MS.MS_SHARED && !slave) setAttributes(p, store, 0, 0, MS.MS_SLAVE, true);
   setAttributes(p, store, options.set, cleared(options.clear, options.set), 0, false);
   setAttributes(p, store, options.recursiveSet, cleared(options.recursiveClear, options.recursiveSet), 0, true);
   if (options.propagation && options.propagation !== MS.MS_SLAVE)
@@ -193,13 +193,19 @@ export interface PlannedMount {
   options: MountOptions;
   /** Of a bind: the detached copy of its source. */
   source?: Word;
+  /** Of a bind: its source, of which the process itself makes the copy when its turn comes. */
+  path?: string;
   /** Of a bind: what its source is. */
   kind: "directory" | "file";
   /** Of a tmpfs: what it begins with. */
   copy?: Entry[];
 }
 
-/** Copies the sources of all binds while the host's paths can still be walked with the host's rights. */
+/**
+ * Copies the sources of binds while the host's paths can still be walked with the host's rights. `ownMounts`: the process has these rights and a
+ * mount namespace of its own, and will make most copies itself, each in its turn, as mount tables list mounts by age. What is to be
+ * shared with the host is copied here in any case: there it would be a peer of its likes in that namespace only.
+ */
 export function planSources(
   p: Planner,
   mounts: readonly Mount[],
@@ -209,6 +215,7 @@ export function planSources(
   ownIds: { uids: IdMapping[]; gids: IdMapping[] },
   /** What lies below a place of the root file system. */
   entriesOf: (destination: string) => Entry[],
+  ownMounts: boolean,
 ): PlannedMount[] {
   return mounts.map((mount) => {
     const options = parseOptions(mount.options ?? []);
@@ -222,6 +229,7 @@ export function planSources(
     }
     if (!mount.source) throw invalidArgument(`the bind mount on ${mount.destination} has no source`);
     const path = mount.source.startsWith("/") ? mount.source : `${bundle}/${mount.source}`;
+    if (ownMounts && !mapped && options.propagation !== MS.MS_SHARED) return { mount, options, path, kind: kindOf(path) };
     const source = p.tape.word("source");
     cloneTree(p, AT_FDCWD, path, options, source, `bind ${path} on ${mount.destination}`);
     if (mapped) {
@@ -241,9 +249,13 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
   const { tape } = p;
   const to = tape.word("place");
   const type = mount.type ?? "none";
-  const why = planned.source ? `bind ${mount.source} on ${mount.destination}` : `mount ${type} on ${mount.destination}`;
+  const bind = planned.source !== undefined || planned.path !== undefined;
+  const why = bind ? `bind ${mount.source} on ${mount.destination}` : `mount ${type} on ${mount.destination}`;
   let fd = planned.source;
-  if (!fd) {
+  if (planned.path !== undefined) {
+    fd = tape.word("mount");
+    cloneTree(p, AT_FDCWD, planned.path, options, fd, why, true);
+  } else if (!fd) {
     fd = tape.word("mount");
     const data = options.data;
     const source = mount.source ?? type;
