@@ -1,10 +1,10 @@
 // What a failure is in BuildKit's gRPC: a code, a sentence, and as details the vertex that failed and the lines of the Dockerfile that asked for it, which clients
 // print. Most failures are Unknown there, because clients put the name of any other code before the sentence.
-import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { create, type DescMessage, fromBinary, fromJson, type JsonValue, type Message, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { SourceSchema, VertexSchema } from "../../gen/errdefs_pb.ts";
 import { type Status, StatusSchema } from "../../gen/google/rpc/status_pb.ts";
-import type { Range, Source, SourceInfo } from "../../gen/pb_pb.ts";
+import { type Range, RangeSchema, type Source, type SourceInfo, SourceInfoSchema } from "../../gen/pb_pb.ts";
 import { type ErrorKind, Failure, messageOf } from "../../lib/errors.ts";
 
 const CODES: Partial<Record<ErrorKind, Code>> = {
@@ -24,11 +24,10 @@ interface Located {
   source?: SourceInfo;
 }
 
-function rangesOf(range: NonNullable<Located["range"]>): MessageInitShape<typeof SourceSchema>["ranges"] {
+function rangesOf(range: NonNullable<Located["range"]>): Range[] {
   if (Array.isArray(range)) return range;
-  if (typeof range.start === "number")
-    return [{ start: { line: range.start, character: 0 }, end: { line: range.end as number, character: 0 } }];
-  return [range as Range];
+  if (typeof range.start !== "number") return [range as Range];
+  return [create(RangeSchema, { start: { line: range.start, character: 0 }, end: { line: range.end as number, character: 0 } })];
 }
 
 /** An error that a client made (a gateway's), handed on as it is. */
@@ -40,38 +39,78 @@ export class ClientFailure extends Error {
   }
 }
 
+const KNOWN = { "errdefs.Source": SourceSchema, "errdefs.Vertex": VertexSchema } as const;
+
+/** A detail that a Go client made: JSON of a message, in most cases. Others than those that clients print are left out. */
+function detailOf(type: string, value: Uint8Array): { type: string; value: Uint8Array }[] {
+  const json = type.endsWith("+json");
+  const name = json ? type.slice(0, -"+json".length) : type;
+  if (!(name in KNOWN)) return [];
+  const schema: DescMessage = KNOWN[name as keyof typeof KNOWN];
+  try {
+    const message = json
+      ? fromJson(schema, JSON.parse(Buffer.from(value).toString()) as JsonValue, { ignoreUnknownFields: true })
+      : fromBinary(schema, value);
+    if (schema === SourceSchema) {
+      const { info, ranges } = message as Message & { info?: SourceInfo; ranges: Range[] };
+      return info ? sourceDetail(info, ranges) : [];
+    }
+    return [{ type: name, value: toBinary(schema, message) }];
+  } catch {
+    return [];
+  }
+}
+
+/** What an error may carry of a file's text, and of words: they travel in headers. */
+const MAX_SOURCE = 16 << 10;
+const MAX_MESSAGE = 8 << 10;
+/** Lines around the guilty ones that clients show. */
+const AROUND = 10;
+
+/** A file's text as far as it is shown: lines that are far away are empty, so that numbers stay right. */
+function shortened(info: SourceInfo, ranges: readonly Range[]): SourceInfo | undefined {
+  if (info.data.length <= MAX_SOURCE)
+    return create(SourceInfoSchema, { filename: info.filename, data: info.data, language: info.language });
+  const near = (line: number) =>
+    ranges.some(({ start, end }) => line >= (start?.line ?? 0) - AROUND && line <= Math.max(start?.line ?? 0, end?.line ?? 0) + AROUND);
+  const last = Math.max(...ranges.map(({ start, end }) => Math.max(start?.line ?? 0, end?.line ?? 0))) + AROUND;
+  const lines = Buffer.from(info.data).toString().split("\n").slice(0, last);
+  const data = Buffer.from(lines.map((text, i) => (near(i + 1) ? text : "")).join("\n"));
+  return data.length <= MAX_SOURCE ? create(SourceInfoSchema, { filename: info.filename, data, language: info.language }) : undefined;
+}
+
+function sourceDetail(info: SourceInfo, ranges: readonly Range[]): { type: string; value: Uint8Array }[] {
+  const kept = ranges.length > 0 && shortened(info, ranges);
+  if (!kept) return [];
+  return [{ type: "errdefs.Source", value: toBinary(SourceSchema, create(SourceSchema, { info: kept, ranges: [...ranges] })) }];
+}
+
 /** `sources`: what the graph's definitions say of where vertices come from. */
 export function toConnectError(error: unknown, sources: readonly Source[] = []): ConnectError {
   if (error instanceof ConnectError) return error;
   if (error instanceof ClientFailure) {
-    const details = error.status.details.map(({ typeUrl, value }) => ({ type: typeUrl.slice(typeUrl.lastIndexOf("/") + 1), value }));
     const failure = new ConnectError(error.message, (error.status.code || Code.Unknown) as Code);
-    failure.details = details.filter(({ type }) => !type.includes("+"));
+    failure.details = error.status.details.flatMap(({ typeUrl, value }) => detailOf(typeUrl.slice(typeUrl.lastIndexOf("/") + 1), value));
     return failure;
   }
   const aborted = error instanceof DOMException && error.name === "AbortError";
   const code = aborted ? Code.Canceled : error instanceof Failure ? (CODES[error.kind] ?? Code.Unknown) : Code.Unknown;
-  const result = new ConnectError(aborted ? "context canceled" : messageOf(error), code);
+  const text = aborted ? "context canceled" : messageOf(error);
+  const result = new ConnectError(text.length > MAX_MESSAGE ? `${text.slice(0, MAX_MESSAGE)}…` : text, code);
   if (!(error instanceof Error)) return result;
   const { vertex, range, source } = error as Located;
-  const detail = (type: string, value: Uint8Array) => result.details.push({ type, value });
   if (typeof vertex === "string") {
-    detail("errdefs.Vertex", toBinary(VertexSchema, create(VertexSchema, { digest: vertex })));
+    result.details.push({ type: "errdefs.Vertex", value: toBinary(VertexSchema, create(VertexSchema, { digest: vertex })) });
     for (const each of source && range ? [] : sources) {
       const locations = each.locations[vertex]?.locations ?? [];
       for (const { sourceIndex, ranges } of locations) {
         const info = each.infos[sourceIndex];
-        if (!info || ranges.length === 0) continue;
-        detail(
-          "errdefs.Source",
-          toBinary(SourceSchema, create(SourceSchema, { info: { ...info, definition: undefined } as never, ranges })),
-        );
+        if (info) result.details.push(...sourceDetail(info, ranges));
       }
       if (locations.length > 0) break;
     }
   }
-  if (source && range)
-    detail("errdefs.Source", toBinary(SourceSchema, create(SourceSchema, { info: source, ranges: rangesOf(range) ?? [] })));
+  if (source && range) result.details.push(...sourceDetail(source, rangesOf(range)));
   return result;
 }
 

@@ -101,7 +101,7 @@ async function pushAll(options: SinkOptions, image: ExportedImage, tell: Tell): 
           progress(sum[0], sum[1]);
         },
       };
-      await push({ ...core, registry }, reference, credentials, sink, options.signal);
+      await push({ ...core, registry }, { reference, platform: undefined, credentials, signal: options.signal }, sink);
     });
   }
 }

@@ -133,6 +133,10 @@ export function exporterHeaders(id: number, metadata: Record<string, string> = {
   return headers;
 }
 
+// The messages of this method are declared as bytes; for a directory they are packets.
+const packets = { ...FileSync.method.diffCopy, parent: FileSend };
+const TreeSend = { ...FileSend, methods: [packets], method: { diffCopy: packets } } as unknown as typeof FileSync;
+
 /** Sends a tree to the client's output number `id`. */
 export async function sendTree(
   session: Session,
@@ -145,9 +149,7 @@ export async function sendTree(
     throw failedPrecondition("method /moby.filesync.v1.FileSend/DiffCopy not supported by the client");
   const outgoing = createQueue<Init>();
   const ending = new AbortController();
-  // The messages of this method are declared as bytes, and are packets for a directory.
-  const method = { ...FileSend, method: { diffCopy: { ...FileSync.method.diffCopy, parent: FileSend } } };
-  const client = session.client(method as unknown as typeof FileSync);
+  const client = session.client(TreeSend);
   const incoming = client.diffCopy(outgoing, {
     signal: AbortSignal.any([signal, session.closed, ending.signal]),
     headers: exporterHeaders(id),
