@@ -76,6 +76,8 @@ export function createCacheThrough(
     insecure: remote.protocol === "http:" ? [remote.host] : [],
     mirrors: [],
     timeoutMs: UPSTREAM_MS,
+    // Someone waits who can be served what is kept, or can ask again himself.
+    attempts: 2,
     userAgent: "jubako-registry/0.1.0",
   };
   const repositories = createCache<Repository>(1000);
