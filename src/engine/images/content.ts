@@ -5,7 +5,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { WriteAction, type WriteContentRequestSchema } from "../../gen/containerd/services/content/v1_pb.ts";
 import { isKind, notFound, resourceExhausted } from "../../lib/errors.ts";
-import { type Descriptor, digestOf } from "../../oci/index.ts";
+import { createDigester, type Descriptor, type Digest, digestOf } from "../../oci/index.ts";
 import type { Manager } from "../context.ts";
 
 type Request = MessageInitShape<typeof WriteContentRequestSchema>;
@@ -175,6 +175,53 @@ async function writeOnce(manager: Manager, options: WriteOptions, open: (offset:
   } catch (error) {
     throw failure ? failure.error : error;
   }
+}
+
+/** Writes a stream whose digest nobody knows yet, under a ref of its own; answers what it was. */
+export async function writeStream(
+  manager: Manager,
+  ref: string,
+  pieces: AsyncIterable<Uint8Array>,
+  labels: Record<string, string>,
+  lease: Lease,
+): Promise<{ digest: Digest; size: number }> {
+  let answered = Promise.withResolvers<number>();
+  const reply = async (): Promise<number> => {
+    const offset = await answered.promise;
+    answered = Promise.withResolvers<number>();
+    return offset;
+  };
+  const digester = createDigester();
+  let digest: Digest = "";
+  let size = 0;
+  let failure: { error: unknown } | undefined;
+  async function* requests(): AsyncGenerator<Request> {
+    yield { action: WriteAction.STAT, ref };
+    await reply();
+    try {
+      for await (const data of cut(pieces, PIECE)) {
+        digester.update(data);
+        yield { action: WriteAction.WRITE, ref, offset: BigInt(size), data };
+        size += data.length;
+        await reply();
+      }
+    } catch (error) {
+      failure = { error };
+      throw error;
+    }
+    digest = digester.digest();
+    yield { action: WriteAction.COMMIT, ref, offset: BigInt(size), total: BigInt(size), expected: digest, labels };
+  }
+  try {
+    // what an earlier attempt left is of no use
+    await manager.content.abort({ ref }).catch(() => {});
+    for await (const { offset } of manager.content.write(requests(), { headers: lease.headers })) answered.resolve(Number(offset));
+  } catch (error) {
+    if (failure) throw failure.error;
+    if (!isThere(error)) throw error;
+    await labelBlob(manager, digest, labels);
+  }
+  return { digest, size };
 }
 
 /** Writes bytes that are at hand; answers their descriptor. */

@@ -1,16 +1,12 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { type ChildProcess, execFileSync, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync } from "node:child_process";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Readable } from "node:stream";
 import type { ImageDeleteResponseItem, ImageInspect, ImageSummary } from "../../api/types.ts";
-import { createManager, inMemoryClients, type Manager } from "../../containerd/index.ts";
 import { hostPlatform } from "../../oci/index.ts";
 import type { ContainerRecord, Engine } from "../context.ts";
-import type { Answer, Call } from "../route.ts";
-import { createImages, routes } from "./index.ts";
+import { failure, startEngine, startRegistry, statuses, type TestEngine } from "./harness.ts";
 import { busyboxArchive } from "./seed.ts";
 
 const missing = ["skopeo", "docker-registry", "umoci"].filter((program) => !Bun.which(program));
@@ -18,99 +14,29 @@ const needs = test.skipIf(missing.length > 0);
 if (missing.length) console.log(`some image tests are skipped: ${missing.join(", ")} not installed`);
 
 let dir: string;
-let manager: Manager;
+let own: TestEngine;
 let engine: Engine;
 let registry: ChildProcess | undefined;
 let host = "";
 const containers: ContainerRecord[] = [];
+const ask: TestEngine["ask"] = (...args) => own.ask(...args);
+const json = <T>(method: string, path: string) => own.json<T>(method, path);
+const lines: TestEngine["lines"] = (...args) => own.lines(...args);
 const ARCHIVE = busyboxArchive(Buffer.from("#!not really busybox\n".repeat(2000)), ["sh", "ls", "busybox"], hostPlatform());
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
-}
-
-async function startEngine(root: string): Promise<{ engine: Engine; manager: Manager }> {
-  const started = await createManager({ root: join(root, "containerd"), state: join(root, "state"), shimBinary: ["/bin/false"] });
-  const made = {
-    config: { dataRoot: join(root, "data"), insecureRegistries: [], registryMirrors: [], maxConcurrentDownloads: 3 },
-    manager: inMemoryClients(started, "moby"),
-    containers: { list: () => containers },
-    events: { publish: () => {} },
-    log: () => {},
-    signal: new AbortController().signal,
-  } as unknown as Engine;
-  made.images = createImages(made);
-  return { engine: made, manager: started };
-}
 
 beforeAll(async () => {
   dir = mkdtempSync(join(tmpdir(), "jubako-images-"));
-  ({ engine, manager } = await startEngine(dir));
+  own = await startEngine(dir, {}, containers);
+  engine = own.engine;
   if (missing.length) return;
-  host = `127.0.0.1:${await freePort()}`;
-  writeFileSync(
-    join(dir, "registry.yml"),
-    `version: 0.1\nstorage: {filesystem: {rootdirectory: ${dir}/registry}}\nhttp: {addr: "${host}"}\nlog: {level: error}\n`,
-  );
-  registry = spawn("docker-registry", ["serve", join(dir, "registry.yml")], { stdio: "ignore" });
-  for (let tries = 0; tries < 100 && !(await fetch(`http://${host}/v2/`).catch(() => undefined)); tries++) await Bun.sleep(50);
+  ({ host, child: registry } = await startRegistry(join(dir, "registry")));
 });
 afterAll(async () => {
   registry?.kill();
-  await manager?.close();
+  await own?.manager.close();
   rmSync(dir, { recursive: true, force: true });
 });
 
-/** One request, as the server would make it. */
-async function ask(
-  method: string,
-  path: string,
-  options: { body?: Uint8Array; signal?: AbortSignal; engine?: Engine; headers?: Record<string, string> } = {},
-): Promise<Answer> {
-  const url = new URL(path, "http://d");
-  for (const route of routes(options.engine ?? engine)) {
-    const pattern = new RegExp(`^${route.path.replace("{name...}", "(?<name>.+)")}$`);
-    const match = pattern.exec(decodeURIComponent(url.pathname));
-    if (route.method !== method || !match) continue;
-    const call = {
-      params: { ...match.groups },
-      query: url.searchParams,
-      headers: options.headers ?? {},
-      version: 50,
-      body: Readable.from(options.body ? [options.body] : []),
-      json: async () => undefined,
-      signal: options.signal ?? new AbortController().signal,
-      hijack: () => {
-        throw new Error("no");
-      },
-    } as Call;
-    return route.handle(call);
-  }
-  throw new Error(`no route for ${method} ${path}`);
-}
-async function json<T>(method: string, path: string): Promise<T> {
-  const answer = (await ask(method, path)) as { json: T };
-  return answer.json;
-}
-async function lines(method: string, path: string, options: Parameters<typeof ask>[2] = {}): Promise<Record<string, unknown>[]> {
-  const answer = (await ask(method, path, options)) as { stream: AsyncIterable<string> };
-  let text = "";
-  for await (const piece of answer.stream) text += piece;
-  return text
-    .split("\r\n")
-    .filter(Boolean)
-    .map((line) => JSON.parse(line));
-}
-const failure = (promise: Promise<unknown>): Promise<[string, string]> =>
-  promise.then(
-    () => ["none", ""],
-    (error: Error) => [error.name, error.message],
-  );
-const statuses = (out: Record<string, unknown>[]) => out.map((line) => line.status ?? line.stream ?? line.error);
 const skopeo = (...args: string[]) => execFileSync("skopeo", args, { stdio: "pipe" });
 /** What a failed pull must leave alone. */
 const remains = async () => {
@@ -232,16 +158,7 @@ test("what is no image archive is refused, and leaves nothing", async () => {
   for (const [body, message] of [
     [Buffer.from("rubbish".repeat(200)), "checksum"],
     [ARCHIVE.subarray(0, 20_000), "truncated"],
-    [
-      execFileSync(
-        "tar",
-        ["-C", dir, "-c", "registry.yml"]
-          .slice(0, existsSync(join(dir, "registry.yml")) ? 4 : 2)
-          .concat(existsSync(join(dir, "registry.yml")) ? [] : ["--files-from=/dev/null"]),
-        { stdio: "pipe" },
-      ),
-      "manifest.json",
-    ],
+    [execFileSync("tar", ["-C", dir, "-c", "--exclude=./*/*", "./containerd"], { stdio: "pipe" }), "manifest.json"],
   ] as const)
     expect((await failure(lines("POST", "/images/load", { body }))).join()).toContain(message);
   expect(await remains()).toEqual(before);
@@ -313,7 +230,7 @@ needs(
       if (way === "services") Object.assign(other.engine.manager, { layers: undefined });
       try {
         for (const tag of ["gzip", "zstd"]) {
-          const out = await lines("POST", `/images/create?fromImage=${host}/umoci&tag=${tag}`, { engine: other.engine });
+          const out = await other.lines("POST", `/images/create?fromImage=${host}/umoci&tag=${tag}`);
           expect([way, tag, statuses(out).at(-1)]).toEqual([way, tag, `Status: Downloaded newer image for ${host}/umoci:${tag}`]);
         }
         const { chainId } = await other.engine.images.resolve(`${host}/umoci:gzip`);
@@ -364,7 +281,7 @@ needs(
     await lines("POST", `/images/create?${query}`, { body: readFileSync(layer) });
     await lines("POST", `/images/${host}/damage/push?tag=1`);
     await ask("DELETE", `/images/${host}/damage:1`);
-    const blobs = execFileSync("find", [join(dir, "registry"), "-name", "data", "-size", "+10k", "-newer", layer])
+    const blobs = execFileSync("find", [join(dir, "registry/data"), "-name", "data", "-size", "+10k", "-newer", layer])
       .toString()
       .trim()
       .split("\n");

@@ -39,11 +39,11 @@ function createGate(limit: number): () => Promise<() => void> {
   };
 }
 
-/** Fetches in progress in this engine, by digest. */
+/** What is being fetched or packed in this engine, by digest. */
 const running = new Map<Digest, Promise<unknown>>();
 
 /** Runs `work` when nobody else works on this digest. */
-async function alone<T>(digest: Digest, work: () => Promise<T>): Promise<T> {
+export async function alone<T>(digest: Digest, work: () => Promise<T>): Promise<T> {
   for (let other = running.get(digest); other; other = running.get(digest)) await other.catch(() => {});
   const own = work();
   running.set(digest, own);

@@ -1,92 +1,169 @@
-// POST /images/{name}/push
-import { type Credentials, openRepository, RegistryError } from "../../distribution/index.ts";
-import { notFound } from "../../lib/errors.ts";
+// POST /images/{name}/push: one tag, or all of a repository.
+
+import type { Credentials } from "../../distribution/index.ts";
+import { openRepository, RegistryError, type Repository } from "../../distribution/index.ts";
+import { notFound, unknown } from "../../lib/errors.ts";
+import { createLimit } from "../../lib/limit.ts";
 import {
+  choosePlatform,
   type Descriptor,
   familiarName,
   familiarReference,
+  formatPlatform,
   formatReference,
   MAX_MANIFEST,
+  type Manifest,
   nameOf,
+  type Platform,
   parseManifest,
   type Reference,
 } from "../../oci/index.ts";
-import { hasBlob, labelBlob, readBlob, streamBlob } from "./content.ts";
-import { type Core, publish } from "./core.ts";
+import { hasBlob, type Lease, labelBlob, readBlob, streamBlob, withLease } from "./content.ts";
+import { type Core, publish, referencesOf, setName } from "./core.ts";
+import { packImage } from "./pack.ts";
 import { type ProgressSink, shortId } from "./progress.ts";
 
-/** Repositories of a registry that are remembered as having a layer; a label is at most 4096 bytes long. */
-const SOURCES = 10;
+export interface PushOptions {
+  /** Without a tag and a digest: all tags. */
+  reference: Reference;
+  /** Only this platform's image, under the name. */
+  platform: Platform | undefined;
+  credentials: Credentials | undefined;
+  signal: AbortSignal;
+}
 
-/** What is pushed under the name: the index where all of it is here, else the one image that is. */
-async function whatToPush(core: Core, reference: Reference): Promise<{ top: Descriptor; manifests: Descriptor[] }> {
+interface Document {
+  descriptor: Descriptor;
+  bytes: Uint8Array;
+  manifest: Manifest | undefined;
+}
+
+const MAX_DEPTH = 4;
+
+/** A manifest or an index with all below it, children first; undefined where something of it is not here. */
+async function wholeTree(core: Core, descriptor: Descriptor, depth = 0): Promise<Document[] | undefined> {
+  const { manager } = core.engine;
+  if (depth > MAX_DEPTH || !(await hasBlob(manager, descriptor.digest))) return undefined;
+  const bytes = await readBlob(manager, descriptor.digest, MAX_MANIFEST);
+  const { manifest, index } = parseManifest(bytes, descriptor.mediaType);
+  const out: Document[] = [];
+  for (const child of index?.manifests ?? []) {
+    const below = await wholeTree(core, child, depth + 1);
+    if (!below) return undefined;
+    out.push(...below);
+  }
+  if (manifest) for (const blob of [manifest.config, ...manifest.layers]) if (!(await hasBlob(manager, blob.digest))) return undefined;
+  return [...out, { descriptor, bytes, manifest }];
+}
+
+/** What is pushed under the name, the last one being what it names: the index where all of it is here, else the one image that is. */
+async function whatToPush(core: Core, reference: Reference, platform: Platform | undefined, lease: Lease): Promise<Document[]> {
   const found = await core.catalogue.byName(formatReference(reference));
   if (!found) throw notFound(`An image does not exist locally with the tag: ${familiarName(reference)}`);
-  const { manager } = core.engine;
-  const { target, manifestDescriptor } = found.content;
-  const parsed = parseManifest(await readBlob(manager, target.digest, MAX_MANIFEST), target.mediaType);
-  if (!parsed.index) return { top: target, manifests: [target] };
-  for (const child of parsed.index.manifests) {
-    const complete = (await hasBlob(manager, child.digest)) && (await childrenThere(core, child));
-    if (!complete) return { top: manifestDescriptor, manifests: [manifestDescriptor] };
+  const { target, manifestDescriptor, config } = found.content;
+  const one = async (descriptor: Descriptor) => [await packImage(core, descriptor, lease)];
+  if (platform) {
+    const bytes = await readBlob(core.engine.manager, target.digest, MAX_MANIFEST);
+    const { index } = parseManifest(bytes, target.mediaType);
+    const entries = index?.manifests ?? [{ ...target, platform: config }];
+    const chosen = choosePlatform(
+      entries.filter((entry) => entry.platform),
+      platform,
+    );
+    if (!chosen || !(await wholeTree(core, chosen)))
+      throw notFound(
+        `image with reference ${familiarReference(reference)} was found but does not provide the specified platform (${formatPlatform(platform)})`,
+      );
+    return one({ mediaType: chosen.mediaType, digest: chosen.digest, size: chosen.size });
   }
-  return { top: target, manifests: [...parsed.index.manifests, target] };
+  const whole = target.digest === manifestDescriptor.digest ? undefined : await wholeTree(core, target);
+  return whole ?? one(manifestDescriptor);
 }
 
-async function childrenThere(core: Core, manifest: Descriptor): Promise<boolean> {
+/** Other repositories of the same registry that are known to have a blob. */
+async function sourcesOf(core: Core, digest: string, reference: Reference): Promise<{ label: string; paths: string[] }> {
+  const { info } = await core.engine.manager.content.info({ digest });
+  const label = `containerd.io/distribution.source.${reference.domain}`;
+  return { label, paths: info?.labels[label]?.split(",").filter(Boolean) ?? [] };
+}
+
+async function pushTag(core: Core, options: PushOptions, sink: ProgressSink): Promise<void> {
+  const { reference, signal } = options;
   const { manager } = core.engine;
-  const parsed = parseManifest(await readBlob(manager, manifest.digest, MAX_MANIFEST), manifest.mediaType);
-  if (!parsed.manifest) return false;
-  for (const child of [parsed.manifest.config, ...parsed.manifest.layers]) if (!(await hasBlob(manager, child.digest))) return false;
-  return true;
+  await withLease(manager, async (lease) => {
+    const documents = await whatToPush(core, reference, options.platform, lease);
+    const repository = openRepository(reference, core.registry, options.credentials, "push");
+    await pushBlobs(core, repository, documents, sink, signal);
+    const top = documents.at(-1)!.descriptor;
+    for (const { descriptor, bytes } of documents)
+      await repository.pushManifest(descriptor, bytes, descriptor.digest === top.digest ? reference.tag : undefined, signal);
+    await setName(core, `${nameOf(reference)}@${top.digest}`, top, lease);
+    const tag = reference.tag ?? top.digest;
+    sink.line({ status: `${tag}: digest: ${top.digest} size: ${top.size}` });
+    sink.line({ progressDetail: {}, aux: { Tag: tag, Digest: top.digest, Size: top.size } });
+  });
+  publish(core, "push", familiarReference(reference), familiarName(reference));
 }
 
-export async function push(
+async function pushBlobs(
   core: Core,
-  reference: Reference,
-  credentials: Credentials | undefined,
+  repository: Repository,
+  documents: Document[],
   sink: ProgressSink,
   signal: AbortSignal,
 ): Promise<void> {
   const { manager } = core.engine;
-  const { top, manifests } = await whatToPush(core, reference);
+  const { reference } = repository;
+  const manifests = documents.flatMap(({ manifest }) => (manifest ? [manifest] : []));
+  const layers = [...new Map(manifests.flatMap((manifest) => manifest.layers).map((layer) => [layer.digest, layer])).values()];
+  const configs = [...new Map(manifests.map(({ config }) => [config.digest, config])).values()];
+  for (const layer of layers) sink.line({ status: "Preparing", progressDetail: {}, id: shortId(layer.digest) });
+  const places = Math.max(1, core.engine.config.maxConcurrentUploads || 5);
+  for (const layer of layers.slice(places)) sink.line({ status: "Waiting", progressDetail: {}, id: shortId(layer.digest) });
+  const limit = createLimit(places);
+  // The first failure ends the others, and is the one to tell.
+  const stop = new AbortController();
+  const both = AbortSignal.any([signal, stop.signal]);
+  const pushLayer = async (layer: Descriptor) => {
+    both.throwIfAborted();
+    const id = shortId(layer.digest);
+    const { label, paths } = await sourcesOf(core, layer.digest, reference);
+    const from = paths.find((path) => path !== reference.path);
+    const result = await repository.push(layer, () => streamBlob(manager, layer.digest), {
+      signal: both,
+      onProgress: (bytes) => sink.bar(id, "Pushing", bytes, layer.size),
+      ...(from ? { from } : {}),
+    });
+    const status = { pushed: "Pushed", exists: "Layer already exists", mounted: `Mounted from ${from}` }[result];
+    sink.line({ status, progressDetail: {}, id });
+    if (!paths.includes(reference.path)) await labelBlob(manager, layer.digest, { [label]: [...paths, reference.path].join(",") });
+  };
+  const pushConfig = (config: Descriptor) => repository.push(config, () => streamBlob(manager, config.digest), { signal: both });
+  const work = [...layers.map((layer) => limit(() => pushLayer(layer))), ...configs.map((config) => limit(() => pushConfig(config)))];
+  for (const one of work) one.catch((error: unknown) => stop.abort(error));
+  await Promise.allSettled(work);
+  signal.throwIfAborted();
+  stop.signal.throwIfAborted();
+}
+
+export async function push(core: Core, options: PushOptions, sink: ProgressSink): Promise<void> {
+  const { reference } = options;
+  let tags = [reference];
+  if (reference.tag === undefined && reference.digest === undefined) {
+    const name = nameOf(reference);
+    const all = (await core.catalogue.list()).flatMap(referencesOf).map((one) => one.reference);
+    tags = all
+      .filter((one) => one.tag !== undefined && one.digest === undefined && nameOf(one) === name)
+      .sort((a, b) => (a.tag! < b.tag! ? -1 : 1));
+    if (tags.length === 0) throw notFound(`An image does not exist locally with the tag: ${familiarName(reference)}`);
+  } else if (!(await core.catalogue.byName(formatReference(reference))))
+    throw notFound(`An image does not exist locally with the tag: ${familiarName(reference)}`);
   sink.line({ status: `The push refers to repository [${nameOf(reference)}]` });
-  const repository = openRepository(reference, core.registry, credentials, "push");
-  const source = `containerd.io/distribution.source.${reference.domain}`;
   try {
-    for (const descriptor of manifests) {
-      const bytes = await readBlob(manager, descriptor.digest, MAX_MANIFEST);
-      const { manifest } = parseManifest(bytes, descriptor.mediaType);
-      const layers = manifest?.layers ?? [];
-      for (const layer of layers) sink.line({ status: "Preparing", progressDetail: {}, id: shortId(layer.digest) });
-      await Promise.all(
-        layers.map(async (layer) => {
-          const id = shortId(layer.digest);
-          const { info } = await manager.content.info({ digest: layer.digest });
-          const known = info?.labels[source]?.split(",").filter(Boolean) ?? [];
-          const from = known.find((path) => path !== reference.path);
-          const result = await repository.push(layer, () => streamBlob(manager, layer.digest), {
-            signal,
-            onProgress: (bytes) => sink.bar(id, "Pushing", bytes, layer.size),
-            ...(from ? { from } : {}),
-          });
-          // The next push to that registry may mount it from here.
-          if (!known.includes(reference.path))
-            await labelBlob(manager, layer.digest, { [source]: [reference.path, ...known].slice(0, SOURCES).join(",") });
-          const status = { pushed: "Pushed", exists: "Layer already exists", mounted: `Mounted from ${from}` }[result];
-          sink.line({ status, progressDetail: {}, id });
-        }),
-      );
-      if (manifest) await repository.push(manifest.config, () => streamBlob(manager, manifest.config.digest), { signal });
-      const last = descriptor.digest === top.digest;
-      await repository.pushManifest(descriptor, bytes, last ? (reference.tag ?? undefined) : undefined, signal);
-    }
+    for (const tag of tags) await pushTag(core, { ...options, reference: tag }, sink);
   } catch (error) {
-    if (error instanceof RegistryError && error.code === "DENIED") throw new Error(error.message, { cause: error });
+    // what the registry refuses is no 404 or 403 of the engine
+    if (error instanceof RegistryError) throw unknown(error.message, error);
     throw error;
   }
-  const tag = reference.tag ?? top.digest;
-  sink.line({ status: `${tag}: digest: ${top.digest} size: ${top.size}` });
-  sink.line({ progressDetail: {}, aux: { Tag: tag, Digest: top.digest, Size: top.size } });
-  publish(core, "push", familiarReference(reference), familiarName(reference));
 }

@@ -1,7 +1,17 @@
 // The routes of /images and its neighbours. What each does is in the file of its name; it is loaded when first used.
 import type { Credentials } from "../../distribution/index.ts";
 import { invalidArgument, unimplemented } from "../../lib/errors.ts";
-import { familiarReference, isDigest, parsePlatform, parseReference, parseTag, type Reference, withDefaultTag } from "../../oci/index.ts";
+import {
+  familiarReference,
+  isDigest,
+  normalise,
+  type Platform,
+  parsePlatform,
+  parseReference,
+  parseTag,
+  type Reference,
+  withDefaultTag,
+} from "../../oci/index.ts";
 import type { Engine } from "../context.ts";
 import { parseFilters } from "../events/filter.ts";
 import { type Call, flag, type Route } from "../route.ts";
@@ -43,6 +53,27 @@ function referenceOf(name: string, tag: string): Reference {
     return { ...rest, tag: parseTag(tag) };
   }
   return withDefaultTag(reference);
+}
+
+/** A platform as JSON, since API 1.46; undefined where none is said. */
+function platformOf(text: string | null): Platform | undefined {
+  if (!text) return undefined;
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch {
+    json = undefined;
+  }
+  const { os, architecture, variant } = (typeof json === "object" && json !== null ? json : {}) as Record<string, unknown>;
+  if (
+    typeof os !== "string" ||
+    typeof architecture !== "string" ||
+    !os ||
+    !architecture ||
+    !["string", "undefined"].includes(typeof variant)
+  )
+    throw invalidArgument(`invalid platform: ${text}`);
+  return normalise({ os, architecture, ...(variant ? { variant: variant as string } : {}) });
 }
 
 const JSON_STREAM = "application/json";
@@ -171,9 +202,12 @@ export function routes(engine: Engine): Route[] {
       path: "/images/{name...}/push",
       async handle(call) {
         const { push } = await import("./push.ts");
-        const reference = referenceOf(call.params.name!, call.query.get("tag") ?? "");
+        const tag = call.query.get("tag") ?? "";
+        // no tag at all asks for all of them
+        const reference = tag === "" ? parseReference(call.params.name!) : referenceOf(call.params.name!, tag);
+        const platform = platformOf(call.query.get("platform"));
         const credentials = credentialsOf(call);
-        const stream = await streamed((sink, signal) => push(core, reference, credentials, sink, signal), call.signal);
+        const stream = await streamed((sink, signal) => push(core, { reference, platform, credentials, signal }, sink), call.signal);
         return { type: JSON_STREAM, stream };
       },
     },
