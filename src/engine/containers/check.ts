@@ -1,4 +1,5 @@
 // Refuses settings that can't be meant, with Docker's sentences, and fills in its defaults.
+import { posix } from "node:path";
 import type { ContainerConfig, HostConfig } from "../../api/types.ts";
 import { invalidArgument } from "../../lib/errors.ts";
 import type { EngineConfig } from "../context.ts";
@@ -149,6 +150,7 @@ export function checkSettings(engine: EngineConfig, config: ContainerConfig, hos
   }
   for (const destination in host.Tmpfs ?? {}) {
     if (!destination.startsWith("/")) throw invalidArgument(`invalid mount path: '${destination}' mount path must be absolute`);
+    if (posix.normalize(destination) === "/") throw invalidArgument("invalid specification: destination can't be '/'");
     checkTmpfsOptions(host.Tmpfs![destination]!);
   }
   if (host.Isolation && host.Isolation !== "default") {

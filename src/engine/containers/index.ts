@@ -16,7 +16,7 @@ import { type Entry, openBook } from "./book.ts";
 import { type Core, NEVER } from "./core.ts";
 import { recoverContainers, stopAll } from "./recover.ts";
 import { removeContainer } from "./remove.ts";
-import { mountDetached, type SnapshotMount } from "./rootfs.ts";
+import { mountDetached, type SnapshotMount, withCommonLayer } from "./rootfs.ts";
 import { containerRoutes } from "./routes.ts";
 import { startContainer } from "./start.ts";
 import { killContainer, stopContainer } from "./stop.ts";
@@ -73,7 +73,7 @@ async function openRoot(core: Core, entry: Entry): Promise<{ fd: number; close()
   if (record.state.Running && record.state.Pid) fd = open(`/proc/${record.state.Pid}/root`, O_PATH | O_DIRECTORY);
   else {
     const { mounts } = await manager.snapshots.mounts({ snapshotter: manager.snapshotter, key: record.snapshotKey });
-    fd = mountDetached(mounts as unknown as SnapshotMount[]);
+    fd = mountDetached(withCommonLayer(core.engine.config.dataRoot, mounts as unknown as SnapshotMount[]));
   }
   return { fd, close: async () => close(fd) };
 }

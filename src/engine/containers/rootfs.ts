@@ -1,5 +1,6 @@
 // A container's files from outside: the root of a running one, a detached mount of the snapshot of another; and its /etc/passwd and /etc/group.
-import { lstatSync } from "node:fs";
+import { lstatSync, mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { messageOf, unknown } from "../../lib/errors.ts";
 import {
   binding,
@@ -26,6 +27,31 @@ export interface SnapshotMount {
   type: string;
   source: string;
   options: string[];
+}
+
+/** Data root → the directory that lies under every container's own changes. */
+const common = new Map<string, string>();
+
+function commonLayer(dataRoot: string): string {
+  let layer = common.get(dataRoot);
+  if (layer === undefined) {
+    layer = join(dataRoot, "common-layer");
+    mkdirSync(layer, { recursive: true, mode: 0o755 });
+    // By this file programs tell that they are in a container of Docker's.
+    writeFileSync(join(layer, ".dockerenv"), "", { mode: 0o755 });
+    common.set(dataRoot, layer);
+  }
+  return layer;
+}
+
+/** A container's snapshot with a layer in it that is neither its image's nor its own: it is in no diff and no commit. A snapshot without layers stays as it is. */
+export function withCommonLayer(dataRoot: string, mounts: SnapshotMount[]): SnapshotMount[] {
+  const layer = commonLayer(dataRoot);
+  return mounts.map((mount) =>
+    mount.type === "overlay"
+      ? { ...mount, options: mount.options.map((option) => option.replace(/^lowerdir=/, `lowerdir=${layer}:`)) }
+      : mount,
+  );
 }
 
 function overlayParts(options: string[]): { lower: string[]; upper: string | undefined; work: string | undefined; rest: string[] } {

@@ -12,7 +12,7 @@ import { type Core, NEVER, now, publish } from "./core.ts";
 import { watchExit } from "./exit.ts";
 import { hasApparmor, isCgroupV2 } from "./host.ts";
 import { initProgram } from "./init.ts";
-import { accountFiles, type SnapshotMount } from "./rootfs.ts";
+import { accountFiles, type SnapshotMount, withCommonLayer } from "./rootfs.ts";
 import { linkRoot } from "./rootlink.ts";
 import { runtimeOf } from "./runtime.ts";
 import { seccompFor } from "./seccomp.ts";
@@ -132,7 +132,7 @@ async function bringUp(core: Core, entry: Entry): Promise<void> {
     opening.catch(() => {});
     if (record.hostConfig.IpcMode === "shareable") undo.push(() => unmountShm(engine.config.execRoot, record.id));
     const { mounts } = await manager.snapshots.mounts({ snapshotter: manager.snapshotter, key: record.snapshotKey });
-    const rootfs = mounts as unknown as SnapshotMount[];
+    const rootfs = withCommonLayer(engine.config.dataRoot, mounts as unknown as SnapshotMount[]);
     const spec = await span("specification", {}, () => specOf(core, record, rootfs, attaching));
     const io = await opening;
     entry.io = io;

@@ -17,6 +17,7 @@ import type { ContainerRecord, Engine, VolumesFace } from "../context.ts";
 import { mountVolume, sourceOf, unmountVolume } from "./local.ts";
 import { checkVolumeName, parseBind, parseMount, parseVolumesFrom, toMountPoint, type Wanted } from "./parse.ts";
 import { populateVolume } from "./populate.ts";
+import { checkPropagation } from "./propagation.ts";
 import { directorySize } from "./size.ts";
 import { openStore, type StoredVolume, type VolumeStore } from "./store.ts";
 
@@ -233,7 +234,10 @@ export function createVolumes(engine: Engine): Volumes {
         return dir;
       }
       const path = mount.Source ?? "";
-      if (statSync(path, { throwIfNoEntry: false })) return path;
+      if (statSync(path, { throwIfNoEntry: false })) {
+        checkPropagation(path, mount.Propagation ?? "");
+        return path;
+      }
       if (wanted && !wanted.makeSource)
         throw invalidArgument(`invalid mount config for type "bind": bind source path does not exist: ${path}`);
       mkdirSync(path, { recursive: true, mode: 0o755 });

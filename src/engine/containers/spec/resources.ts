@@ -38,7 +38,7 @@ function blockNumbers(path: string): { major: number; minor: number } {
     const { rdev } = statSync(path);
     return deviceNumbers(rdev);
   } catch {
-    throw invalidArgument(`no such device: ${path}`);
+    throw invalidArgument(`stat ${path}: no such file or directory`);
   }
 }
 

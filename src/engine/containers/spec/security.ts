@@ -51,7 +51,7 @@ export function securityOptions(host: HostConfig): SecurityOptions {
       else result.writableCgroups = on;
     } else if (key === "seccomp") result.seccomp = value === "builtin" ? "" : value;
     else if (key === "apparmor") result.apparmor = value;
-    else if (key !== "label" && key !== "systempaths") throw invalidArgument(`invalid --security-opt 2: "${option}"`);
+    else if (key !== "label") throw invalidArgument(`invalid --security-opt 2: "${option}"`);
   }
   return result;
 }
