@@ -12,6 +12,20 @@ export function bundlePath(state: string, namespace: string, id: string): string
   return join(state, "io.containerd.runtime.v2.task", namespace, id);
 }
 
+/** The bundles that are there. */
+export function bundles(state: string): { namespace: string; id: string; path: string }[] {
+  const names = (path: string): string[] => {
+    try {
+      return readdirSync(path);
+    } catch {
+      return [];
+    }
+  };
+  return names(bundlePath(state, "", "")).flatMap((namespace) =>
+    names(bundlePath(state, namespace, "")).map((id) => ({ namespace, id, path: bundlePath(state, namespace, id) })),
+  );
+}
+
 /** Makes the bundle; AlreadyExists where there is one. */
 export function createBundle(path: string, config: Uint8Array): void {
   try {

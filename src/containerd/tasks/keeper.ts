@@ -19,7 +19,7 @@ import { serveTtrpc } from "../../shim/index.ts";
 import { microseconds, timestamp } from "../database.ts";
 import type { State } from "../state.ts";
 import { deleteByShim } from "./bootstrap.ts";
-import { removeBundle } from "./bundle.ts";
+import { bundles, removeBundle } from "./bundle.ts";
 import type { TaskKeeper } from "./service.ts";
 import { createShims, type Shim } from "./shim.ts";
 import { createTable, exited, newProcess, type Process, processOf, started, type Task } from "./table.ts";
@@ -242,6 +242,9 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
       }
     });
     await Promise.all(restoring);
+    // a manager that was killed before it wrote the task down
+    const known = new Set(rows.map(({ namespace, id }) => `${namespace}/${id}`));
+    for (const { namespace, id, path } of bundles(state.state)) if (!known.has(`${namespace}/${id}`)) removeBundle(path);
   }
 
   return {
