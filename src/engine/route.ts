@@ -19,8 +19,9 @@ export interface Call {
   /**
    * Answers 101 UPGRADED (or 200 where the client asked for no upgrade) with the stream media type and gives the connection, raw, both ways, half-close kept
    * (`end` on the duplex: the client closed its sending side). Data the client sent early is delivered first. Return `hijacked` afterwards.
+   * `headers`: what the protocol that is changed to wants in the answer.
    */
-  hijack(contentType: string): Duplex;
+  hijack(contentType: string | undefined, headers?: Record<string, string>): Duplex;
 }
 
 export type Answer =

@@ -101,13 +101,16 @@ async function readJson(exchange: Exchange): Promise<unknown> {
   }
 }
 
-function takeOver(exchange: Exchange, contentType: string): Socket {
+function takeOver(exchange: Exchange, contentType: string | undefined, headers: Record<string, string> = {}): Socket {
   const upgrade = exchange.headers.upgrade;
   const asked = upgrade !== undefined && /\bupgrade\b/i.test(exchange.headers.connection ?? "");
   if (asked && /[^\w./ ,-]/.test(upgrade)) throw invalidArgument("malformed Upgrade header");
+  const lines = Object.entries({ ...(contentType === undefined ? {} : { "Content-Type": contentType }), ...headers })
+    .map(([name, value]) => `${name}: ${value}\r\n`)
+    .join("");
   const head = asked
-    ? `HTTP/1.1 101 UPGRADED\r\nContent-Type: ${contentType}\r\nConnection: Upgrade\r\nUpgrade: ${upgrade}\r\n${COMMON}\r\n`
-    : `HTTP/1.1 200 OK\r\nContent-Type: ${contentType}\r\n${COMMON}\r\n`;
+    ? `HTTP/1.1 101 UPGRADED\r\n${lines}Connection: Upgrade\r\nUpgrade: ${upgrade}\r\n${COMMON}\r\n`
+    : `HTTP/1.1 200 OK\r\n${lines}${COMMON}\r\n`;
   return exchange.takeOver(head);
 }
 
@@ -124,7 +127,7 @@ function callOf(exchange: Exchange, params: Record<string, string>, search: stri
     get signal() {
       return exchange.signal;
     },
-    hijack: (contentType) => takeOver(exchange, contentType),
+    hijack: (contentType, headers) => takeOver(exchange, contentType, headers),
   };
 }
 

@@ -48,7 +48,7 @@ function connection(taking = true) {
   };
 }
 
-const plain = { terminal: false, stdin: false, stdout: true, stderr: true, closesStdin: false, detachKeys: undefined, detached() {} };
+const plain = { framed: true, stdin: false, stdout: true, stderr: true, closesStdin: false, detachKeys: undefined, detached() {} };
 
 test("output reaches all clients, framed, and ends with the process", async () => {
   const streams = createStreams();
@@ -92,7 +92,7 @@ test("a replay comes before what is live", async () => {
     await new Promise((resolve) => setTimeout(resolve, 5));
     yield Buffer.from("old ");
   })();
-  const done = connectClient({ ...plain, terminal: true, duplex: client.duplex, streams, replay: old });
+  const done = connectClient({ ...plain, framed: false, duplex: client.duplex, streams, replay: old });
   streams.hub.emit("stdout", Buffer.from("new"));
   streams.hub.end();
   await done;

@@ -21,7 +21,8 @@ export function frame(stream: Stream, bytes: Uint8Array): Buffer {
 export interface Connection {
   duplex: Duplex;
   streams: ContainerStreams;
-  terminal: boolean;
+  /** Output goes behind headers that name its stream (see `frame`). */
+  framed: boolean;
   stdin: boolean;
   stdout: boolean;
   stderr: boolean;
@@ -36,7 +37,7 @@ export interface Connection {
 
 /** Connects; resolves when the client is gone, detached, or the output ended and was handed to the connection. */
 export function connectClient(connection: Connection): Promise<void> {
-  const { duplex, streams, terminal } = connection;
+  const { duplex, streams, framed } = connection;
   const done = Promise.withResolvers<void>();
   let held: Buffer[] | undefined = connection.replay ? [] : undefined;
   let heldBytes = 0;
@@ -48,7 +49,7 @@ export function connectClient(connection: Connection): Promise<void> {
     stdout: connection.stdout,
     stderr: connection.stderr,
     write(stream, bytes) {
-      const out = terminal ? bytes : frame(stream, bytes);
+      const out = framed ? frame(stream, bytes) : bytes;
       if (held) {
         held.push(out);
         heldBytes += out.length;

@@ -1,22 +1,46 @@
-// POST /containers/{id}/attach and /resize: clients at the streams of a container's first process.
-import { conflict, invalidArgument, unimplemented } from "../../lib/errors.ts";
+// POST /containers/{id}/attach, the same by a websocket, and /resize: clients at the streams of a container's first process.
+import type { Duplex } from "node:stream";
+import { conflict, invalidArgument } from "../../lib/errors.ts";
 import type { ContainerRecord, Engine } from "../context.ts";
 import { logSettings } from "../logs/options.ts";
 import { readLog } from "../logs/reader.ts";
 import { type Call, flag, hijacked, type Route } from "../route.ts";
 import { connectClient, frame, streamType } from "./connection.ts";
 import { DEFAULT_DETACH_KEYS, parseDetachKeys } from "./detach.ts";
+import { acceptHandshake, websocket } from "./websocket.ts";
 
-async function* replayLog(record: ContainerRecord, stdout: boolean, stderr: boolean): AsyncGenerator<Buffer> {
+async function* replayLog(record: ContainerRecord, stdout: boolean, stderr: boolean, framed: boolean): AsyncGenerator<Buffer> {
   const settings = logSettings(record);
   if (!settings) return;
   const options = { stdout, stderr, since: undefined, until: undefined, tail: undefined };
   for await (const entries of readLog(settings, options)) {
-    yield Buffer.concat(entries.map((entry) => (record.config.Tty ? Buffer.from(entry.line) : frame(entry.stream, entry.line))));
+    yield Buffer.concat(entries.map((entry) => (framed ? frame(entry.stream, entry.line) : Buffer.from(entry.line))));
   }
 }
 
-function attach(engine: Engine, call: Call): typeof hijacked {
+/** How a client is connected: by a raw connection or by a websocket. */
+interface Door {
+  /** Whether clients say which of the streams they want; all three otherwise. */
+  choosing: boolean;
+  /** Whether standard output and error are told apart by frames where there is no terminal. */
+  framed: boolean;
+  open(terminal: boolean): Duplex;
+}
+
+const connectionOf = (call: Call): Door => ({
+  choosing: true,
+  framed: true,
+  open: (terminal) => call.hijack(streamType(call.version, terminal)),
+});
+
+/** Since API 1.28 in binary frames, since 1.42 with the streams that are asked for. */
+const websocketOf = (call: Call): Door => ({
+  choosing: call.version >= 42,
+  framed: false,
+  open: () => websocket(call.hijack(undefined, acceptHandshake(call.headers)), call.version >= 28),
+});
+
+function attach(engine: Engine, call: Call, door: Door): typeof hijacked {
   const record = engine.containers.get(call.params.id!);
   if (record.state.Paused) throw conflict(`container ${record.id} is paused, unpause the container before attach`);
   if (record.state.Restarting) throw conflict(`container ${record.id} is restarting, wait until the container is running`);
@@ -24,11 +48,13 @@ function attach(engine: Engine, call: Call): typeof hijacked {
   const detachKeys = keys ? parseDetachKeys(keys) : DEFAULT_DETACH_KEYS;
   const terminal = record.config.Tty ?? false;
   const live = flag(call.query, "stream");
-  const stdout = flag(call.query, "stdout");
-  const stderr = flag(call.query, "stderr");
-  const duplex = call.hijack(streamType(call.version, terminal));
+  const wants = (stream: string) => !door.choosing || flag(call.query, stream);
+  const stdout = wants("stdout");
+  const stderr = wants("stderr");
+  const framed = door.framed && !terminal;
+  const duplex = door.open(terminal);
   engine.events.publish("container", "attach", record.id, engine.events.containerAttributes(record));
-  const replay = flag(call.query, "logs") ? replayLog(record, stdout, stderr) : undefined;
+  const replay = flag(call.query, "logs") ? replayLog(record, stdout, stderr, framed) : undefined;
   if (!live) {
     (async () => {
       for await (const bytes of replay ?? [])
@@ -41,8 +67,8 @@ function attach(engine: Engine, call: Call): typeof hijacked {
   connectClient({
     duplex,
     streams: engine.io.streams(record.id),
-    terminal,
-    stdin: flag(call.query, "stdin") && (record.config.OpenStdin ?? false),
+    framed,
+    stdin: wants("stdin") && (record.config.OpenStdin ?? false),
     stdout,
     stderr: stderr && !terminal,
     closesStdin: (record.config.StdinOnce ?? false) && !terminal,
@@ -65,14 +91,8 @@ export function windowSize(query: URLSearchParams): { height: number; width: num
 
 export function routes(engine: Engine): Route[] {
   return [
-    { method: "POST", path: "/containers/{id}/attach", handle: (call) => attach(engine, call) },
-    {
-      method: "GET",
-      path: "/containers/{id}/attach/ws",
-      handle() {
-        throw unimplemented("attach over a websocket is not part of this engine; use POST /containers/{id}/attach");
-      },
-    },
+    { method: "POST", path: "/containers/{id}/attach", handle: (call) => attach(engine, call, connectionOf(call)) },
+    { method: "GET", path: "/containers/{id}/attach/ws", handle: (call) => attach(engine, call, websocketOf(call)) },
     {
       method: "POST",
       path: "/containers/{id}/resize",

@@ -215,7 +215,7 @@ export function routes(engine: Engine): Route[] {
     connectClient({
       duplex,
       streams,
-      terminal,
+      framed: !terminal,
       stdin: exec.stdin,
       stdout: exec.stdout,
       stderr: exec.stderr && !terminal,
