@@ -1,6 +1,10 @@
 // The Dockerfile language: text to typed instructions. Pure.
+
+export { checkText } from "./checks.ts";
 export { createMatcher, ignorePatterns, type Matcher, patternExpression } from "./ignore.ts";
 export type { Heredoc } from "./lines.ts";
+export { createLinter, type Linter, type LintWarning, parseCheck, suggestion } from "./lint.ts";
+export { csvFields } from "./mount.ts";
 export { parseDockerfile, parseTriggers } from "./parse.ts";
 export { DockerfileError, excerpt, type Range } from "./source.ts";
 export type * from "./types.ts";

@@ -1,6 +1,7 @@
 // From logical lines to typed instructions and stages. Sentences of errors are Docker's.
 import { parseDuration } from "./duration.ts";
 import { type Line, splitLines } from "./lines.ts";
+import { distance } from "./lint.ts";
 import { parseMount } from "./mount.ts";
 import { DockerfileError } from "./source.ts";
 import type { Command, CopyFlags, Dockerfile, Health, Instruction, Of, Pair, Stage } from "./types.ts";
@@ -26,17 +27,6 @@ const NAMES = [
   "VOLUME",
   "WORKDIR",
 ]; // prettier-ignore
-
-/** How many single letters two words differ in. */
-function distance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, i) => i);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) next.push(Math.min(next[j - 1]! + 1, row[j]! + 1, row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1)));
-    row = next;
-  }
-  return row[b.length]!;
-}
 
 function unknownInstruction(line: Line): never {
   const name = line.instruction;

@@ -2,7 +2,8 @@
 // Not a shell: no command substitution, no arithmetic.
 import { invalidArgument } from "../../lib/errors.ts";
 
-export type Variables = (name: string) => string | undefined;
+/** `plain`: nothing is said of what there is to be where the variable is not set. */
+export type Variables = (name: string, plain?: boolean) => string | undefined;
 
 /** Nested ${…:-${…}} may not be deeper. */
 const MAX_DEPTH = 50;
@@ -148,7 +149,7 @@ function expandVariable(s: Scanner, options: Options): string {
   s.at++;
   if (s.text[s.at] !== "{") {
     const name = takeName(s);
-    return name === "" ? "$" : (options.variables(name) ?? "");
+    return name === "" ? "$" : (options.variables(name, true) ?? "");
   }
   s.at++;
   if (s.text[s.at] === "}") fail("syntax error: bad substitution");
@@ -159,7 +160,7 @@ function expandVariable(s: Scanner, options: Options): string {
   if (c === undefined) fail("syntax error: missing '}'");
   if (c === "}") {
     s.at++;
-    return options.variables(name) ?? "";
+    return options.variables(name, true) ?? "";
   }
   const value = options.variables(name);
   const word = () => {

@@ -1,0 +1,589 @@
+// From a Dockerfile to operations: which stages are needed, what each instruction does to its stage. Nothing is executed; base images are looked up for what their
+// configs say.
+import { posix } from "node:path";
+import { digestOf, formatPlatform, type Platform, parsePlatform, parseReference } from "../../oci/index.ts";
+import {
+  type Dockerfile,
+  DockerfileError,
+  expandWord,
+  type Instruction,
+  type Linter,
+  parseTriggers,
+  type Range,
+  type Stage,
+  suggestion,
+} from "../dockerfile/index.ts";
+import type { BaseImage } from "../host.ts";
+import { applyConfig } from "./config.ts";
+import { type Contexts, canonical, type ImageFacts, imageOutput, type NamedContext } from "./context.ts";
+import { copyNode, ownerMessage } from "./copy.ts";
+import type { Meta, Output } from "./nodes.ts";
+import type { FrontendOptions } from "./options.ts";
+import { runNode, type Wants } from "./run.ts";
+import { DEFAULT_PATH, envOf, expander, PROXIES, type StageState, setEnv, stageVariables } from "./state.ts";
+
+export interface ConvertOptions
+  extends Pick<FrontendOptions, "buildArgs" | "labels" | "target" | "noCache" | "run" | "resolveMode" | "epoch"> {
+  platform: Platform;
+  buildPlatform: Platform;
+  /** The platform was asked for; else an image of another one will do. */
+  platformGiven: boolean;
+  /** Names of steps say the platform. */
+  showPlatform: boolean;
+  contexts: Contexts;
+  linter: Linter;
+  /** Further labels are an instruction of their own, as the classic builder has it. */
+  labelsAreStep: boolean;
+  /** Looks an image up. */
+  resolveImage(ref: string, platform: string | undefined): Promise<BaseImage>;
+}
+
+/** One instruction, for people who watch. */
+export interface Step {
+  text: string;
+  range: Range;
+  /** The tree after it. */
+  output: Output | undefined;
+  kind: "from" | "run" | "files" | "config";
+  /** Names what was said so far, beside the tree. */
+  said: string;
+  image: ImageFacts | undefined;
+  /** Triggers of the base image that are executed next. */
+  triggers: number;
+}
+
+export interface ArgInfo {
+  name: string;
+  value: string | undefined;
+  description: string;
+  range: Range;
+}
+
+export interface Conversion {
+  result: StageState;
+  steps: Step[];
+  /** What of the client's arguments nobody asked for. */
+  unused: string[];
+  /** ARGs that the target depends on, and what else it asks for. */
+  args: ArgInfo[];
+  wants: Wants;
+  targetStage: Stage;
+}
+
+const HISTORY_COMMENT = "buildkit.dockerfile.v0";
+
+function platformArgs(platform: Platform, prefix: string): [string, string][] {
+  const { os, architecture, variant = "" } = platform;
+  return [
+    [`${prefix}PLATFORM`, formatPlatform(platform)],
+    [`${prefix}OS`, os],
+    [`${prefix}OSVERSION`, platform["os.version"] ?? ""],
+    [`${prefix}ARCH`, architecture],
+    [`${prefix}VARIANT`, variant],
+  ];
+}
+
+/** The last stage of that name before stage `before`, or the one of that number; -1 where there is none. */
+export function stageOf(file: Dockerfile, ref: string, before = file.stages.length): number {
+  const name = ref.toLowerCase();
+  for (let i = before - 1; i >= 0; i--) if (file.stages[i]!.name === name) return i;
+  return /^\d{1,6}$/.test(ref) && Number(ref) < before ? Number(ref) : -1;
+}
+
+function sourcesOf(instruction: Instruction): { ref: string; range: Range }[] {
+  const { range } = instruction;
+  if (instruction.kind === "COPY" || instruction.kind === "ADD")
+    return instruction.flags.from === undefined ? [] : [{ ref: instruction.flags.from, range }];
+  if (instruction.kind === "RUN")
+    return instruction.mounts.flatMap(({ options }) => (options.from === undefined ? [] : [{ ref: options.from, range }]));
+  return [];
+}
+
+/** The description that stands above an ARG or a stage: "# name what it is for". */
+export function descriptionOf(comments: readonly string[], name: string): string {
+  return (
+    comments
+      .find((line) => line.startsWith(`${name} `))
+      ?.slice(name.length + 1)
+      .trim() ?? ""
+  );
+}
+
+export function targetOf(file: Dockerfile, name: string): number {
+  const index = name === "" ? file.stages.length - 1 : stageOf(file, name);
+  if (index >= 0) return index;
+  const near = suggestion(
+    name,
+    file.stages.flatMap((stage) => stage.name ?? []),
+  );
+  const hint = near ? ` (did you mean ${near}?)` : "";
+  throw new DockerfileError(`target stage ${JSON.stringify(name)} could not be found${hint}`, file.stages.at(-1)!.from.range);
+}
+
+interface Globals {
+  values: Map<string, string>;
+  /** What they are without the client's arguments. */
+  defaults: Map<string, string>;
+  declared: Set<string>;
+  infos: Map<string, ArgInfo>;
+}
+
+function globalsOf(file: Dockerfile, options: ConvertOptions, stage: string, used: Set<string>): Globals {
+  const predefined = new Map([
+    ...platformArgs(options.buildPlatform, "BUILD"),
+    ...platformArgs(options.platform, "TARGET"),
+    ["TARGETSTAGE", stage] as const,
+  ]);
+  const defaults = new Map(predefined);
+  for (const name of predefined.keys()) predefined.set(name, options.buildArgs.get(name) ?? predefined.get(name)!);
+  const values = predefined;
+  const declared = new Set(predefined.keys());
+  const infos = new Map<string, ArgInfo>();
+  for (const { pairs, range, comments } of file.globals) {
+    for (const { name, value } of pairs) {
+      used.add(name);
+      declared.add(name);
+      const expand = (from: Map<string, string>) =>
+        value === undefined ? undefined : expander(file.directives.escape, range, (each) => from.get(each)).word(value);
+      const final = options.buildArgs.get(name) ?? expand(values);
+      const byDefault = expand(defaults);
+      if (final !== undefined) values.set(name, final);
+      if (byDefault !== undefined) defaults.set(name, byDefault);
+      infos.set(name, { name, value: final, description: descriptionOf(comments, name), range });
+    }
+  }
+  return { values, defaults, declared, infos };
+}
+
+interface Base {
+  name: string;
+  platform: Platform | undefined;
+}
+
+function basesOf(file: Dockerfile, globals: Globals, linter: Linter): Base[] {
+  const escapeChar = file.directives.escape;
+  return file.stages.map(({ from }, index) => {
+    const { range } = from;
+    const expand = expander(escapeChar, range, (name, plain) => {
+      if (plain && !globals.declared.has(name)) {
+        const near = suggestion(name, globals.declared);
+        linter.warn("UndefinedArgInFrom", range, `FROM argument '${name}' is not declared${near ? ` (did you mean ${near}?)` : ""}`);
+      }
+      return globals.values.get(name);
+    });
+    const name = expand.word(from.image);
+    if (name === "") throw new DockerfileError(`base name (${from.image}) should not be blank`, range);
+    if (from.image.includes("$") && !isName(expandOr(from.image, escapeChar, globals.defaults)))
+      linter.warn("InvalidDefaultArgInFrom", range, `Default value for ARG ${from.image} results in empty or invalid base image name`);
+    const platform = from.platform === undefined ? "" : expand.word(from.platform);
+    if (from.platform !== undefined && platform === "" && stageOf(file, name, index) < 0)
+      throw new DockerfileError(`empty platform value from expression ${from.platform}`, range);
+    try {
+      return { name, platform: platform === "" ? undefined : parsePlatform(platform) };
+    } catch {
+      throw new DockerfileError(`failed to parse platform ${platform}`, range);
+    }
+  });
+}
+
+function expandOr(text: string, escapeChar: string, from: ReadonlyMap<string, string>): string {
+  try {
+    return expandWord(text, escapeChar, (name) => from.get(name));
+  } catch {
+    return "";
+  }
+}
+
+function isName(text: string): boolean {
+  if (text === "") return false;
+  try {
+    parseReference(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+export async function convert(file: Dockerfile, options: ConvertOptions): Promise<Conversion> {
+  const { contexts, linter } = options;
+  const escapeChar = file.directives.escape;
+  const steps: Step[] = [];
+  const used = new Set<string>();
+  const wants: Wants = { secrets: [], ssh: [], caches: [] };
+  const target = targetOf(file, options.target);
+  const targetStage = file.stages[target]!;
+  const globals = globalsOf(file, options, options.target || targetStage.name || "default", used);
+  for (const { original, range } of file.globals)
+    steps.push({ text: original, range, output: undefined, kind: "config", said: original, image: undefined, triggers: 0 });
+  const bases = basesOf(file, globals, linter);
+  const infos = new Map<string, ArgInfo>();
+  /** For a variable that nobody set: what may have been meant. */
+  const undefinedVariable = (range: Range) => (name: string, declared: Iterable<string>) => {
+    const near = suggestion(name, declared);
+    linter.warn("UndefinedVar", range, `Usage of undefined variable '$${name}'${near ? ` (did you mean $${near}?)` : ""}`);
+  };
+
+  // A client's context may stand for a stage.
+  const replaced = new Map<number, NamedContext>();
+  for (const [index, { name }] of file.stages.entries()) {
+    const context = name === undefined ? undefined : await contexts.named(name, bases[index]!.platform ?? options.platform);
+    if (context) replaced.set(index, context);
+  }
+
+  const lookedUp = new Map<string, Promise<{ image: BaseImage; platform: Platform }>>();
+  const resolve = (ref: string, wanted: Platform | undefined) => {
+    const platform = wanted ?? options.platform;
+    const asked = wanted || options.platformGiven ? formatPlatform(platform) : undefined;
+    const key = `${ref} ${asked ?? ""}`;
+    let found = lookedUp.get(key);
+    if (!found) {
+      found = options.resolveImage(ref, asked).then((image) => ({ image, platform }));
+      found.catch(() => {});
+      lookedUp.set(key, found);
+    }
+    return found;
+  };
+  const at = async <T>(range: Range, work: Promise<T>): Promise<T> => {
+    try {
+      return await work;
+    } catch (error) {
+      if (error instanceof Error && !("range" in error)) Object.assign(error, { range });
+      throw error;
+    }
+  };
+
+  // Which stages are needed, in an order in which each comes after those that it needs.
+  const imageOf = (index: number): string | undefined => {
+    const { name } = bases[index]!;
+    return replaced.has(index) || name === "scratch" || stageOf(file, name, index) >= 0 ? undefined : name;
+  };
+  const triggersOf = new Map<number, Instruction[]>();
+  const dependencies = (index: number): { stage: number; range: Range }[] => {
+    if (replaced.has(index)) return [];
+    const { from, instructions } = file.stages[index]!;
+    const base = stageOf(file, bases[index]!.name, index);
+    const refs = [...(triggersOf.get(index) ?? []), ...instructions].flatMap(sourcesOf).map(({ ref, range }) => ({
+      stage: fromStage(ref, range),
+      range,
+    }));
+    return [{ stage: base, range: from.range }, ...refs].filter(({ stage }) => stage >= 0);
+  };
+  function fromStage(ref: string, range: Range): number {
+    const index = stageOf(file, ref);
+    if (index < 0 && /^\d+$/.test(ref)) throw new DockerfileError(`invalid stage index ${ref}`, range);
+    return index;
+  }
+  const order: number[] = [];
+  const needed = new Set<number>();
+  async function need(root: number): Promise<void> {
+    const open = new Set<number>();
+    const stack: { index: number; left: { stage: number; range: Range }[] }[] = [];
+    const enter = (index: number) => {
+      needed.add(index);
+      open.add(index);
+      stack.push({ index, left: dependencies(index) });
+    };
+    if (needed.has(root)) return;
+    enter(root);
+    for (let top = stack.at(-1); top; top = stack.at(-1)) {
+      const next = top.left.shift();
+      if (!next) {
+        open.delete(top.index);
+        order.push(top.index);
+        stack.pop();
+      } else if (open.has(next.stage)) {
+        const name = file.stages[next.stage]!.name ?? String(next.stage);
+        throw new DockerfileError(`circular dependency detected on stage: ${name}`, next.range);
+      } else if (!needed.has(next.stage)) enter(next.stage);
+    }
+  }
+  await need(target);
+  // Base images are looked up side by side; their triggers may need further stages.
+  for (let known = 0; known < order.length; ) {
+    const fresh = order.slice(known);
+    known = order.length;
+    const found = await Promise.all(
+      fresh.map(async (index) => {
+        const name = imageOf(index);
+        if (name === undefined) return undefined;
+        const { from } = file.stages[index]!;
+        const wanted = bases[index]!.platform;
+        const context = await contexts.named(name, wanted ?? options.platform);
+        if (context) return { index, config: context.image?.config };
+        return { index, config: (await at(from.range, resolve(name, wanted))).image.config };
+      }),
+    );
+    for (const each of found) {
+      const list = each?.config?.OnBuild ?? [];
+      if (!each || list.length === 0) continue;
+      const { range } = file.stages[each.index]!.from;
+      const triggers = parseTriggers(list, range);
+      triggersOf.set(each.index, triggers);
+      for (const { ref } of triggers.flatMap(sourcesOf)) {
+        const stage = fromStage(ref, range);
+        if (stage === each.index) throw new DockerfileError(`circular dependency detected on stage: ${ref}`, range);
+        if (stage >= 0) await need(stage);
+      }
+    }
+  }
+
+  const states = new Map<number, StageState>();
+  const empty = (platform: Platform): StageState => ({
+    output: undefined,
+    config: {},
+    author: "",
+    history: [],
+    platform,
+    args: new Map(),
+    cmdSet: false,
+    said: "",
+    workdirSet: false,
+  });
+  const ofImage = (image: ImageFacts | undefined, output: Output | undefined, platform: Platform): StageState => ({
+    ...empty(image?.platform.architecture ? image.platform : platform),
+    output,
+    config: structuredClone(image?.config ?? {}),
+    history: (image?.history ?? []).map((entry) => ({ entry, output: undefined })),
+    author: image?.author ?? "",
+  });
+
+  const stageTitle = (index: number): string => {
+    const name = file.stages[index]!.name ?? (file.stages.length > 1 ? `stage-${index}` : "");
+    const platform = bases[index]!.platform ?? options.platform;
+    return [options.showPlatform ? formatPlatform(platform) : "", name].filter(Boolean).join(" ");
+  };
+
+  async function begin(index: number, title: (text: string) => string): Promise<{ state: StageState; image: ImageFacts | undefined }> {
+    const base = bases[index]!;
+    const { from } = file.stages[index]!;
+    const platform = base.platform ?? options.platform;
+    const context = replaced.get(index);
+    if (context) return { state: ofImage(context.image, context.output, platform), image: context.image };
+    const own = stageOf(file, base.name, index);
+    if (own >= 0) {
+      const parent = states.get(own)!;
+      const config = structuredClone(parent.config);
+      const triggers = config.OnBuild ?? [];
+      delete config.OnBuild;
+      if (triggers.length > 0) triggersOf.set(index, parseTriggers(triggers, from.range));
+      return {
+        state: { ...parent, config, history: [...parent.history], args: new Map(parent.args), cmdSet: false },
+        image: undefined,
+      };
+    }
+    if (base.name === "scratch") return { state: empty(platform), image: undefined };
+    const named = await contexts.named(base.name, platform);
+    if (named) {
+      const state = ofImage(named.image, named.output, platform);
+      delete state.config.OnBuild;
+      return { state, image: named.image };
+    }
+    const { image } = await at(from.range, resolve(base.name, base.platform));
+    const name = title(`FROM ${canonical(base.name, image.digest)}`);
+    const output = image.layers.length === 0 ? undefined : imageOutput(base.name, image, image.platform, name, options.resolveMode);
+    if (output) output.node.meta.range = from.range;
+    const state = ofImage(image, output, platform);
+    delete state.config.OnBuild;
+    return { state, image };
+  }
+  const outputs = new Map<string, Promise<Output | undefined>>();
+  function treeOf(ref: string, range: Range): Promise<Output | undefined> {
+    const index = fromStage(ref, range);
+    if (index >= 0) return Promise.resolve(states.get(index)!.output);
+    let found = outputs.get(ref);
+    if (!found) {
+      found = (async () => {
+        const context = await contexts.named(ref, options.platform);
+        if (context) return context.output;
+        if (ref === "scratch") return undefined;
+        const { image } = await at(range, resolve(ref, undefined));
+        if (image.layers.length === 0) return undefined;
+        return imageOutput(ref, image, image.platform, `FROM ${canonical(ref, image.digest)}`, options.resolveMode);
+      })();
+      outputs.set(ref, found);
+    }
+    return found;
+  }
+
+  interface Running {
+    state: StageState;
+    index: number;
+    meta(text: string): Meta;
+    last: Map<string, Range>;
+  }
+
+  /** All but the last of these in a stage are lost. */
+  function once(running: Running, instruction: Instruction): void {
+    const before = running.last.get(instruction.kind);
+    if (before)
+      linter.warn(
+        "MultipleInstructionsDisallowed",
+        before,
+        `Multiple ${instruction.kind} instructions should not be used in the same stage because only the last one will be used`,
+      );
+    running.last.set(instruction.kind, instruction.range);
+  }
+
+  async function execute(running: Running, instruction: Instruction): Promise<void> {
+    const { state } = running;
+    const { range, original } = instruction;
+    const expand = expander(escapeChar, range, stageVariables(state, undefinedVariable(range)));
+    const created = options.epoch === undefined ? {} : { created: new Date(options.epoch * 1000).toISOString() };
+    const note = (text: string, output: Output | undefined) =>
+      state.history.push({
+        entry: { ...created, created_by: text, comment: HISTORY_COMMENT, ...(output === undefined ? { empty_layer: true } : {}) },
+        output,
+      });
+    state.said = digestOf(`${state.said}\n${original}`);
+    let kind: Step["kind"] = "config";
+    const common = {
+      state,
+      expand,
+      meta: (text: string): Meta => ({ ...running.meta(text), range }),
+      tree: (ref: string) => treeOf(ref, range),
+      context: (path: string) => contexts.main(path),
+    };
+    if (instruction.kind === "RUN") {
+      kind = "run";
+      const made = await runNode({ ...common, instruction, settings: options.run, buildArgs: options.buildArgs, wants });
+      state.output = made.output;
+      note(made.text, made.output);
+    } else if (instruction.kind === "COPY" || instruction.kind === "ADD") {
+      kind = "files";
+      const verb = instruction.kind === "COPY" ? "Copy" : "Add";
+      const wanted = (path: string) => {
+        const clean = posix.normalize(path).replace(/^\/+|\/+$/g, "");
+        if (clean !== "" && clean !== "." && contexts.ignored?.(clean))
+          linter.warn("CopyIgnoredFile", range, `Attempting to ${verb} file ${JSON.stringify(path)} that is excluded by .dockerignore`);
+      };
+      const made = await copyNode({ ...common, instruction, escapeChar, wanted });
+      state.output = made.output;
+      note(made.text, made.output);
+    } else if (instruction.kind === "ARG") {
+      const said: string[] = [];
+      for (const { name, value } of instruction.pairs) {
+        used.add(name);
+        const given = options.buildArgs.get(name);
+        const inherited = value === undefined && globals.declared.has(name) ? globals.values.get(name) : undefined;
+        const final = given ?? (value === undefined ? inherited : expand.word(value));
+        state.args.set(name, final);
+        const global = globals.infos.get(name);
+        if (inherited !== undefined && given === undefined && global) infos.set(name, global);
+        else if (inherited === undefined || global)
+          infos.set(name, {
+            name,
+            value: final,
+            description: descriptionOf(instruction.comments, name) || global?.description || "",
+            range: value === undefined && global ? global.range : range,
+          });
+        said.push(`${name}${final === undefined ? "" : `=${final}`}`);
+      }
+      note(`ARG ${said.join(" ")}`, undefined);
+    } else {
+      if (instruction.kind === "CMD" || instruction.kind === "ENTRYPOINT" || instruction.kind === "HEALTHCHECK") once(running, instruction);
+      if (
+        (instruction.kind === "CMD" || instruction.kind === "ENTRYPOINT") &&
+        instruction.command.form === "shell" &&
+        !state.config.Shell?.length
+      )
+        linter.warn(
+          "JSONArgsRecommended",
+          range,
+          `JSON arguments recommended for ${instruction.kind} to prevent unintended behavior related to OS signals`,
+        );
+      const text = applyConfig(state, instruction, expand);
+      if (instruction.kind === "WORKDIR") {
+        const given = expand.word(instruction.value);
+        if (!state.workdirSet && !posix.isAbsolute(given))
+          linter.warn(
+            "WorkdirRelativePath",
+            range,
+            `Relative workdir ${JSON.stringify(given)} can have unexpected results if the base image changes`,
+          );
+        const path = state.config.WorkingDir ?? "/";
+        if (path !== "/") {
+          kind = "files";
+          const base = state.output ? 0n : -1n;
+          const user = state.config.User ?? "";
+          const mkdir = { path, mode: 0o755, makeParents: true, timestamp: -1n, ...(user ? { owner: ownerMessage(user, base) } : {}) };
+          const action = { case: "mkdir" as const, value: mkdir as never };
+          state.output = {
+            node: {
+              op: { case: "file", value: { actions: [{ input: base, secondaryInput: -1n, output: 0n, action }] } },
+              inputs: state.output ? [state.output] : [],
+              platform: state.platform,
+              meta: common.meta(`WORKDIR ${path}`),
+            },
+            index: 0,
+          };
+        } else running.meta("");
+      }
+      note(text, instruction.kind === "WORKDIR" && kind === "files" ? state.output : undefined);
+    }
+    steps.push({ text: original, range, output: state.output, kind, said: state.said, image: undefined, triggers: 0 });
+  }
+
+  const counts = (instruction: Instruction) => ["RUN", "COPY", "ADD", "WORKDIR"].includes(instruction.kind);
+  // People read from top to bottom: the file's order, but for what must come earlier.
+  const sorted = [...needed].sort((a, b) => a - b);
+  const before = new Map(sorted.map((index) => [index, dependencies(index).map(({ stage }) => stage)]));
+  const inOrder = sorted.every((index) => before.get(index)!.every((stage) => stage < index));
+  const waiting = new Set(sorted);
+  while (waiting.size > 0) {
+    let index = waiting.values().next().value!;
+    if (!inOrder)
+      for (const each of waiting)
+        if (before.get(each)!.every((stage) => states.has(stage))) {
+          index = each;
+          break;
+        }
+    waiting.delete(index);
+    const { from, instructions } = file.stages[index]!;
+    const own = stageOf(file, bases[index]!.name, index) >= 0;
+    const title = stageTitle(index);
+    let number = 0;
+    let total = bases[index]!.name === "scratch" || own ? 0 : 1;
+    total += [...(triggersOf.get(index) ?? []), ...instructions].filter(counts).length;
+    const prefixed = (text: string) => {
+      number++;
+      return `[${[title, `${number}/${total}`].filter(Boolean).join(" ")}] ${text}`;
+    };
+    const { state, image } = await begin(index, prefixed);
+    if (image && number === 0) number = 1;
+    const triggers = triggersOf.get(index) ?? [];
+    if (!envOf(state.config).has("PATH") && state.platform.os !== "windows" && !replaced.has(index))
+      setEnv(state.config, "PATH", DEFAULT_PATH);
+    const { range, original } = from;
+    steps.push({ text: original, range, output: state.output, kind: "from", said: state.said, image, triggers: triggers.length });
+    states.set(index, state);
+    if (replaced.has(index)) continue;
+    const { noCache } = options;
+    const ignoreCache =
+      noCache !== undefined && (noCache.length === 0 || noCache.some((name) => name.toLowerCase() === file.stages[index]!.name));
+    const running: Running = {
+      state,
+      index,
+      last: new Map(),
+      meta: (text) => ({ name: prefixed(text), command: text, ...(ignoreCache ? { ignoreCache } : {}) }),
+    };
+    for (const instruction of [...triggers, ...instructions]) await execute(running, instruction);
+  }
+
+  const result = states.get(target)!;
+  if (Object.keys(options.labels).length > 0) {
+    result.config = { ...result.config, Labels: { ...result.config.Labels, ...options.labels } };
+    if (options.labelsAreStep) {
+      const text = `LABEL ${Object.entries(options.labels)
+        .map(([name, value]) => `${name}=${value}`)
+        .join(" ")}`;
+      result.history.push({ entry: { created_by: text, comment: HISTORY_COMMENT, empty_layer: true }, output: undefined });
+      const { range } = targetStage.from;
+      steps.push({ text, range, output: result.output, kind: "config", said: result.said, image: undefined, triggers: 0 });
+    }
+  }
+  const predefined = (name: string) =>
+    PROXIES.includes(name) ||
+    /^(TARGET|BUILD)(PLATFORM|OS|OSVERSION|ARCH|VARIANT)$|^TARGETSTAGE$|^SOURCE_DATE_EPOCH$|^BUILDKIT_/.test(name);
+  const unused = [...options.buildArgs.keys()].filter((name) => !used.has(name) && !predefined(name)).sort();
+  return { result, steps, unused, args: [...infos.values()], wants, targetStage };
+}
