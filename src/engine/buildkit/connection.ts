@@ -6,6 +6,8 @@ import { Duplex } from "node:stream";
 import { Code, ConnectError, type ConnectRouter, type Transport } from "@connectrpc/connect";
 import { connectNodeAdapter, createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 
+import type { OpenStream } from "./bulk.ts";
+
 /** As BuildKit's own limit. */
 export const MESSAGE_LIMIT = 16 << 20;
 const WINDOW = 1 << 20;
@@ -105,7 +107,7 @@ function unpacked(headers: OutgoingHttpHeaders): OutgoingHttpHeaders {
 }
 
 /** Calls services over a connection; there is no second one. `closed` aborts when it is gone. */
-export function connectionTransport(connection: Duplex): { transport: Transport; closed: AbortSignal; close(): void } {
+export function connectionTransport(connection: Duplex): { transport: Transport; open: OpenStream; closed: AbortSignal; close(): void } {
   const stream = streamOf(connection);
   const ending = new AbortController();
   let taken = false;
@@ -139,5 +141,6 @@ export function connectionTransport(connection: Duplex): { transport: Transport;
     readMaxBytes: MESSAGE_LIMIT,
     writeMaxBytes: MESSAGE_LIMIT,
   });
-  return { transport, closed: ending.signal, close };
+  const open: OpenStream = (path, headers) => inner.request("POST", path, unpacked(headers), {});
+  return { transport, open, closed: ending.signal, close };
 }

@@ -1,15 +1,12 @@
 // fsutil's file transfer, both ways: the client's files to us (FileSync.DiffCopy: only what changed is sent), and a tree of ours to the client
 // (FileSend.DiffCopy). Descriptions (STAT) come first, an empty one ends them; the receiver asks for contents by number (REQ), gets DATA with an empty one at the
 // end, and says FIN when it has all.
-import type { Readable } from "node:stream";
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import type { FileInfo, FileTree } from "../../build/index.ts";
-import { type PacketSchema, PacketType, StatSchema } from "../../gen/fsutil/types_pb.ts";
-import { FileSend, FileSync } from "../../gen/moby/filesync/v1_pb.ts";
+import { type Packet, PacketSchema, PacketType, StatSchema } from "../../gen/fsutil/types_pb.ts";
 import { failedPrecondition, messageOf, unknown } from "../../lib/errors.ts";
 import { listHeaders } from "./connection.ts";
 import { toGoMode } from "./modes.ts";
-import { createQueue } from "./queue.ts";
 import type { Session } from "./sessions.ts";
 import { createTreeWriter, type TreeIndex } from "./tree-writer.ts";
 
@@ -37,17 +34,17 @@ export async function receiveFiles(
   signal: AbortSignal,
 ): Promise<TreeIndex> {
   if (!session.supports("/moby.filesync.v1.FileSync/DiffCopy")) throw failedPrecondition("no local sources enabled");
-  const outgoing = createQueue<Init>();
-  const ending = new AbortController();
-  const incoming = session.client(FileSync).diffCopy(outgoing, {
-    signal: AbortSignal.any([signal, session.closed, ending.signal]),
-    headers: listHeaders({
+  const call = await session.bulk(
+    "/moby.filesync.v1.FileSync/DiffCopy",
+    listHeaders({
       "include-patterns": request.includePatterns,
       "exclude-patterns": request.excludePatterns,
       followpaths: request.followPaths,
       "dir-name": [request.name],
     }),
-  });
+    signal,
+  );
+  const send = (packet: Init) => call.send(toBinary(PacketSchema, create(PacketSchema, packet)));
   const writer = createTreeWriter(root, before, request.trust);
   let bytes = 0;
   let sent = 0;
@@ -57,38 +54,41 @@ export async function receiveFiles(
   const finishIfAll = () => {
     if (!described || writer.pending > 0 || result) return;
     result = writer.finish();
-    outgoing.push({ type: PACKET_FIN });
+    send({ type: PACKET_FIN });
   };
-  try {
-    for await (const packet of incoming) {
-      switch (packet.type) {
-        case PACKET_STAT:
-          if (!packet.stat) {
-            described = true;
-            writer.described();
-            finishIfAll();
-            break;
-          }
-          if (described) throw unknown("the client described files after the last one");
-          bytes += packet.stat.path.length + 32;
-          if (writer.put(packet.stat)) outgoing.push({ type: PACKET_REQ, ID: sent });
-          sent++;
-          break;
-        case PACKET_DATA:
-          bytes += packet.data.length;
-          writer.data(packet.ID, packet.data);
+  /** True at the end. */
+  const take = (packet: Packet): boolean => {
+    switch (packet.type) {
+      case PACKET_STAT:
+        if (!packet.stat) {
+          described = true;
+          writer.described();
           finishIfAll();
           break;
-        case PACKET_ERR:
-          throw unknown(`error from sender: ${Buffer.from(packet.data).toString()}`);
-        case PACKET_FIN:
-          if (!result) throw unknown("the client ended before all files were sent");
-          outgoing.end();
-          progress(bytes);
-          return result;
-        default:
-          throw unknown(`the client sent a packet of the unknown kind ${packet.type}`);
-      }
+        }
+        if (described) throw unknown("the client described files after the last one");
+        bytes += packet.stat.path.length + 32;
+        if (writer.put(packet.stat)) send({ type: PACKET_REQ, ID: sent });
+        sent++;
+        break;
+      case PACKET_DATA:
+        bytes += packet.data.length;
+        writer.data(packet.ID, packet.data);
+        finishIfAll();
+        break;
+      case PACKET_ERR:
+        throw unknown(`error from sender: ${Buffer.from(packet.data).toString()}`);
+      case PACKET_FIN:
+        if (!result) throw unknown("the client ended before all files were sent");
+        return true;
+      default:
+        throw unknown(`the client sent a packet of the unknown kind ${packet.type}`);
+    }
+    return false;
+  };
+  try {
+    for await (const batch of call.batches()) {
+      for (const message of batch) if (take(fromBinary(PacketSchema, message))) call.end();
       progress(bytes);
       // Writing is synchronous: others get their turn.
       if (performance.now() - last > BREATH_MS) {
@@ -98,13 +98,9 @@ export async function receiveFiles(
     }
     if (!result) throw unknown("the client's files ended early");
     return result;
-  } catch (error) {
-    signal.throwIfAborted();
-    throw error;
   } finally {
     writer.close();
-    outgoing.end();
-    ending.abort();
+    call.cancel();
   }
 }
 
@@ -133,10 +129,6 @@ export function exporterHeaders(id: number, metadata: Record<string, string> = {
   return headers;
 }
 
-// The messages of this method are declared as bytes; for a directory they are packets.
-const packets = { ...FileSync.method.diffCopy, parent: FileSend };
-const TreeSend = { ...FileSend, methods: [packets], method: { diffCopy: packets } } as unknown as typeof FileSync;
-
 /** Sends a tree to the client's output number `id`. */
 export async function sendTree(
   session: Session,
@@ -145,60 +137,61 @@ export async function sendTree(
   progress: (bytes: number) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  if (!session.supports("/moby.filesync.v1.FileSend/DiffCopy"))
-    throw failedPrecondition("method /moby.filesync.v1.FileSend/DiffCopy not supported by the client");
-  const outgoing = createQueue<Init>();
+  const method = "/moby.filesync.v1.FileSend/DiffCopy";
+  if (!session.supports(method)) throw failedPrecondition(`method ${method} not supported by the client`);
   const ending = new AbortController();
-  const client = session.client(TreeSend);
-  const incoming = client.diffCopy(outgoing, {
-    signal: AbortSignal.any([signal, session.closed, ending.signal]),
-    headers: exporterHeaders(id),
-  });
+  // The messages of this method are declared as bytes; for a directory they are packets.
+  const call = await session.bulk(method, exporterHeaders(id), AbortSignal.any([signal, ending.signal]));
+  const send = (packet: Init) => call.send(toBinary(PacketSchema, create(PacketSchema, packet)));
   const names: (string | undefined)[] = [];
   let bytes = 0;
+  let broken: unknown;
+  const fail = (error: unknown) => {
+    broken ??= error;
+    send({ type: PACKET_ERR, data: Buffer.from(messageOf(error)) });
+    call.end();
+    ending.abort(error);
+  };
   const describing = (async () => {
     for await (const info of tree.entries()) {
       const regular = (info.mode & 0o170000) === 0o100000 && info.linkname === "";
       names.push(regular ? info.path : undefined);
-      outgoing.push(describe(info));
-      await outgoing.room();
+      send(describe(info));
+      await call.room();
     }
-    outgoing.push({ type: PACKET_STAT });
+    send({ type: PACKET_STAT });
   })();
-  let broken: unknown;
-  const fail = (error: unknown) => {
-    broken ??= error;
-    outgoing.push({ type: PACKET_ERR, data: Buffer.from(messageOf(error)) });
-    ending.abort(error);
-  };
   describing.catch(fail);
   let sending: Promise<void> = Promise.resolve();
   const sendOne = async (number: number, path: string) => {
-    const contents: Readable = await tree.open(path);
-    for await (const chunk of contents) {
+    if (ending.signal.aborted) return;
+    for await (const chunk of await tree.open(path)) {
       const data = chunk as Buffer;
       for (let at = 0; at < data.length; at += PIECE) {
-        outgoing.push({ type: PACKET_DATA, ID: number, data: data.subarray(at, at + PIECE) });
-        await outgoing.room();
+        send({ type: PACKET_DATA, ID: number, data: data.subarray(at, at + PIECE) });
+        await call.room();
       }
       bytes += data.length;
       progress(bytes);
     }
-    outgoing.push({ type: PACKET_DATA, ID: number });
+    send({ type: PACKET_DATA, ID: number });
   };
   try {
-    for await (const packet of incoming) {
-      if (packet.type === PACKET_ERR) throw unknown(`error from receiver: ${Buffer.from(packet.data).toString()}`);
-      if (packet.type === PACKET_REQ) {
-        const path = names[packet.ID];
-        if (path === undefined) throw unknown(`invalid file id ${packet.ID}`);
-        names[packet.ID] = undefined;
-        sending = sending.then(() => (ending.signal.aborted ? undefined : sendOne(packet.ID, path)));
-        sending.catch(fail);
-      } else if (packet.type === PACKET_FIN) {
-        await sending;
-        outgoing.push({ type: PACKET_FIN });
-        outgoing.end();
+    for await (const batch of call.batches()) {
+      for (const message of batch) {
+        const packet = fromBinary(PacketSchema, message);
+        if (packet.type === PACKET_ERR) throw unknown(`error from receiver: ${Buffer.from(packet.data).toString()}`);
+        if (packet.type === PACKET_REQ) {
+          const path = names[packet.ID];
+          if (path === undefined) throw unknown(`invalid file id ${packet.ID}`);
+          names[packet.ID] = undefined;
+          sending = sending.then(() => sendOne(packet.ID, path));
+          sending.catch(fail);
+        } else if (packet.type === PACKET_FIN) {
+          await sending;
+          send({ type: PACKET_FIN });
+          call.end();
+        }
       }
     }
     await describing;
@@ -206,8 +199,7 @@ export async function sendTree(
     signal.throwIfAborted();
     throw broken ?? error;
   } finally {
-    outgoing.end();
-    ending.abort();
+    call.cancel();
     await Promise.allSettled([describing, sending]);
   }
 }

@@ -112,9 +112,8 @@ export function createLocals(dataDir: string, log: (message: string) => void): L
     async receive(session, request, status, signal) {
       recover();
       const { name, sharedKeyHint } = request;
-      // Without a key of the client's nothing says that the next build is of the same files.
       const key = createHash("sha256")
-        .update(JSON.stringify([name, sharedKeyHint, session.sharedKey || session.id]))
+        .update(JSON.stringify([name, sharedKeyHint, session.sharedKey]))
         .digest("hex")
         .slice(0, 32);
       const found = [...idle.values()].filter((kept) => kept.key === key).sort((a, b) => b.used - a.used)[0];
@@ -166,7 +165,6 @@ export function createLocals(dataDir: string, log: (message: string) => void): L
           if (released) return;
           released = true;
           busy.delete(id);
-          if (session.sharedKey === "") return discard(kept);
           try {
             await rename(join(path, "index.new"), join(path, "index"));
             kept.used = Date.now();

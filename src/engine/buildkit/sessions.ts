@@ -5,6 +5,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
 import { Health } from "../../gen/grpc/health/v1_pb.ts";
 import { alreadyExists, invalidArgument, notFound, resourceExhausted } from "../../lib/errors.ts";
+import { type BulkCall, openBulkCall } from "./bulk.ts";
 import { connectionTransport } from "./connection.ts";
 
 const MAX_SESSIONS = 4096;
@@ -21,6 +22,8 @@ export interface Session {
   /** By path: "/moby.filesync.v1.FileSync/DiffCopy". */
   supports(method: string): boolean;
   client<S extends DescService>(service: S): Client<S>;
+  /** A call of many small messages. */
+  bulk(method: string, headers: Record<string, string>, signal: AbortSignal): Promise<BulkCall>;
   /** Aborts when the client is gone. */
   closed: AbortSignal;
   close(): void;
@@ -58,7 +61,7 @@ export function createSessions(): Sessions {
       if (sessions.has(id)) throw alreadyExists(`session ${id} already exists`);
       if (sessions.size >= MAX_SESSIONS) throw resourceExhausted("too many sessions");
       const methods = new Set((headers.methods ?? "").split(",").map((method) => method.trim().toLowerCase()));
-      const { transport, closed, close } = connectionTransport(connect());
+      const { transport, open, closed, close } = connectionTransport(connect());
       const health = createClient(Health, transport);
       let failures = 0;
       // A connection whose other end lost its power says nothing.
@@ -83,6 +86,7 @@ export function createSessions(): Sessions {
         sharedKey,
         supports: (method) => methods.has(method.toLowerCase()),
         client: (service) => createClient(service, transport),
+        bulk: (method, headers, signal) => openBulkCall(open, method, headers, AbortSignal.any([signal, closed])),
         closed,
         close,
       };
