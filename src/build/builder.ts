@@ -4,7 +4,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { ImageConfig } from "../api/types.ts";
-import { messageOf, unimplemented } from "../lib/errors.ts";
+import { messageOf } from "../lib/errors.ts";
 import { digestOf, type HistoryEntry, hostPlatform, type Platform } from "../oci/index.ts";
 import { type Context, receiveContext } from "./context.ts";
 import { DockerfileError, excerpt, parseDockerfile, type Range } from "./dockerfile/index.ts";
@@ -12,8 +12,11 @@ import { convert, type Step } from "./graph/convert.ts";
 import type { BuilderHost, BuildHost, Layer, Lease } from "./host.ts";
 import type { BuildSession, SessionOptions } from "./session.ts";
 import { type CacheRecord, openCache } from "./solve/cache.ts";
+import { openMountCaches } from "./solve/caches.ts";
 import { BUILD_LABEL, ExitError } from "./solve/exec.ts";
-import { createSolver, type Tree } from "./solve/solver.ts";
+import { type PruneOptions, type PruneResult, pruneCache, type UsageRecord, usageOf } from "./solve/prune.ts";
+import { createSolver } from "./solve/solver.ts";
+import { EMPTY, type Tree } from "./solve/workspace.ts";
 
 export interface BuildRequest {
   /** Tar of the context. */
@@ -74,6 +77,11 @@ export interface Builder {
   /** What an error that build() threw says. */
   explain(error: unknown): BuildFailure;
   cache(): CacheRecord[];
+  /** All that the cache keeps, mount caches included (their sizes cost a walk). */
+  usage(): Promise<UsageRecord[]>;
+  /** Forgets what the options name, the longest unused first; what a build uses now stays. */
+  reclaim(options: PruneOptions): Promise<PruneResult>;
+  /** Forgets all records of steps but those that are to be kept, or that a build uses now; without any left, the mount caches, too. */
   prune(keep: (record: CacheRecord) => boolean): Promise<{ keys: string[]; bytes: number }>;
   /** Takes away what builds of a killed engine left. */
   recover(): Promise<void>;
@@ -95,6 +103,7 @@ const idOf = (step: Step, tree: Tree): string => {
 
 export function createBuilder(host: BuilderHost): Builder {
   const cache = openCache(host.db, () => host.manager);
+  const caches = openMountCaches(host.db, join(host.dataDir, "mounts"));
   /** Builds that are under way. */
   let active = 0;
 
@@ -139,30 +148,44 @@ export function createBuilder(host: BuilderHost): Builder {
     const failing = new AbortController();
     const both = AbortSignal.any([signal, failing.signal]);
     try {
+      const own: BuildHost = {
+        ...build,
+        resolveImage: build.resolveImage,
+        // The classic protocol says for the whole build which network it has.
+        prepareStep: (step) => build.prepareStep(step.network === "default" ? { ...step, network: request.network } : step),
+        localSource: async () => ({ directory: context.directory, release: async () => {} }),
+      };
       await using solver = createSolver({
         host,
-        build,
+        build: own,
         cache,
+        caches,
         graph: conversion.graph,
         images: conversion.images,
-        context: context.directory,
         lease,
         useCache: !request.noCache,
         epoch,
+        entitlements: new Set([...request.entitlements, ...(request.network === "host" ? ["network.host"] : [])]),
+        imports: [],
+        keepFailed: false,
+        explain: false,
         describe: (vertex) => conversion.origins.get(vertex)?.text ?? "",
-        events: {
-          started() {},
-          container(vertex, id) {
-            containers.set(vertex, id);
-            turn(vertex, 0, () => progress.running(id));
-          },
-          output: (vertex, bytes) => turn(vertex, bytes.length, () => progress.output(bytes)),
-          finished() {},
+        onEvent(event) {
+          if (event.kind === "log") turn(event.vertex, event.bytes.length, () => progress.output(event.bytes));
+        },
+        onContainer(vertex, id) {
+          containers.set(vertex, id);
+          turn(vertex, 0, () => progress.running(id));
         },
         signal: both,
       });
       try {
-        const whole = solver.solve(conversion.result.vertex);
+        const solve = async (vertex: string): Promise<{ tree: Tree; cached: boolean; grew: boolean }> => {
+          if (vertex === "") return { tree: EMPTY, cached: true, grew: false };
+          const { outputs, cached, added } = await solver.vertex(vertex);
+          return { tree: outputs.get(0) ?? EMPTY, cached, grew: added.length > 0 };
+        };
+        const whole = solve(conversion.result.vertex);
         // The first failure ends the others at once.
         whole.catch((error: unknown) => failing.abort(error));
         const shown = new Set<string>();
@@ -171,20 +194,20 @@ export function createBuilder(host: BuilderHost): Builder {
           current = step.vertex;
           for (const tell of held.get(step.vertex)?.tell ?? []) tell();
           held.delete(step.vertex);
-          const tree = await solver.solve(step.vertex);
+          const { tree, cached } = await solve(step.vertex);
           const fresh = step.kind !== "from" && step.vertex !== "" && !shown.has(step.vertex);
-          if (fresh && tree.cached && step.kind !== "config") progress.cached();
+          if (fresh && cached && step.kind !== "config") progress.cached();
           shown.add(step.vertex);
           const container = step.kind === "run" && fresh ? containers.get(step.vertex) : undefined;
           progress.done(idOf(step, tree), container);
           if (step.triggers > 0) progress.triggers(step.triggers);
         }
         for (const warning of conversion.warnings) progress.warning(warning);
-        const tree = await whole;
+        const { tree } = await whole;
         const history: HistoryEntry[] = [];
         for (const { entry, vertex } of conversion.result.history) {
-          const made = vertex === undefined ? undefined : await solver.solve(vertex);
-          history.push(vertex !== undefined && !made!.added ? { ...entry, empty_layer: true } : entry);
+          const grew = vertex === undefined || (await solve(vertex)).grew;
+          history.push(grew ? entry : { ...entry, empty_layer: true });
         }
         // The same content keeps the time of its first build, and so its id.
         const { config, author } = conversion.result;
@@ -232,8 +255,29 @@ export function createBuilder(host: BuilderHost): Builder {
         await context?.remove();
       }
     },
-    async open() {
-      throw unimplemented("builds of LLB definitions");
+    async open(options, build) {
+      const { openSession } = await import("./open.ts");
+      const opened = Promise.withResolvers<BuildSession>();
+      const over = Promise.withResolvers<void>();
+      active++;
+      // The lease lasts as long as the session.
+      const leased = host.withLease(async (lease) => {
+        const session = await openSession({ host, build, cache, caches, lease, options });
+        opened.resolve(session);
+        await over.promise;
+        await session[Symbol.asyncDispose]();
+      });
+      leased.catch(opened.reject);
+      const done = leased.finally(() => active--);
+      done.catch(() => {});
+      const session = await opened.promise;
+      return {
+        ...session,
+        async [Symbol.asyncDispose]() {
+          over.resolve();
+          await done;
+        },
+      };
     },
     explain: (error) => ({
       message: messageOf(error),
@@ -241,10 +285,16 @@ export function createBuilder(host: BuilderHost): Builder {
       excerpt: (error instanceof Error && (error as Failed).excerpt) || "",
     }),
     cache: () => cache.list(),
+    usage: () => usageOf(cache, caches),
     async prune(keep) {
-      const pruned = await cache.prune(keep);
-      // Mount caches are no one's while nothing is built.
-      if (active === 0 && cache.list().length === 0) await rm(join(host.dataDir, "mounts"), { recursive: true, force: true });
+      const gone = cache.list().filter((record) => !keep(record));
+      const { records, bytes } = await cache.remove(new Set(gone.map(({ key }) => key)));
+      if (cache.list().length === 0) for (const { key } of await caches.list()) await caches.remove(key);
+      await host.withLease(async () => {});
+      return { keys: records.map(({ key }) => key), bytes };
+    },
+    async reclaim(options) {
+      const pruned = await pruneCache(cache, caches, options);
       // The end of a lease has the manager look for garbage.
       await host.withLease(async () => {});
       return pruned;

@@ -51,4 +51,5 @@ export type {
   SessionOptions,
   StepProcess,
 } from "./session.ts";
-export type { CacheRecord } from "./solve/cache.ts";
+export type { CacheRecord, RecordKind } from "./solve/cache.ts";
+export type { PruneOptions, PruneResult, UsageRecord } from "./solve/prune.ts";

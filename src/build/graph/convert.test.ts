@@ -30,10 +30,12 @@ describe("Dockerfile to graph", () => {
     const { graph, result, steps } = await graphOf('FROM a\nENV X=1\nRUN echo "$X"\nCOPY f /g\nCMD ["x"]\n');
     expect(steps.map(({ kind }) => kind)).toEqual(["from", "config", "run", "files", "config"]);
     const copy = graph.vertices.get(result.vertex)!;
-    expect(copy.op).toMatchObject({ file: { actions: [{ kind: "copy", input: 1, sources: ["f"], destination: "/g" }] } });
-    const run = graph.vertices.get(copy.inputs[0]!)!;
-    expect(run.op).toMatchObject({ exec: { meta: { args: ["/bin/sh", "-c", 'echo "$X"'], env: ["X=1"], cwd: "/" } } });
-    expect(graph.vertices.get(copy.inputs[1]!)!.op).toEqual({ source: { identifier: "local://context", attrs: {} } });
+    const action = { input: 0n, secondaryInput: 1n, output: 0n, action: { case: "copy", value: { src: "/f", dest: "/g" } } };
+    expect(copy.op.op).toMatchObject({ case: "file", value: { actions: [action] } });
+    const run = graph.vertices.get(copy.inputs[0]!.digest)!;
+    const meta = { args: ["/bin/sh", "-c", 'echo "$X"'], env: ["X=1"], cwd: "/" };
+    expect(run.op.op).toMatchObject({ case: "exec", value: { meta, mounts: [{ dest: "/", input: 0n, output: 0n }] } });
+    expect(graph.vertices.get(copy.inputs[1]!.digest)!.op.op).toMatchObject({ case: "source", value: { identifier: "local://context" } });
     expect(result.config).toMatchObject({ Env: ["X=1"], Cmd: ["x"] });
   });
 
@@ -48,7 +50,7 @@ describe("Dockerfile to graph", () => {
     const text = "FROM a\nRUN before\nARG A\nRUN after\n";
     const one = await graphOf(text, { buildArgs: new Map([["A", "1"]]) });
     const two = await graphOf(text, { buildArgs: new Map([["A", "2"]]) });
-    const before = (made: typeof one) => made.graph.vertices.get(made.result.vertex)!.inputs[0];
+    const before = (made: typeof one) => made.graph.vertices.get(made.result.vertex)!.inputs[0]!.digest;
     expect(before(one)).toBe(before(two));
     expect(one.result.vertex).not.toBe(two.result.vertex);
     expect(one.result.config.Env).toBeUndefined();

@@ -5,8 +5,9 @@ import { digestOf } from "../../oci/index.ts";
 import { type Dockerfile, DockerfileError, type Instruction, parseTriggers, type Range, type Stage } from "../dockerfile/index.ts";
 import type { BaseImage } from "../host.ts";
 import { applyConfig } from "./config.ts";
-import { copyVertex, runVertex } from "./files.ts";
+import { copyVertex, edgeOf, runVertex } from "./files.ts";
 import { createGraph, type Graph } from "./llb.ts";
+import { chownOpt, fileOp, sourceOp } from "./operations.ts";
 import { expander, PROXIES, type StageState, stageVariables } from "./state.ts";
 
 export interface ConvertOptions {
@@ -128,7 +129,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
   const imageVertex = (image: BaseImage): string => {
     const identifier = `docker-image://${image.id}`;
     images.set(identifier, image);
-    return image.layers.length === 0 ? "" : graph.add([], { source: { identifier, attrs: {} } });
+    return image.layers.length === 0 ? "" : graph.add(sourceOp(identifier));
   };
   // Base images are looked up side by side.
   const wanted = [...needed].filter((index) => bases[index]!.name !== "scratch" && stageOf(file, bases[index]!.name, index) < 0);
@@ -230,8 +231,10 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       if (instruction.kind === "WORKDIR") {
         const path = state.config.WorkingDir ?? "/";
         if (path !== "/") {
-          const owner = state.config.User ?? "";
-          state.vertex = graph.add([state.vertex], { file: { actions: [{ kind: "mkdir", path, mode: 0o755, owner }] } });
+          const base = edgeOf(state.vertex);
+          const user = state.config.User ?? "";
+          const owner = user === "" ? {} : { owner: chownOpt(user, base) };
+          state.vertex = graph.add(fileOp(base, [{ mkdir: { path, mode: 0o755, makeParents: true, ...owner } }]));
           kind = "files";
         }
       }

@@ -1,9 +1,11 @@
 // RUN, COPY and ADD as vertices.
 import { posix } from "node:path";
+import { CacheSharingOpt, MountType, NetMode, SecurityMode } from "../../gen/pb_pb.ts";
 import { DockerfileError, expandHeredoc, type Of } from "../dockerfile/index.ts";
 import { argsOf } from "./config.ts";
-import type { ExecMount, FileAction, Graph } from "./llb.ts";
-import { type Expander, envOf, PROXIES, type StageState } from "./state.ts";
+import { type Edge, edge, type Graph } from "./llb.ts";
+import { type ActionInit, chownOpt, execOp, fileOp, type MountInit, sourceOp } from "./operations.ts";
+import { type Expander, envOf, type StageState } from "./state.ts";
 
 interface Common {
   graph: Graph;
@@ -20,22 +22,29 @@ function sizeOf(text: string): number | undefined {
   return match ? Number(match[1]) * SIZES[match[2]!.toLowerCase()]! : undefined;
 }
 
-async function mountsOf(instruction: Of<"RUN">, common: Common, inputs: string[]): Promise<ExecMount[]> {
+const SHARING: Record<string, CacheSharingOpt> = {
+  shared: CacheSharingOpt.SHARED,
+  private: CacheSharingOpt.PRIVATE,
+  locked: CacheSharingOpt.LOCKED,
+};
+
+/** The edge of a stage's tree; "" is the empty one. */
+export const edgeOf = (vertex: string): Edge | undefined => (vertex === "" ? undefined : edge(vertex));
+
+interface StepMounts {
+  mounts: MountInit[];
+  env: string[];
+  secretenv: { ID: string; name: string; optional: boolean }[];
+}
+
+async function mountsOf(instruction: Of<"RUN">, common: Common): Promise<StepMounts> {
   const { expand, state, graph } = common;
   const { range } = instruction;
-  const mounts: ExecMount[] = [];
+  const mounts: MountInit[] = [];
+  const env: string[] = [];
+  const secretenv: StepMounts["secretenv"] = [];
   for (const { type, options: raw } of instruction.mounts) {
     const options = Object.fromEntries(Object.entries(raw).map(([name, value]) => [name, expand.word(value)]));
-    if (type === "secret" || type === "ssh") {
-      if (options.required !== "true" && options.required !== "1") continue;
-      throw new DockerfileError(
-        `--mount=type=${type} with required needs a client with a BuildKit session, which this door does not have`,
-        range,
-      );
-    }
-    if (!options.target) {
-      throw new DockerfileError(`${type} mounts require a target path`, range);
-    }
     const number = (name: string, absent: number, radix = 10): number => {
       const text = options[name];
       if (text === undefined) return absent;
@@ -43,33 +52,68 @@ async function mountsOf(instruction: Of<"RUN">, common: Common, inputs: string[]
         throw new DockerfileError(`invalid value ${text} for ${name} of a mount`, range);
       return Number.parseInt(text, radix);
     };
-    const destination = posix.resolve("/", state.config.WorkingDir ?? "/", options.target);
-    if (destination === "/") throw new DockerfileError('invalid mount target "/"', range);
-    const size = options.size === undefined ? 0 : sizeOf(options.size);
-    if (size === undefined) throw new DockerfileError(`invalid size ${options.size} of a mount`, range);
-    let input = -1;
-    if (type === "bind" || options.from !== undefined) {
-      const vertex =
-        options.from === undefined
-          ? graph.add([], { source: { identifier: "local://context", attrs: {} } })
-          : await common.tree(options.from);
-      input = inputs.indexOf(vertex, 1);
-      if (input < 0) input = inputs.push(vertex) - 1;
+    const placeOf = (target: string): string => {
+      const dest = posix.resolve("/", state.config.WorkingDir ?? "/", target);
+      if (dest === "/") throw new DockerfileError('invalid mount target "/"', range);
+      return dest;
+    };
+    const optional = options.required !== "true" && options.required !== "1";
+    const owner = { uid: number("uid", 0), gid: number("gid", 0) };
+    if (type === "secret") {
+      const ID = options.id || posix.basename(options.target ?? "");
+      if (ID === "") throw new DockerfileError("secret mounts require an id or a target", range);
+      if (options.env) secretenv.push({ ID, name: options.env, optional });
+      if (!options.env || options.target) {
+        const SecretOpt = { ID, ...owner, mode: number("mode", 0o400, 8), optional };
+        mounts.push({ dest: placeOf(options.target || `/run/secrets/${ID}`), mountType: MountType.SECRET, secretOpt: SecretOpt });
+      }
+      continue;
+    }
+    if (type === "ssh") {
+      const dest = placeOf(options.target || `/run/buildkit/ssh_agent.${mounts.filter(({ SSHOpt }) => SSHOpt).length}`);
+      if (!mounts.some(({ SSHOpt }) => SSHOpt)) env.push(`SSH_AUTH_SOCK=${dest}`);
+      mounts.push({
+        dest,
+        mountType: MountType.SSH,
+        SSHOpt: { ID: options.id || "default", ...owner, mode: number("mode", 0o600, 8), optional },
+      });
+      continue;
+    }
+    if (!options.target) throw new DockerfileError(`${type} mounts require a target path`, range);
+    const dest = placeOf(options.target);
+    if (type === "tmpfs") {
+      const size = options.size === undefined ? 0 : sizeOf(options.size);
+      if (size === undefined) throw new DockerfileError(`invalid size ${options.size} of a mount`, range);
+      mounts.push({ dest, mountType: MountType.TMPFS, TmpfsOpt: { size: BigInt(size) } });
+      continue;
+    }
+    let selector = posix.join("/", options.source ?? "/");
+    let source: Edge | undefined;
+    if (options.from !== undefined) source = edgeOf(await common.tree(options.from));
+    else if (type === "bind") source = edge(graph.add(sourceOp("local://context")));
+    if (type === "bind") {
+      mounts.push({ dest, source, selector, readonly: options.readwrite !== "true" && options.rw !== "true" });
+      continue;
+    }
+    const sharing = SHARING[options.sharing ?? "shared"];
+    if (sharing === undefined) throw new DockerfileError(`invalid sharing mode ${options.sharing} of a mount`, range);
+    if (!source && ["mode", "uid", "gid"].some((name) => options[name] !== undefined)) {
+      const owned = { user: { case: "byID" as const, value: owner.uid } };
+      const group = { user: { case: "byID" as const, value: owner.gid } };
+      const made = fileOp(undefined, [{ mkdir: { path: "/cache", mode: number("mode", 0o755, 8), owner: { user: owned, group } } }]);
+      source = edge(graph.add(made));
+      selector = "/cache";
     }
     mounts.push({
-      type,
-      destination,
-      input,
-      selector: posix.join("/", options.source ?? "/"),
-      readonly: type === "bind" ? options.readwrite !== "true" : options.readonly === "true",
-      id: type === "cache" ? options.id || destination : "",
-      size,
-      mode: number("mode", type === "tmpfs" ? 0o1777 : 0o755, 8),
-      uid: number("uid", 0),
-      gid: number("gid", 0),
+      dest,
+      source,
+      selector: source ? selector : "",
+      readonly: options.readonly === "true" || options.ro === "true",
+      mountType: MountType.CACHE,
+      cacheOpt: { ID: options.id || dest, sharing },
     });
   }
-  return mounts;
+  return { mounts, env, secretenv };
 }
 
 export async function runVertex(
@@ -78,38 +122,53 @@ export async function runVertex(
   const { graph, state, instruction, buildArgs } = common;
   const { heredocs } = instruction;
   let { command } = instruction;
-  const scripts: { path: string; content: string }[] = [];
+  const scripts: MountInit[] = [];
   if (command.form === "shell" && heredocs.length > 0) {
     const alone = heredocs.length === 1 && /^\d*<<-?\s*\S+$/.test(command.line.trim());
     const [document] = heredocs;
     if (alone && document!.content.startsWith("#!")) {
-      const path = `/dev/pipes/${document!.name.replace(/[^A-Za-z0-9_.-]/g, "_")}`;
-      scripts.push({ path, content: document!.content });
+      const name = document!.name.replace(/[^A-Za-z0-9_.-]/g, "_");
+      const path = `/dev/pipes/${name}`;
+      const made = fileOp(undefined, [{ mkfile: { path: `/${name}`, mode: 0o755, data: Buffer.from(document!.content) } }]);
+      scripts.push({ dest: path, source: edge(graph.add(made)), selector: `/${name}`, readonly: true });
       command = { form: "exec", args: [path] };
     } else if (alone) command = { form: "shell", line: document!.content };
     else command = { form: "shell", line: command.line + heredocs.map(({ content, name }) => `\n${content}${name}`).join("") };
   }
   const args = argsOf(command, state);
   if (args.length === 0) throw new DockerfileError("RUN requires at least one argument", instruction.range);
-  const inputs = [state.vertex];
-  const mounts = await mountsOf(instruction, common, inputs);
+  const { mounts, env: mountEnv, secretenv } = await mountsOf(instruction, common);
   const env = envOf(state.config);
   const extra = [...state.args].filter(([name]) => !env.has(name)).map(([name, value]) => `${name}=${value}`);
-  const proxyEnv = PROXIES.flatMap((name) => {
-    const value = buildArgs.get(name);
-    return value === undefined || env.has(name) || state.args.has(name) ? [] : [`${name}=${value}`];
-  });
+  const proxy = (name: string): string => {
+    const value = buildArgs.get(name.toUpperCase()) ?? buildArgs.get(name);
+    return value === undefined || [name, name.toUpperCase()].some((each) => env.has(each) || state.args.has(each)) ? "" : value;
+  };
+  const proxyEnv = {
+    httpProxy: proxy("http_proxy"),
+    httpsProxy: proxy("https_proxy"),
+    ftpProxy: proxy("ftp_proxy"),
+    noProxy: proxy("no_proxy"),
+    allProxy: proxy("all_proxy"),
+  };
   const network = instruction.network === "default" ? common.network : instruction.network;
-  const vertex = graph.add(inputs, {
-    exec: {
-      meta: { args, env: [...(state.config.Env ?? []), ...extra], cwd: state.config.WorkingDir || "/", user: state.config.User ?? "" },
-      proxyEnv,
-      network,
-      security: instruction.security,
-      mounts,
-      scripts,
+  const op = execOp(
+    {
+      meta: {
+        args,
+        env: [...(state.config.Env ?? []), ...extra, ...mountEnv],
+        cwd: state.config.WorkingDir || "/",
+        user: state.config.User ?? "",
+        removeMountStubsRecursive: true,
+        ...(Object.values(proxyEnv).some((value) => value !== "") ? { proxyEnv } : {}),
+      },
+      network: network === "host" ? NetMode.HOST : network === "none" ? NetMode.NONE : NetMode.UNSET,
+      security: instruction.security === "insecure" ? SecurityMode.INSECURE : SecurityMode.SANDBOX,
+      secretenv,
     },
-  });
+    [{ dest: "/", source: edgeOf(state.vertex), output: 0 }, ...mounts, ...scripts],
+  );
+  const vertex = graph.add(op);
   const counted = extra.length > 0 ? `|${extra.length} ${extra.join(" ")} ` : "";
   return { vertex, text: `RUN ${counted}${args.join(" ")} # buildkit` };
 }
@@ -141,15 +200,11 @@ export async function copyVertex(
   const destination = directory && resolved !== "/" ? `${resolved}/` : resolved;
   const owner = flags.chown === undefined ? "" : expand.word(flags.chown);
   const mode = modeOf(flags.chmod === undefined ? undefined : expand.word(flags.chmod), instruction);
-  const inputs = [state.vertex];
-  const actions: FileAction[] = [];
-  const base = {
-    owner,
-    mode,
-    keepOwner: kind === "COPY" && flags.from !== undefined,
-    exclude: flags.exclude.map((each) => expand.word(each)),
-    parents: flags.parents,
-  };
+  const base = edgeOf(state.vertex);
+  const actions: ActionInit[] = [];
+  const owned = owner === "" ? {} : { owner: chownOpt(owner, base) };
+  const excludePatterns = flags.exclude.map((each) => expand.word(each));
+  const shared = { dest: destination, ...owned, excludePatterns, createDestPath: true, followSymlink: true };
   const plain: string[] = [];
   for (const { raw, text } of sources) {
     const document = instruction.heredocs.find(
@@ -157,23 +212,44 @@ export async function copyVertex(
     );
     if (document) {
       const content = document.expand ? expandHeredoc(document.content, escapeChar, expand.variables) : document.content;
-      actions.push({ kind: "mkfile", path: destination, name: document.name, content, mode: mode ?? 0o644, owner });
+      const made = fileOp(undefined, [{ mkfile: { path: `/${document.name}`, mode: mode ?? 0o644, data: Buffer.from(content) } }]);
+      actions.push({ copy: { ...shared, src: `/${document.name}` }, from: edge(graph.add(made)) });
     } else if (kind === "ADD" && isGit(text)) throw new DockerfileError(`ADD of a git repository is not supported: ${text}`, range);
     else if (kind === "ADD" && isUrl(text)) {
-      const attrs: Record<string, string> = flags.checksum === undefined ? {} : { checksum: expand.word(flags.checksum) };
-      const input = inputs.push(graph.add([], { source: { identifier: text, attrs } })) - 1;
+      const attrs: Record<string, string> = flags.checksum === undefined ? {} : { "http.checksum": expand.word(flags.checksum) };
+      const from = edge(graph.add(sourceOp(text, attrs)));
       const unpack = flags.unpack === true;
-      actions.push({ kind: "copy", input, sources: ["*"], destination, ...base, mode: mode ?? 0o600, unpack });
+      actions.push({
+        copy: { ...shared, src: "/*", allowWildcard: true, mode: mode ?? 0o600, attemptUnpackDockerCompatibility: unpack },
+        from,
+      });
     } else plain.push(text);
   }
   if (plain.length > 0) {
     if (kind === "ADD" && flags.checksum !== undefined) throw new DockerfileError("checksum can't be specified for local sources", range);
-    const from =
-      flags.from === undefined ? graph.add([], { source: { identifier: "local://context", attrs: {} } }) : await common.tree(flags.from);
-    const input = inputs.push(from) - 1;
-    actions.push({ kind: "copy", input, sources: plain, destination, ...base, unpack: kind === "ADD" && flags.unpack !== false });
+    const from = flags.from === undefined ? edge(graph.add(sourceOp("local://context"))) : edgeOf(await common.tree(flags.from));
+    const attemptUnpackDockerCompatibility = kind === "ADD" && flags.unpack !== false;
+    for (const text of plain) {
+      const src = posix.join("/", text);
+      // With --parents, what stands before "/./" is not part of what is made.
+      const parents = flags.parents ? { src: text.includes("/./") ? posix.join("/", text.slice(0, text.indexOf("/./"))) : "/" } : {};
+      const pattern = flags.parents ? posix.join("/", text.includes("/./") ? text.slice(text.indexOf("/./") + 3) : text).slice(1) : "";
+      actions.push({
+        copy: {
+          ...shared,
+          src,
+          dirCopyContents: true,
+          allowWildcard: true,
+          allowEmptyWildcard: true,
+          attemptUnpackDockerCompatibility,
+          mode: mode ?? -1,
+          ...(flags.parents ? { ...parents, includePatterns: [pattern], allowWildcard: false } : {}),
+        },
+        from,
+      });
+    }
   }
-  const vertex = graph.add(inputs, { file: { actions } });
+  const vertex = graph.add(fileOp(base, actions));
   const chown = flags.chown === undefined ? "" : `--chown=${owner} `;
   const chmod = flags.chmod === undefined ? "" : `--chmod=${flags.chmod} `;
   return { vertex, text: `${kind} ${chown}${chmod}${sources.map(({ text }) => text).join(" ")} ${given} # buildkit` };

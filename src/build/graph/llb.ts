@@ -1,116 +1,80 @@
-// The build graph, in the shape of BuildKit's LLB: vertices with one operation each, named by the digest of what they say; edges are inputs by digest. Plain
-// data: it can be printed, compared, sent. Names, lines and other words for people are not part of a vertex, so that they change no digest.
+// The build graph: BuildKit's LLB itself. A vertex is one operation (pb.Op), named by the digest of its bytes; its inputs are outputs of other vertices. The bytes
+// are kept, so that what a client sent keeps its digests and can be handed on. Names, lines and other words for people are metadata beside the vertices and
+// change no digest.
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
+import { type Definition, DefinitionSchema, type Op, type OpMetadata, OpMetadataSchema, OpSchema, type Source } from "../../gen/pb_pb.ts";
 import { digestOf } from "../../oci/index.ts";
-
-/** "docker-image://REF" with the image's id, "local://context", or an http(s) address. */
-export interface SourceOp {
-  identifier: string;
-  attrs: Record<string, string>;
-}
-
-export interface ExecMount {
-  type: "bind" | "cache" | "tmpfs";
-  destination: string;
-  /** Index of the vertex' input that is bound; -1: none. */
-  input: number;
-  /** What of the input. */
-  selector: string;
-  readonly: boolean;
-  /** Of a cache: its name. */
-  id: string;
-  /** Of a tmpfs: bytes, 0: no limit. */
-  size: number;
-  mode: number;
-  uid: number;
-  gid: number;
-}
-
-/** Runs a command on input 0. */
-export interface ExecOp {
-  meta: { args: string[]; env: string[]; cwd: string; user: string };
-  /** Variables that do not count for the cache: proxies. */
-  proxyEnv: string[];
-  network: string;
-  security: string;
-  mounts: ExecMount[];
-  /** Files that are there only while the command runs. */
-  scripts: { path: string; content: string }[];
-}
-
-export interface CopyAction {
-  kind: "copy";
-  /** Index of the vertex' input that is copied from. */
-  input: number;
-  sources: string[];
-  /** Absolute; with "/" at its end it is a directory. */
-  destination: string;
-  /** "user:group" as COPY --chown says it; "": root, or as it is where `keepOwner`. */
-  owner: string;
-  keepOwner: boolean;
-  mode: number | undefined;
-  exclude: string[];
-  parents: boolean;
-  /** Archives are unpacked (ADD). */
-  unpack: boolean;
-}
-export interface MkdirAction {
-  kind: "mkdir";
-  path: string;
-  mode: number;
-  owner: string;
-}
-export interface MkfileAction {
-  kind: "mkfile";
-  /** Absolute; with "/" at its end, or where a directory is there, the file is made in it under `name`. */
-  path: string;
-  name: string;
-  content: string;
-  mode: number;
-  owner: string;
-}
-export type FileAction = CopyAction | MkdirAction | MkfileAction;
-
-/** Changes files of input 0, one action after another. */
-export interface FileOp {
-  actions: FileAction[];
-}
-
-export type Op =
-  | { source: SourceOp }
-  | { exec: ExecOp }
-  | { file: FileOp }
-  /** The trees of all inputs upon each other. */
-  | { merge: Record<string, never> }
-  /** What input 1 has more than input 0. */
-  | { diff: Record<string, never> };
-
-export interface Vertex {
-  digest: string;
-  /** Digests; "" is the empty tree. */
-  inputs: string[];
-  op: Op;
-}
-
-export interface Graph {
-  readonly vertices: ReadonlyMap<string, Vertex>;
-  /** Adds a vertex (or finds the same one) and answers its digest. */
-  add(inputs: readonly string[], op: Op): string;
-}
-
-export function createGraph(): Graph {
-  const vertices = new Map<string, Vertex>();
-  return {
-    vertices,
-    add(inputs, op) {
-      const digest = digestOf(JSON.stringify([inputs, op]));
-      if (!vertices.has(digest)) vertices.set(digest, { digest, inputs: [...inputs], op });
-      return digest;
-    },
-  };
-}
 
 /** An output of a vertex: what a step gives to others. Where an edge may be undefined, that is the empty tree ("scratch"). */
 export interface Edge {
   digest: string;
   index: number;
+}
+
+export interface Vertex {
+  digest: string;
+  inputs: Edge[];
+  op: Op;
+  bytes: Uint8Array;
+}
+
+export interface Graph {
+  readonly vertices: ReadonlyMap<string, Vertex>;
+  readonly metadata: ReadonlyMap<string, OpMetadata>;
+  /** Adds a vertex (or finds the same one) and answers its digest. Inputs must be here already, so that there are no cycles. */
+  add(op: MessageInitShape<typeof OpSchema>, metadata?: MessageInitShape<typeof OpMetadataSchema>): string;
+  /** As add(), for a vertex whose bytes came from outside and are verified. */
+  take(vertex: Vertex, metadata: OpMetadata | undefined): void;
+}
+
+export const edge = (digest: string, index = 0): Edge => ({ digest, index });
+export const edgeName = ({ digest, index }: Edge): string => (index === 0 ? digest : `${digest}#${index}`);
+
+export function createGraph(): Graph {
+  const vertices = new Map<string, Vertex>();
+  const metadata = new Map<string, OpMetadata>();
+  return {
+    vertices,
+    metadata,
+    add(init, about) {
+      const op = create(OpSchema, init);
+      const bytes = toBinary(OpSchema, op);
+      const digest = digestOf(bytes);
+      const inputs = op.inputs.map((input) => ({ digest: input.digest, index: Number(input.index) }));
+      if (!vertices.has(digest)) vertices.set(digest, { digest, inputs, op, bytes });
+      if (about && !metadata.has(digest)) metadata.set(digest, create(OpMetadataSchema, about));
+      return digest;
+    },
+    take(vertex, about) {
+      if (!vertices.has(vertex.digest)) vertices.set(vertex.digest, vertex);
+      // a later build may say more of a vertex that was here before
+      if (about) metadata.set(vertex.digest, about);
+    },
+  };
+}
+
+/** What must be done for an edge, inputs first, and at the end the operation without bytes that names the edge, as LLB has it. */
+export function graphToDefinition(graph: Graph, result: Edge | undefined, source?: Source): Definition {
+  const definition = create(DefinitionSchema);
+  if (!result) return definition;
+  const seen = new Set<string>();
+  const pending: { digest: string; next: number }[] = [{ digest: result.digest, next: 0 }];
+  seen.add(result.digest);
+  // A stack of one's own: graphs may be thousands of vertices deep.
+  for (let top = pending.at(-1); top; top = pending.at(-1)) {
+    const vertex = graph.vertices.get(top.digest)!;
+    const input = vertex.inputs[top.next++];
+    if (input) {
+      if (!seen.has(input.digest)) pending.push({ digest: input.digest, next: 0 });
+      seen.add(input.digest);
+      continue;
+    }
+    pending.pop();
+    definition.def.push(vertex.bytes);
+    const about = graph.metadata.get(vertex.digest);
+    if (about) definition.metadata[vertex.digest] = about;
+  }
+  definition.def.push(toBinary(OpSchema, create(OpSchema, { inputs: [{ digest: result.digest, index: BigInt(result.index) }] })));
+  if (source) definition.Source = source;
+  return definition;
 }

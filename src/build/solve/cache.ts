@@ -1,71 +1,108 @@
-// What was made before: key → layer, in SQLite. A key says what was done to what content, so that an entry never grows wrong; it may only be lost. What an
-// entry leads to (a snapshot, a layer's content) is kept from garbage collection by a label until the entry is pruned.
+// What was made before: key → layers, in SQLite. A key says what was done to what content, so that a record never grows wrong; it may only be lost. What a
+// record leads to (a snapshot, layers' content) is kept from garbage collection by a label until the record is pruned.
 import type { DatabaseSync } from "node:sqlite";
 import type { ManagerClients } from "../../containerd/index.ts";
 import { isKind } from "../../lib/errors.ts";
 import type { Layer } from "../host.ts";
+import type { KeyPart } from "../progress.ts";
+import type { Change } from "./workspace.ts";
 
 export const ROOT_LABEL = "containerd.io/gc.root";
 
-export interface CacheEntry {
-  /** Chain id of the tree after the step; "" is the empty tree. */
-  chainId: string;
-  /** Undefined where the step changed nothing. */
-  layer: Layer | undefined;
-}
+/** What the outputs of a vertex were, by index: layers upon the tree that the output grew from. */
+export type Outputs = Map<number, Change>;
+
+export type RecordKind = "regular" | "source.local" | "source.git.checkout" | "source.http" | "exec.cachemount" | "internal" | "frontend";
 
 export interface CacheRecord {
   key: string;
+  /** Chain id of the (first) output. */
   chainId: string;
+  /** The first one; undefined where nothing was changed. */
   layer: Layer | undefined;
+  /** Of all outputs. */
+  layers: Layer[];
   text: string;
+  kind: RecordKind;
   size: number;
   /** Milliseconds since 1970. */
   created: number;
   used: number;
+  uses: number;
+  /** Keys of the records that it was made from. */
+  parents: string[];
+  inUse: boolean;
+}
+
+export interface About {
+  text: string;
+  kind: RecordKind;
+  parents: string[];
+  parts: KeyPart[];
 }
 
 export interface Cache {
-  /** The entry, if all that it leads to is still there. */
-  find(key: string): Promise<CacheEntry | undefined>;
+  /** The outputs, if all that they lead to is still there. */
+  find(key: string): Promise<Outputs | undefined>;
   /** What is being made now, by key, so that builds of the same do not make it twice. */
-  running: Map<string, Promise<CacheEntry>>;
-  store(key: string, entry: CacheEntry, text: string): void;
+  running: Map<string, Promise<Outputs>>;
+  store(key: string, outputs: Outputs, about: About): void;
+  /** What the key of the latest record with this text was made of. */
+  earlier(text: string, kind: RecordKind): { created: number; parts: KeyPart[] } | undefined;
   /** The text that was first kept under a key: `text` now, or an earlier one. */
   first(key: string, text: string): string;
+  /** Marks a record as used by a build until the function that it answers is called. */
+  hold(key: string): () => void;
   list(): CacheRecord[];
-  /** Forgets entries and lets go of what they kept; answers the keys and the bytes. */
-  prune(keep: (record: CacheRecord) => boolean): Promise<{ keys: string[]; bytes: number }>;
+  get(key: string): CacheRecord | undefined;
+  /** Forgets records (none that a build uses now) and lets go of what they kept; answers those and the bytes. */
+  remove(keys: ReadonlySet<string>): Promise<{ records: CacheRecord[]; bytes: number }>;
 }
 
 interface Row {
   key: string;
-  chain: string;
-  layer: string | null;
+  outputs: string;
   text: string;
+  kind: RecordKind;
   size: number;
   created: number;
   used: number;
+  uses: number;
+  parents: string;
+  parts: string;
 }
 
-export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cache {
-  db.exec(
-    "CREATE TABLE IF NOT EXISTS build_cache (key TEXT PRIMARY KEY, chain TEXT NOT NULL, layer TEXT, text TEXT NOT NULL, size INTEGER NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL) WITHOUT ROWID",
-  );
-  const select = db.prepare("SELECT * FROM build_cache WHERE key = ?");
-  const insert = db.prepare(
-    "INSERT OR REPLACE INTO build_cache (key, chain, layer, text, size, created, used) VALUES (?, ?, ?, ?, ?, ?, ?)",
-  );
-  const remove = db.prepare("DELETE FROM build_cache WHERE key = ?");
-  const touch = db.prepare("UPDATE build_cache SET used = ? WHERE key = ?");
-  const layerOf = (row: Row): Layer | undefined => (row.layer === null ? undefined : (JSON.parse(row.layer) as Layer));
+type Stored = [index: number, chainId: string, layers: Layer[]][];
 
-  async function isThere(row: Row): Promise<boolean> {
+export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cache {
+  db.exec(`CREATE TABLE IF NOT EXISTS build_records (key TEXT PRIMARY KEY, outputs TEXT NOT NULL, text TEXT NOT NULL, kind TEXT NOT NULL,
+    size INTEGER NOT NULL, created INTEGER NOT NULL, used INTEGER NOT NULL, uses INTEGER NOT NULL, parents TEXT NOT NULL, parts TEXT NOT NULL) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS build_records_text ON build_records (text, created);
+    CREATE TABLE IF NOT EXISTS build_times (key TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID`);
+  const select = db.prepare("SELECT * FROM build_records WHERE key = ?");
+  const insert = db.prepare(
+    "INSERT OR REPLACE INTO build_records (key, outputs, text, kind, size, created, used, uses, parents, parts) VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?)",
+  );
+  const remove = db.prepare("DELETE FROM build_records WHERE key = ?");
+  const touch = db.prepare("UPDATE build_records SET used = ?, uses = uses + 1 WHERE key = ?");
+  const latest = db.prepare("SELECT created, parts FROM build_records WHERE text = ? AND kind = ? ORDER BY created DESC LIMIT 1");
+  const times = {
+    select: db.prepare("SELECT text FROM build_times WHERE key = ?"),
+    insert: db.prepare("INSERT OR IGNORE INTO build_times (key, text) VALUES (?, ?)"),
+  };
+  const held = new Map<string, number>();
+
+  const outputsOf = (row: Row): Outputs =>
+    new Map((JSON.parse(row.outputs) as Stored).map(([index, chainId, layers]) => [index, { chainId, layers }]));
+
+  async function isThere(outputs: Outputs): Promise<boolean> {
     const { snapshots, content, snapshotter } = manager();
-    const layer = layerOf(row);
     try {
-      if (row.chain !== "") await snapshots.stat({ snapshotter, key: row.chain });
-      if (layer) await content.info({ digest: layer.descriptor.digest });
+      for (const { chainId, layers } of outputs.values()) {
+        // what changed nothing leads to what it was made from, and that is looked at by itself
+        if (layers.length > 0) await snapshots.stat({ snapshotter, key: chainId });
+        for (const { descriptor } of layers) await content.info({ digest: descriptor.digest });
+      }
       return true;
     } catch (error) {
       if (isKind(error, "NotFound") || /not found|does not exist/i.test(String(error))) return false;
@@ -73,63 +110,96 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
     }
   }
 
-  const list = (): CacheRecord[] =>
-    (db.prepare("SELECT * FROM build_cache ORDER BY used").all() as unknown as Row[]).map((row) => ({
+  function recordOf(row: Row): CacheRecord {
+    const outputs = outputsOf(row);
+    const layers = [...outputs.values()].flatMap((output) => output.layers);
+    return {
       key: row.key,
-      chainId: row.chain,
-      layer: layerOf(row),
+      chainId: outputs.get(0)?.chainId ?? [...outputs.values()][0]?.chainId ?? "",
+      layer: layers[0],
+      layers,
       text: row.text,
+      kind: row.kind,
       size: row.size,
       created: row.created,
       used: row.used,
-    }));
+      uses: row.uses,
+      parents: JSON.parse(row.parents) as string[],
+      inUse: held.has(row.key),
+    };
+  }
+  const list = () => (db.prepare("SELECT * FROM build_records ORDER BY used").all() as unknown as Row[]).map(recordOf);
 
   return {
     running: new Map(),
     async find(key) {
       const row = select.get(key) as unknown as Row | undefined;
       if (!row) return undefined;
-      if (!(await isThere(row))) {
+      const outputs = outputsOf(row);
+      if (!(await isThere(outputs))) {
         remove.run(key);
         return undefined;
       }
       touch.run(Date.now(), key);
-      return { chainId: row.chain, layer: layerOf(row) };
+      return outputs;
     },
-    store(key, { chainId, layer }, text) {
+    store(key, outputs, { text, kind, parents, parts }) {
       const now = Date.now();
-      insert.run(key, chainId, layer ? JSON.stringify(layer) : null, text, layer?.descriptor.size ?? 0, now, now);
+      const stored: Stored = [...outputs].map(([index, { chainId, layers }]) => [index, chainId, layers]);
+      const size = stored.reduce((sum, [, , layers]) => sum + layers.reduce((each, { descriptor }) => each + descriptor.size, 0), 0);
+      insert.run(key, JSON.stringify(stored), text, kind, size, now, now, JSON.stringify(parents), JSON.stringify(parts));
+    },
+    earlier(text, kind) {
+      const row = latest.get(text, kind) as unknown as Pick<Row, "created" | "parts"> | undefined;
+      return row && { created: row.created, parts: JSON.parse(row.parts) as KeyPart[] };
     },
     first(key, text) {
-      const row = select.get(key) as unknown as Row | undefined;
-      if (row) return row.text;
-      const now = Date.now();
-      insert.run(key, "", null, text, 0, now, now);
-      return text;
+      times.insert.run(key, text);
+      return (times.select.get(key) as unknown as { text: string }).text;
+    },
+    hold(key) {
+      held.set(key, (held.get(key) ?? 0) + 1);
+      let over = false;
+      return () => {
+        if (over) return;
+        over = true;
+        const left = held.get(key)! - 1;
+        if (left > 0) held.set(key, left);
+        else held.delete(key);
+      };
     },
     list,
-    async prune(keep) {
+    get(key) {
+      const row = select.get(key) as unknown as Row | undefined;
+      return row && recordOf(row);
+    },
+    async remove(keys) {
       const all = list();
-      const gone = all.filter((record) => !keep(record));
-      const kept = all.filter(keep);
+      const gone = all.filter(({ key, inUse }) => keys.has(key) && !inUse);
+      const kept = all.filter((record) => !gone.includes(record));
       const chains = new Set(kept.map(({ chainId }) => chainId));
-      const blobs = new Set(kept.map(({ layer }) => layer?.descriptor.digest));
+      const blobs = new Set(kept.flatMap(({ layers }) => layers.map(({ descriptor }) => descriptor.digest)));
       const { snapshots, content, snapshotter } = manager();
       const unlabel = { [ROOT_LABEL]: "" };
       const paths = [`labels.${ROOT_LABEL}`];
       const freed = new Set<string>();
       let bytes = 0;
-      for (const { key, chainId, layer, size } of gone) {
-        remove.run(key);
-        if (layer && !blobs.has(layer.descriptor.digest)) {
-          if (!freed.has(layer.descriptor.digest)) bytes += size;
-          freed.add(layer.descriptor.digest);
-          await content.update({ info: { digest: layer.descriptor.digest, labels: unlabel }, updateMask: { paths } }).catch(() => {});
+      for (const record of gone) {
+        const outputs = outputsOf(select.get(record.key) as unknown as Row);
+        remove.run(record.key);
+        for (const { chainId, layers } of outputs.values()) {
+          for (const { descriptor } of layers) {
+            const { digest, size } = descriptor;
+            if (blobs.has(digest) || freed.has(digest)) continue;
+            bytes += size;
+            freed.add(digest);
+            await content.update({ info: { digest, labels: unlabel }, updateMask: { paths } }).catch(() => {});
+          }
+          if (layers.length > 0 && !chains.has(chainId))
+            await snapshots.update({ snapshotter, info: { name: chainId, labels: unlabel }, updateMask: { paths } }).catch(() => {});
         }
-        if (layer && !chains.has(chainId))
-          await snapshots.update({ snapshotter, info: { name: chainId, labels: unlabel }, updateMask: { paths } }).catch(() => {});
       }
-      return { keys: gone.map(({ key }) => key), bytes };
+      return { records: gone, bytes };
     },
   };
 }

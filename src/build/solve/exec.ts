@@ -1,37 +1,21 @@
-// RUN: an ordinary container of the manager on the step's snapshot.
+// An exec operation: an ordinary container of the manager on the step's snapshot.
 import { randomBytes } from "node:crypto";
-import {
-  chmodSync,
-  lstatSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  rmdirSync,
-  rmSync,
-  unlinkSync,
-  utimesSync,
-  writeFileSync,
-} from "node:fs";
-import { join, posix } from "node:path";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { AnySchema } from "@bufbuild/protobuf/wkt";
+import { type ExecOp, type LinuxResources, NetMode, SecurityMode } from "../../gen/pb_pb.ts";
 import { Failure, messageOf } from "../../lib/errors.ts";
-import { digestOf, hexOf } from "../../oci/index.ts";
-import type { ExecMount, ExecOp } from "../graph/llb.ts";
 import type { BuilderHost, BuildHost, StepRequest } from "../host.ts";
+import type { StepMounts } from "./mounts.ts";
 import { openStepOutput } from "./output.ts";
+import { removeMountPoints } from "./stubs.ts";
 
 const SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec";
 /** Marks containers of builds, so that what a killed engine left can be found. */
 export const BUILD_LABEL = "jubako.io/build";
 
-export interface SnapshotMount {
-  type: string;
-  source: string;
-  options: string[];
-}
-
-/** The command ended with a status that is not zero. */
+/** The command ended with a status that is not one of those that are right. */
 export class ExitError extends Failure {
   readonly status: number;
   readonly args: string[];
@@ -46,148 +30,81 @@ export interface ExecOptions {
   host: BuilderHost;
   build: BuildHost;
   op: ExecOp;
-  snapshotKey: string;
-  mounts: SnapshotMount[];
-  /** Host directory, or mount, of what input N is at `selector`. */
-  bindOf(mount: ExecMount): Promise<{ type: string; source: string; options: string[] }>;
-  onOutput(bytes: Uint8Array): void;
+  resources: LinuxResources | undefined;
+  step: StepMounts;
+  onOutput(stream: 1 | 2, bytes: Uint8Array): void;
   onStart(containerId: string): void;
   signal: AbortSignal;
 }
 
-/** Directories of a snapshot: the one that takes changes, and those below. */
-function directoriesOf(mounts: readonly SnapshotMount[]): { upper: string | undefined; lower: string[] } {
-  const [mount] = mounts;
-  const option = (name: string) => mount?.options.find((each) => each.startsWith(`${name}=`))?.slice(name.length + 1);
-  if (mount?.type !== "overlay") return { upper: mount?.source, lower: [] };
-  return { upper: option("upperdir"), lower: option("lowerdir")?.split(":") ?? [] };
+const PROXIES = [
+  ["httpProxy", "http_proxy"],
+  ["httpsProxy", "https_proxy"],
+  ["ftpProxy", "ftp_proxy"],
+  ["noProxy", "no_proxy"],
+  ["allProxy", "all_proxy"],
+] as const;
+
+function proxyEnv(op: ExecOp): string[] {
+  const proxies = op.meta?.proxyEnv;
+  return PROXIES.flatMap(([field, name]) =>
+    proxies?.[field] ? [`${name.toUpperCase()}=${proxies[field]}`, `${name}=${proxies[field]}`] : [],
+  );
 }
 
-const lstat = (path: string) => lstatSync(path, { throwIfNoEntry: false });
-const isWhiteout = (stat: { isCharacterDevice(): boolean; rdev: number }) => stat.isCharacterDevice() && stat.rdev === 0;
+export const networkOf = (mode: NetMode): string => (mode === NetMode.HOST ? "host" : mode === NetMode.NONE ? "none" : "default");
 
-/** Whether directories (topmost first) show something at a path; no link is followed. */
-function shows(layers: readonly string[], parts: readonly string[]): boolean {
-  for (const layer of layers) {
-    for (let depth = 1; ; depth++) {
-      const stat = lstat([layer, ...parts.slice(0, depth)].join("/"));
-      if (!stat) break;
-      if (isWhiteout(stat)) return false;
-      if (depth === parts.length) return true;
-      if (!stat.isDirectory()) return false;
-    }
-  }
-  return false;
+/** What is asked of the host for a step. */
+export function stepRequest(id: string, op: ExecOp, step: StepMounts, resources?: LinuxResources): StepRequest {
+  const meta = op.meta!;
+  const numbers = (["memory", "memorySwap", "cpuShares", "cpuPeriod", "cpuQuota"] as const).flatMap((name) =>
+    resources?.[name] ? [[name, Number(resources[name])] as const] : [],
+  );
+  const sets = (["cpusetCpus", "cpusetMems"] as const).flatMap((name) => (resources?.[name] ? [[name, resources[name]] as const] : []));
+  return {
+    id,
+    args: meta.args,
+    env: [...proxyEnv(op), ...meta.env, ...step.secretEnv],
+    cwd: meta.cwd || "/",
+    user: meta.user,
+    network: networkOf(op.network),
+    insecure: op.security === SecurityMode.INSECURE,
+    hostname: meta.hostname,
+    extraHosts: meta.extraHosts,
+    ulimits: meta.ulimit,
+    cgroupParent: meta.cgroupParent,
+    resources: Object.fromEntries([...numbers, ...sets]),
+    rootfs: step.rootfs,
+    mounts: step.mounts,
+  };
 }
 
-/** Whether every component on the way to a path is a real directory, so that working on it can't lead elsewhere. */
-function isStraight(root: string, parts: readonly string[]): boolean {
-  return parts.slice(0, -1).every((_, i) => lstat([root, ...parts.slice(0, i + 1)].join("/"))?.isDirectory() === true);
-}
-
-/**
- * What the runtime makes to mount upon is no change of the command's: empty files and directories that were not there before go away again, and with them the
- * parents that hold nothing else.
- */
-function removeMountPoints(mounts: readonly SnapshotMount[], destinations: readonly string[]): void {
-  const { upper, lower } = directoriesOf(mounts);
-  if (upper === undefined) return;
-  const deepest = destinations.map((path) => posix.join("/", path).slice(1).split("/").filter(Boolean)).sort((a, b) => b.length - a.length);
-  for (const parts of deepest) {
-    if (parts.length === 0 || !isStraight(upper, parts)) continue;
-    const path = [upper, ...parts].join("/");
-    const stat = lstat(path);
-    if (!stat || stat.isSymbolicLink()) continue;
-    const empty = stat.isDirectory() ? readdirSync(path).length === 0 : stat.isFile() && stat.size === 0;
-    if (!empty) continue;
-    if (shows(lower, parts) && !stat.isDirectory()) continue;
-    if (shows(lower, parts) && !sameAsBelow(lower, parts, stat)) continue;
-    if (stat.isDirectory()) rmdirSync(path);
-    else unlinkSync(path);
-    for (let depth = parts.length - 1; depth > 0; depth--) {
-      const above = parts.slice(0, depth);
-      const directory = [upper, ...above].join("/");
-      if (readdirSync(directory).length > 0) {
-        const below = lower.map((layer) => lstat([layer, ...above].join("/"))).find(Boolean);
-        // its time is that of our own removal
-        if (below) utimesSync(directory, below.atime, below.mtime);
-        break;
-      }
-      const own = lstat(directory);
-      if (shows(lower, above) && !(own && sameAsBelow(lower, above, own))) break;
-      rmdirSync(directory);
-    }
-  }
-}
-
-/** Whether a directory differs from the one below in nothing but its times. */
-function sameAsBelow(lower: readonly string[], parts: readonly string[], stat: { mode: number; uid: number; gid: number }): boolean {
-  const below = lower.map((layer) => lstat([layer, ...parts].join("/"))).find(Boolean);
-  return below?.isDirectory() === true && below.mode === stat.mode && below.uid === stat.uid && below.gid === stat.gid;
-}
-
-async function mountsOf(options: ExecOptions, scratch: string): Promise<StepRequest["mounts"]> {
-  const { op, host } = options;
-  const mounts: StepRequest["mounts"] = [];
-  for (const mount of op.mounts) {
-    const { destination } = mount;
-    if (mount.type === "tmpfs") {
-      const size = mount.size > 0 ? [`size=${mount.size}`] : [];
-      mounts.push({ type: "tmpfs", source: "tmpfs", destination, options: ["nosuid", "nodev", `mode=${mount.mode.toString(8)}`, ...size] });
-    } else if (mount.type === "cache") {
-      const source = join(host.dataDir, "mounts", hexOf(digestOf(mount.id)));
-      const made = mkdirSync(source, { recursive: true, mode: 0o700 });
-      if (made !== undefined) {
-        chmodSync(source, mount.mode);
-        if (mount.uid || mount.gid) (await import("node:fs")).chownSync(source, mount.uid, mount.gid);
-      }
-      mounts.push({ type: "bind", source, destination, options: ["rbind", "rprivate", ...(mount.readonly ? ["ro"] : [])] });
-    } else {
-      const { type, source, options: how } = await options.bindOf(mount);
-      mounts.push({ type, source, destination, options: [...how, ...(mount.readonly ? ["ro"] : [])] });
-    }
-  }
-  for (const [i, { path, content }] of op.scripts.entries()) {
-    const source = join(scratch, `script-${i}`);
-    writeFileSync(source, content, { mode: 0o755 });
-    chmodSync(source, 0o755);
-    mounts.push({ type: "bind", source, destination: path, options: ["rbind", "rprivate", "ro"] });
-  }
-  return mounts;
-}
+export const specMessage = (spec: object) => create(AnySchema, { typeUrl: SPEC_TYPE, value: Buffer.from(JSON.stringify(spec)) });
 
 /** Runs the command to its end. ExitError where it failed. */
 export async function execute(options: ExecOptions): Promise<void> {
-  const { host, build, op, signal, snapshotKey } = options;
+  const { host, build, op, signal, step: prepared } = options;
   const { tasks, containers } = host.manager;
   const id = randomBytes(32).toString("hex");
   mkdirSync(host.runDir, { recursive: true, mode: 0o700 });
   const scratch = mkdtempSync(join(host.runDir, "step-"));
-  const output = openStepOutput(join(scratch, "output"), options.onOutput);
+  const output = openStepOutput(join(scratch, "stdout"), (bytes) => options.onOutput(1, bytes));
   const undo: (() => unknown)[] = [() => rmSync(scratch, { recursive: true, force: true }), () => output.close()];
   let destinations: string[] = [];
   try {
-    const step = await build.prepareStep({
-      id,
-      args: op.meta.args,
-      env: [...op.proxyEnv, ...op.meta.env],
-      cwd: op.meta.cwd,
-      user: op.meta.user,
-      network: op.network,
-      insecure: op.security === "insecure",
-      rootfs: options.mounts,
-      mounts: await mountsOf(options, scratch),
-    });
+    const step = await build.prepareStep(stepRequest(id, op, prepared, options.resources));
     undo.push(() => step.close());
+    if (prepared.readonlyRoot) Object.assign((step.spec as { root?: object }).root ?? {}, { readonly: true });
     destinations = (step.spec.mounts ?? []).map(({ destination }) => destination);
     signal.throwIfAborted();
     const { name, options: runtimeOptions } = step.runtime;
+    const { key: snapshotKey } = [...prepared.forks.values()].find((fork) => fork.mounts === prepared.rootfs)!;
     await containers.create({
       container: {
         id,
         labels: { [BUILD_LABEL]: "step" },
         runtime: { name, ...(runtimeOptions ? { options: runtimeOptions } : {}) },
-        spec: create(AnySchema, { typeUrl: SPEC_TYPE, value: Buffer.from(JSON.stringify(step.spec)) }),
+        spec: specMessage(step.spec),
         snapshotter: host.manager.snapshotter,
         snapshotKey,
       },
@@ -195,7 +112,7 @@ export async function execute(options: ExecOptions): Promise<void> {
     undo.push(() => containers.delete({ id }));
     const { pid } = await tasks.create({
       containerId: id,
-      rootfs: options.mounts,
+      rootfs: prepared.rootfs,
       stdin: "",
       stdout: output.path,
       stderr: output.path,
@@ -219,7 +136,8 @@ export async function execute(options: ExecOptions): Promise<void> {
       const { exitStatus } = await exit;
       await output.drained();
       signal.throwIfAborted();
-      if (exitStatus !== 0) throw new ExitError(op.meta.args, exitStatus);
+      const valid = op.meta!.validExitCodes;
+      if (valid.length === 0 ? exitStatus !== 0 : !valid.includes(exitStatus)) throw new ExitError(op.meta!.args, exitStatus);
     } finally {
       signal.removeEventListener("abort", stop);
     }
@@ -231,6 +149,6 @@ export async function execute(options: ExecOptions): Promise<void> {
         host.log("debug", `after build step ${id}: ${messageOf(error)}`);
       }
     }
+    removeMountPoints(prepared.rootfs, [...destinations, "/dev/console", "/dev/pipes"]);
   }
-  removeMountPoints(options.mounts, [...destinations, "/dev/console", "/dev/pipes"]);
 }

@@ -1,54 +1,69 @@
-// File operations on a tree that is open by descriptor: mkdir, mkfile, copy. And the digest of what a copy would take.
+// File operations on a tree that is open by descriptor: copy, mkdir, mkfile, rm, symlink, as LLB says them. And the digest of what a copy would take.
 import { createReadStream } from "node:fs";
 import { posix } from "node:path";
-import { notFound } from "../../lib/errors.ts";
+import type { ChownOpt, FileAction, FileActionCopy, FileActionMkFile, FileActionRm, FileActionSymlink } from "../../gen/pb_pb.ts";
+import { invalidArgument, isKind, notFound } from "../../lib/errors.ts";
 import { close, O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_PATH, O_RDONLY, O_WRONLY, RESOLVE_IN_ROOT, read } from "../../linux/index.ts";
 import { files, plainHead } from "../../oci/index.ts";
 import { createMatcher } from "../dockerfile/index.ts";
-import type { CopyAction, FileAction, MkfileAction } from "../graph/llb.ts";
 import type { BuilderHost } from "../host.ts";
+import { copySource } from "./copy.ts";
+import { modeChange } from "./mode.ts";
 import { ownerOf } from "./owner.ts";
 import {
+  ALL,
   bytesOf,
-  copySource,
-  type Excluded,
   findSources,
   hashSource,
   isDirectory,
   makeDirectories,
   must,
   newHash,
+  openDirectory,
   removeAll,
+  type Selection,
   type Source,
+  type Times,
 } from "./tree.ts";
+import type { OpenTree } from "./workspace.ts";
 
 const BLOCK = 512;
+const ROOT = { uid: 0, gid: 0 };
 
-/** A tree to copy from. */
-export interface CopyTree {
-  root: number;
-  /** A build context, whose missing files are told otherwise than a stage's. */
-  context: boolean;
+const relative = (pattern: string) => pattern.replace(/^(!?)\//, "$1");
+
+function selectionOf(action: FileActionCopy): Selection {
+  if (action.excludePatterns.length === 0 && action.includePatterns.length === 0) return ALL;
+  return {
+    excluded: action.excludePatterns.length === 0 ? ALL.excluded : createMatcher(action.excludePatterns.map(relative)),
+    included: action.includePatterns.length === 0 ? undefined : createMatcher(action.includePatterns.map(relative)),
+  };
 }
 
-function exclusion(action: CopyAction): Excluded {
-  return action.exclude.length === 0 ? () => false : createMatcher(action.exclude.map((each) => each.replace(/^\//, "")));
-}
-
-function sourcesOf(action: CopyAction, tree: CopyTree): Source[] {
-  const missing = tree.context
+function sourcesOf(action: FileActionCopy, tree: OpenTree): Source[] {
+  const missing = tree.outside
     ? "COPY failed: file not found in build context or excluded by .dockerignore: stat %: file does not exist"
     : "COPY failed: stat %: file does not exist";
-  const sources = action.sources.flatMap((pattern) => findSources(tree.root, pattern, missing));
-  if (sources.length === 0) throw notFound("COPY failed: no source files were specified");
+  for (const path of action.requiredPaths) findSources(tree.root, path, missing, { wildcard: false });
+  const sources = findSources(tree.root, action.src, missing, { wildcard: action.allowWildcard, follow: action.followSymlink });
+  // An include pattern of a directory is a selection, and may select nothing; of Docker's COPY, a pattern must find something.
+  if (sources.length === 0 && !action.allowEmptyWildcard) throw notFound(missing.replace("%", action.src));
   return sources;
 }
 
-/** Digest of what an action would copy. */
-export async function copyDigest(action: CopyAction, tree: CopyTree): Promise<string> {
+/** Digest of what a copy would take. */
+export async function copyDigest(action: FileActionCopy, tree: OpenTree): Promise<string> {
   const hash = newHash();
-  const excluded = exclusion(action);
-  for (const source of sourcesOf(action, tree)) await hashSource(hash, tree.root, source, action.keepOwner, excluded);
+  const selection = selectionOf(action);
+  for (const source of sourcesOf(action, tree)) await hashSource(hash, tree.root, source, !action.owner, selection);
+  return hash.digest("hex");
+}
+
+/** Digest of all that is at a path. */
+export async function pathDigest(path: string, tree: OpenTree, owners: boolean): Promise<string> {
+  const hash = newHash();
+  for (const source of findSources(tree.root, path, "failed to compute cache key: %: not found", { wildcard: false }))
+    await hashSource(hash, tree.root, source, owners, ALL);
   return hash.digest("hex");
 }
 
@@ -78,41 +93,61 @@ function isDirectoryAt(root: number, path: string): boolean {
   return directory;
 }
 
-async function copy(host: BuilderHost, root: number, action: CopyAction, tree: CopyTree): Promise<void> {
-  const owner = action.owner === "" ? (action.keepOwner ? undefined : { uid: 0, gid: 0 }) : ownerOf(action.owner, root);
-  const options = { owner, mode: action.mode, excluded: exclusion(action) };
-  const made = owner ?? { uid: 0, gid: 0 };
+function timesOf(timestamp: bigint): Times | undefined {
+  if (timestamp < 0n) return undefined;
+  return { sec: Number(timestamp / 1_000_000_000n), nsec: Number(timestamp % 1_000_000_000n) };
+}
+
+const ownerIn = (root: number, owner: ChownOpt | undefined) => (owner ? ownerOf(owner, root) : undefined);
+
+/** A path of an action below the root, as bytes. */
+const pathOf = (path: string): string => bytesOf(posix.join("/", path).slice(1).replace(/\/$/, ""));
+
+async function copy(host: BuilderHost, root: number, action: FileActionCopy, tree: OpenTree): Promise<void> {
+  const owner = ownerIn(root, action.owner);
+  const times = timesOf(action.timestamp);
+  const mode = modeChange(action.mode, action.modeStr);
+  const selection = selectionOf(action);
+  const options = { owner, mode, selection, times, replace: action.alwaysReplaceExistingDestPaths };
+  const made = owner ?? ROOT;
   const sources = sourcesOf(action, tree);
-  const target = bytesOf(posix.join("/", action.destination).slice(1).replace(/\/$/, ""));
-  const into = action.destination.endsWith("/") || sources.length > 1 || isDirectoryAt(root, target);
+  const target = pathOf(action.dest);
+  const into = action.dest.endsWith("/") || sources.length > 1 || isDirectoryAt(root, target);
+  const directoryAt = (path: string): number => {
+    if (action.createDestPath) return makeDirectories(root, path, made, 0o755, times);
+    const fd = openDirectory(root, path);
+    if (fd < 0) throw notFound(`lstat /${files.shown(path)}: no such file or directory`);
+    return fd;
+  };
   for (const source of sources) {
-    if (action.parents) {
-      const above = makeDirectories(root, posix.join(target, posix.dirname(source.path)), made);
-      try {
-        await copySource(tree.root, source, above, posix.basename(source.path) || ".", options);
-      } finally {
+    if (source.directory && action.dirCopyContents) {
+      let directory = openDirectory(root, target);
+      if (directory < 0 && action.alwaysReplaceExistingDestPaths && target !== "") {
+        const above = directoryAt(posix.dirname(target));
+        removeAll(above, posix.basename(target));
         close(above);
       }
-    } else if (source.directory) {
-      const directory = makeDirectories(root, target, made);
+      if (directory < 0) directory = makeDirectories(root, target, made, 0o755, times);
       try {
         await copySource(tree.root, source, directory, undefined, options);
       } finally {
         close(directory);
       }
-    } else if (action.unpack && isArchive(tree.root, source.path)) {
+    } else if (!source.directory && action.attemptUnpackDockerCompatibility && isArchive(tree.root, source.path)) {
       const directory = makeDirectories(root, target, made);
       try {
         const fd = must(files.openIn(tree.root, source.path, O_RDONLY, RESOLVE_IN_ROOT), "open", source.path);
-        await host.unpack(directory, createReadStream("", { fd }), action.owner === "" ? undefined : owner);
+        await host.unpack(directory, createReadStream("", { fd }), owner);
       } finally {
         close(directory);
       }
     } else {
-      const name = into ? posix.basename(source.path) : posix.basename(target);
-      const above = makeDirectories(root, into ? target : posix.dirname(target), made);
+      const name = into ? posix.basename(source.path) || posix.basename(pathOf(action.src)) : posix.basename(target);
+      const above = directoryAt(into ? target : posix.dirname(target));
       try {
-        await copySource(tree.root, source, above, name, options);
+        // the root itself, or something to a place without a name
+        if (name === "" || name === ".") await copySource(tree.root, source, above, undefined, options);
+        else await copySource(tree.root, source, above, name, options);
       } finally {
         close(above);
       }
@@ -120,21 +155,27 @@ async function copy(host: BuilderHost, root: number, action: CopyAction, tree: C
   }
 }
 
-function makeFile(root: number, action: MkfileAction): void {
-  const owner = action.owner === "" ? { uid: 0, gid: 0 } : ownerOf(action.owner, root);
-  const target = bytesOf(posix.join("/", action.path).slice(1).replace(/\/$/, ""));
-  const into = action.path.endsWith("/") || isDirectoryAt(root, target);
-  const name = into ? bytesOf(action.name) : posix.basename(target);
-  const above = makeDirectories(root, into ? target : posix.dirname(target), owner);
+/** The directory above a path that must be there, and the last name. */
+function aboveOf(root: number, path: string): { above: number; name: string } {
+  const target = pathOf(path);
+  if (target === "") throw invalidArgument(`invalid path ${path} of a file operation`);
+  const above = openDirectory(root, posix.dirname(target));
+  if (above < 0) throw notFound(`lstat /${files.shown(posix.dirname(target))}: no such file or directory`);
+  return { above, name: posix.basename(target) };
+}
+
+function makeFile(root: number, action: FileActionMkFile): void {
+  const owner = ownerIn(root, action.owner) ?? ROOT;
+  const { above, name } = aboveOf(root, action.path);
   try {
     removeAll(above, name);
     const fd = must(files.openAt(above, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0o600), "create", name);
     try {
-      const bytes = Buffer.from(action.content);
-      must(files.writeAll(fd, bytes, 0, bytes.length), "write", name);
+      must(files.writeAll(fd, action.data, 0, action.data.length), "write", name);
       must(files.fchown(fd, owner.uid, owner.gid), "chown", name);
-      must(files.fchmod(fd, action.mode), "chmod", name);
-      files.timesOf(fd, 0, 0);
+      must(files.fchmod(fd, action.mode & 0o7777), "chmod", name);
+      const times = timesOf(action.timestamp);
+      if (times) files.timesOf(fd, times.sec, times.nsec);
     } finally {
       close(fd);
     }
@@ -143,21 +184,59 @@ function makeFile(root: number, action: MkfileAction): void {
   }
 }
 
-/** Performs actions on the tree `mount` (any directory descriptor). `treeOf` gives what an input is. */
+function remove(root: number, action: FileActionRm): void {
+  const found = findSources(root, action.path, "rm: %: no such file or directory", { wildcard: action.allowWildcard, follow: false }).map(
+    ({ path }) => path,
+  );
+  for (const path of found) {
+    const above = openDirectory(root, posix.dirname(path));
+    if (above < 0) continue;
+    try {
+      if (path === "") for (const { name } of files.readDirectory(above)) removeAll(above, name);
+      else removeAll(above, posix.basename(path));
+    } finally {
+      close(above);
+    }
+  }
+}
+
+function symlink(root: number, action: FileActionSymlink): void {
+  const owner = ownerIn(root, action.owner) ?? ROOT;
+  const { above, name } = aboveOf(root, action.newpath);
+  try {
+    must(files.symlinkAt(bytesOf(action.oldpath), above, name), "symlink", name);
+    must(files.chownAt(above, name, owner.uid, owner.gid), "chown", name);
+    const times = timesOf(action.timestamp);
+    if (times) files.timesAt(above, name, times.sec, times.nsec);
+  } finally {
+    close(above);
+  }
+}
+
+/** Performs actions, one after another, on the tree `mount` (any directory descriptor). `sourceOf` gives what a copy takes from. */
 export async function performActions(
   host: BuilderHost,
   mount: number,
   actions: readonly FileAction[],
-  treeOf: (input: number) => CopyTree,
+  sourceOf: (action: FileAction) => OpenTree,
 ): Promise<void> {
   const root = must(files.openIn(mount, ".", O_RDONLY | O_DIRECTORY, RESOLVE_IN_ROOT), "open", "/");
   try {
-    for (const action of actions) {
-      if (action.kind === "copy") await copy(host, root, action, treeOf(action.input));
-      else if (action.kind === "mkfile") makeFile(root, action);
-      else {
-        const owner = action.owner === "" ? { uid: 0, gid: 0 } : ownerOf(action.owner, root);
-        close(makeDirectories(root, bytesOf(action.path), owner, action.mode));
+    for (const each of actions) {
+      const { action } = each;
+      if (action.case === "copy") await copy(host, root, action.value, sourceOf(each));
+      else if (action.case === "mkfile") makeFile(root, action.value);
+      else if (action.case === "mkdir") {
+        const { path, mode, makeParents, owner, timestamp } = action.value;
+        if (!makeParents && pathOf(path) !== "") close(aboveOf(root, path).above);
+        close(makeDirectories(root, pathOf(path), ownerIn(root, owner) ?? ROOT, mode & 0o7777, timesOf(timestamp)));
+      } else if (action.case === "symlink") symlink(root, action.value);
+      else if (action.case === "rm") {
+        try {
+          remove(root, action.value);
+        } catch (error) {
+          if (!action.value.allowNotFound || !isKind(error, "NotFound")) throw error;
+        }
       }
     }
   } finally {

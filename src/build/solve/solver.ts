@@ -1,387 +1,477 @@
-// Solves a graph: each vertex once, as soon as its inputs are there, side by side with others; what was made before is taken from the cache. A key is the digest
-// of an operation and of the contents it works on (chain ids; for files that are copied, their contents), never of how those came to be: two ways to the
-// same content share what follows.
-import { randomBytes } from "node:crypto";
-import { mkdirSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+// Solves a graph: each vertex once, as soon as its inputs are there, side by side with others; what was made before is taken from the cache.
 import { availableParallelism } from "node:os";
-import { join } from "node:path";
-import { openDetached } from "../../containerd/index.ts";
-import { failedPrecondition, unimplemented } from "../../lib/errors.ts";
+import { type ExecOp, type FileAction, type FileOp, MountType, NetMode, type Op, SecurityMode } from "../../gen/pb_pb.ts";
+import { failedPrecondition, invalidArgument, messageOf, permissionDenied, unimplemented } from "../../lib/errors.ts";
 import { createLimit } from "../../lib/limit.ts";
-import { binding, close, O_DIRECTORY, O_PATH, O_RDONLY, open, openat2, RESOLVE_IN_ROOT, SYS } from "../../linux/index.ts";
-import { chainIds, digestOf } from "../../oci/index.ts";
-import type { ExecMount, Graph, Vertex } from "../graph/llb.ts";
-import type { BaseImage, BuilderHost, BuildHost, Layer, Lease } from "../host.ts";
-import { type Cache, type CacheEntry, ROOT_LABEL } from "./cache.ts";
-import { execute, type SnapshotMount } from "./exec.ts";
-import { type CopyTree, copyDigest, performActions } from "./files.ts";
-import { fetchSource } from "./http.ts";
-import { copySource } from "./tree.ts";
-
-const TAR = "application/vnd.oci.image.layer.v1.tar";
-/** A tar that holds nothing. */
-const EMPTY_TAR = 1024n;
+import { outputsOf } from "../graph/definition.ts";
+import { type Edge, edgeName, type Graph, type Vertex } from "../graph/llb.ts";
+import type { BaseImage, BuilderHost, BuildHost, Layer, Lease, Status } from "../host.ts";
+import type { BuildEvent, KeyPart } from "../progress.ts";
+import type { Cache, Outputs, RecordKind } from "./cache.ts";
+import type { MountCaches } from "./caches.ts";
+import { ExitError, execute } from "./exec.ts";
+import { baseInput, outputActions, performer } from "./file-op.ts";
+import { copyDigest, pathDigest } from "./files.ts";
+import { actionPart, describeOp, execParts, keyOf } from "./keys.ts";
+import { outputMounts, prepareMounts } from "./mounts.ts";
+import { solveSource } from "./sources.ts";
+import { createWorkspace, EMPTY, grown, type OpenTree, type Tree, treeOf, type Workspace } from "./workspace.ts";
 
 /** What a vertex has become. */
-export interface Tree {
-  layers: Layer[];
-  chainId: string;
-  /** The vertex' own layer; undefined where it changed nothing. */
-  added: Layer | undefined;
+export interface Solved {
+  outputs: Map<number, Tree>;
   cached: boolean;
-  /** Host directory: the build context, or a file that was fetched. Then there are no layers. */
-  directory: string | undefined;
-  /** Digest of what was fetched. */
-  digest: string;
+  /** Layers that it added to its first output. */
+  added: Layer[];
+  /** Of its cache record; "" where it has none. */
+  key: string;
+  /** All keys that lead to it. */
+  keys: string[];
+  image?: BaseImage;
 }
 
-export interface SolveEvents {
-  started(vertex: string): void;
-  container(vertex: string, id: string): void;
-  output(vertex: string, bytes: Uint8Array): void;
-  finished(vertex: string, tree: Tree): void;
+/** What a step held when its command had failed. */
+export interface Kept {
+  vertex: string;
+  op: ExecOp;
+  mounts: (Tree | undefined)[];
+  inputs: Tree[];
+}
+
+/** Another place where results of earlier builds may be. */
+export interface CacheSource {
+  /** Whole trees, by output, with the means to fetch them. */
+  find(key: string): Promise<Map<number, Tree> | undefined>;
 }
 
 export interface SolveOptions {
   host: BuilderHost;
   build: BuildHost;
   cache: Cache;
+  caches: MountCaches;
   graph: Graph;
   images: ReadonlyMap<string, BaseImage>;
-  /** Directory of the build context; undefined where there is none. */
-  context: string | undefined;
   lease: Lease;
   useCache: boolean;
   /** SOURCE_DATE_EPOCH: no file is later. */
   epoch: number | undefined;
-  events: SolveEvents;
-  /** Words for the cache's list. */
+  entitlements: ReadonlySet<string>;
+  imports: readonly CacheSource[];
+  keepFailed: boolean;
+  explain: boolean;
+  onEvent(event: BuildEvent): void;
+  onContainer(vertex: string, id: string): void;
+  /** Words for the cache's list; "" where there are none. */
   describe(vertex: string): string;
   signal: AbortSignal;
 }
 
 export interface Solver extends AsyncDisposable {
-  /** Answers what a vertex has become; "" is the empty tree. An error has the vertex' digest in `vertex`. */
-  solve(vertex: string): Promise<Tree>;
+  readonly workspace: Workspace;
+  /** What an edge has become; undefined is the empty tree. An error has the vertex' digest in `vertex`. */
+  solve(edge: Edge | undefined): Promise<Tree>;
+  vertex(digest: string): Promise<Solved>;
+  /** What was solved so far. */
+  solved(): Promise<Map<string, Solved>>;
+  kept(error: unknown): Kept | undefined;
 }
 
-const EMPTY: Tree = { layers: [], chainId: "", added: undefined, cached: true, directory: undefined, digest: "" };
+const plain = (name: string) => ({ name, value: "" });
+const sum = (tree: Tree) => tree.chainId || tree.digest;
 
 export function createSolver(options: SolveOptions): Solver {
-  const { host, graph, cache, lease, signal, events } = options;
-  const { snapshots, diff, content, snapshotter } = host.manager;
-  const solved = new Map<string, Promise<Tree>>();
-  const headers = { headers: lease.headers };
+  const { host, build, graph, cache, lease, signal } = options;
+  const workspace = createWorkspace(options);
+  const vertices = new Map<string, Promise<Solved>>();
   const limited = createLimit(Math.max(2, availableParallelism()));
+  const atEnd: (() => unknown)[] = [];
+  const failures = new WeakMap<object, Kept>();
+  const told = new Set<string>();
 
-  const keyOf = (parts: unknown): string => digestOf(JSON.stringify([parts, options.epoch ?? null]));
-  const grown = (parent: Tree, entry: CacheEntry, cached: boolean): Tree => ({
-    layers: entry.layer ? [...parent.layers, entry.layer] : parent.layers,
-    chainId: entry.chainId,
-    added: entry.layer,
-    cached,
-    directory: undefined,
-    digest: "",
-  });
+  const nameOf = (vertex: Vertex): string =>
+    graph.metadata.get(vertex.digest)?.description["llb.customname"] || options.describe(vertex.digest) || describeOp(vertex.op);
 
-  /** Gives a tree as a descriptor, for reading, while `work` lasts. */
-  async function reading<T>(tree: Tree, work: (copy: CopyTree) => Promise<T>): Promise<T> {
-    if (tree.directory !== undefined) {
-      const root = open(tree.directory, O_RDONLY | O_DIRECTORY);
-      try {
-        return await work({ root, context: tree.directory === options.context });
-      } finally {
-        close(root);
-      }
-    }
-    if (tree.chainId === "") {
-      mkdirSync(host.dataDir, { recursive: true, mode: 0o700 });
-      const empty = await mkdtemp(join(host.dataDir, "empty-"));
-      try {
-        return await reading({ ...EMPTY, directory: empty }, work);
-      } finally {
-        await rm(empty, { recursive: true, force: true });
-      }
-    }
-    const key = `build-${randomBytes(8).toString("hex")}`;
-    const { mounts } = await snapshots.view({ snapshotter, key, parent: tree.chainId }, headers);
-    try {
-      const mount = openDetached(mounts, { readOnly: true });
-      try {
-        const root = openat2(mount, ".", O_RDONLY | O_DIRECTORY, { resolve: RESOLVE_IN_ROOT });
-        try {
-          return await work({ root, context: false });
-        } finally {
-          close(root);
-        }
-      } finally {
-        close(mount);
-      }
-    } finally {
-      await snapshots.remove({ snapshotter, key });
-    }
+  function tell(vertex: Vertex, state: { started?: number; completed?: number; cached?: boolean; error?: string }): void {
+    const group = graph.metadata.get(vertex.digest)?.progressGroup;
+    told.add(vertex.digest);
+    options.onEvent({
+      kind: "vertex",
+      digest: vertex.digest,
+      inputs: vertex.inputs.map(({ digest }) => digest),
+      name: nameOf(vertex),
+      group: group && { id: group.id, name: group.name, weak: group.weak },
+      started: state.started,
+      completed: state.completed,
+      cached: state.cached ?? false,
+      error: state.error,
+    });
+  }
+  const now = () => performance.timeOrigin + performance.now();
+
+  /** Says what a vertex does while it does it. */
+  function watched(vertex: Vertex) {
+    const begun = new Map<string, number>();
+    return {
+      status({ id, name, current, total, completed }: Status): void {
+        const time = now();
+        const started = begun.get(id) ?? time;
+        begun.set(id, started);
+        const state = { current, total, time, started, completed: completed ? time : undefined };
+        options.onEvent({ kind: "status", vertex: vertex.digest, id, name, ...state });
+      },
+      log: (stream: 1 | 2, bytes: Uint8Array) => options.onEvent({ kind: "log", vertex: vertex.digest, stream, bytes, time: now() }),
+    };
   }
 
-  async function readingAll<T>(trees: readonly Tree[], work: (copies: CopyTree[]) => Promise<T>, done: CopyTree[] = []): Promise<T> {
-    const [first, ...rest] = trees;
-    return first ? reading(first, (copy) => readingAll(rest, work, [...done, copy])) : work(done);
-  }
+  const inputsOf = async (vertex: Vertex): Promise<Tree[]> => Promise.all(vertex.inputs.map(solve));
 
-  /** Changes a tree: `work` gets the mounts of a new snapshot upon it; what it changed becomes a layer. All or nothing. */
-  async function changing(parent: Tree, text: string, work: (key: string, mounts: SnapshotMount[]) => Promise<void>): Promise<CacheEntry> {
-    const key = `build-${randomBytes(8).toString("hex")}`;
-    const created = new Date().toISOString();
-    const { mounts } = await snapshots.prepare({ snapshotter, key, parent: parent.chainId }, headers);
-    let present = true;
-    const view = `${key}-below`;
-    let viewed = false;
-    try {
-      await work(key, mounts as unknown as SnapshotMount[]);
-      signal.throwIfAborted();
-      const left = parent.chainId === "" ? [] : (await snapshots.view({ snapshotter, key: view, parent: parent.chainId }, headers)).mounts;
-      viewed = left.length > 0;
-      const made = await diff.diff(
-        {
-          left,
-          right: mounts,
-          mediaType: TAR,
-          ref: key,
-          labels: { [ROOT_LABEL]: created },
-          ...(options.epoch === undefined ? {} : { sourceDateEpoch: { seconds: BigInt(options.epoch), nanos: 0 } }),
-        },
-        { ...headers, signal },
-      );
-      if (!made.diff) throw failedPrecondition("the manager made no layer");
-      const { digest, size } = made.diff;
-      if (size === EMPTY_TAR) {
-        await content
-          .update({ info: { digest, labels: { [ROOT_LABEL]: "" } }, updateMask: { paths: [`labels.${ROOT_LABEL}`] } })
-          .catch(() => {});
-        return { chainId: parent.chainId, layer: undefined };
-      }
-      const layer: Layer = { descriptor: { mediaType: TAR, digest, size: Number(size) }, diffId: digest };
-      const chainId = chainIds([...parent.layers.map(({ diffId }) => diffId), digest]).at(-1)!;
-      const labels = { [ROOT_LABEL]: created, "containerd.io/snapshot.ref": chainId, "jubako.io/build": text.slice(0, 200) };
-      if (viewed) await snapshots.remove({ snapshotter, key: view });
-      viewed = false;
-      try {
-        await snapshots.commit({ snapshotter, name: chainId, key, labels }, headers);
-        present = false;
-      } catch (error) {
-        if (!/exist/i.test(String(error))) throw error;
-        const paths = [`labels.${ROOT_LABEL}`];
-        await snapshots.update({ snapshotter, info: { name: chainId, labels: { [ROOT_LABEL]: created } }, updateMask: { paths } });
-      }
-      return { chainId, layer };
-    } finally {
-      if (viewed) await snapshots.remove({ snapshotter, key: view }).catch(() => {});
-      if (present) await snapshots.remove({ snapshotter, key }).catch(() => {});
-    }
-  }
-
+  /** From the cache, or from another build that makes it now, or made. `parentOf` gives the tree that an output grows from. */
   async function cachedOr(
-    parent: Tree,
-    keys: (() => Promise<string> | string)[],
     vertex: Vertex,
-    make: () => Promise<CacheEntry>,
-  ): Promise<Tree> {
-    const tried: string[] = [];
-    if (options.useCache) {
-      for (const each of keys) {
-        const key = await each();
-        tried.push(key);
-        const found = await cache.find(key);
-        if (!found) continue;
-        // also under the cheaper keys, for the next time
-        for (const other of tried) if (other !== key) cache.store(other, found, options.describe(vertex.digest));
-        return grown(parent, found, true);
+    kind: RecordKind,
+    keys: (() => Promise<KeyPart[]> | KeyPart[])[],
+    parentOf: (output: number) => Tree,
+    make: () => Promise<Outputs>,
+  ): Promise<Solved> {
+    const grow = (outputs: Outputs, cached: boolean, key: string, all: string[]): Solved => {
+      atEnd.push(cache.hold(key));
+      const trees = new Map([...outputs].map(([index, change]) => [index, grown(parentOf(index), change)]));
+      if (cached) tell(vertex, { started: now(), completed: now(), cached: true });
+      return { outputs: trees, cached, added: outputs.get(0)?.layers ?? [], key, keys: all };
+    };
+    const parents = [...new Set((await Promise.all(vertex.inputs.map(({ digest }) => solveVertex(digest)))).map(({ key }) => key))];
+    const about = (parts: KeyPart[]) => ({ text: nameOf(vertex).slice(0, 500), kind, parents: parents.filter(Boolean), parts });
+    const useCache = options.useCache && graph.metadata.get(vertex.digest)?.ignoreCache !== true;
+    const tried: { key: string; parts: KeyPart[] }[] = [];
+    const store = (outputs: Outputs, except = "") => {
+      for (const { key, parts } of tried) if (key !== except) cache.store(key, outputs, about(parts));
+      return tried.map(({ key }) => key);
+    };
+    for (const each of keys) {
+      const parts = await each();
+      const key = keyOf(kind, parts, options.epoch);
+      tried.push({ key, parts });
+      if (!useCache) continue;
+      const found = await cache.find(key);
+      // also under the cheaper keys, for the next time
+      if (found) return grow(found, true, key, store(found, key));
+    }
+    if (useCache) {
+      for (const { key } of tried) {
+        for (const source of options.imports) {
+          const trees = await source.find(key);
+          if (!trees) continue;
+          tell(vertex, { started: now(), completed: now(), cached: true });
+          const [first = EMPTY] = [trees.get(0)];
+          return {
+            outputs: trees,
+            cached: true,
+            added: first.layers.slice(parentOf(0).layers.length),
+            key,
+            keys: tried.map((one) => one.key),
+          };
+        }
       }
     }
-    const key = tried.at(-1);
+    const { key, parts } = tried.at(-1)!;
+    if (options.explain && useCache) explainMiss(vertex, kind, parts);
     // another build makes it now; where that fails, its reasons (a client that went away) need not be ours
-    const elsewhere = key === undefined ? undefined : await cache.running.get(key)?.catch(() => undefined);
-    if (elsewhere) return grown(parent, elsewhere, true);
-    const making = limited(make);
-    if (key !== undefined) {
-      const forget = () => void cache.running.delete(key);
+    const elsewhere = useCache ? await cache.running.get(key)?.catch(() => undefined) : undefined;
+    if (elsewhere) return grow(elsewhere, true, key, store(elsewhere));
+    const started = now();
+    const making = limited(async () => {
+      signal.throwIfAborted();
+      tell(vertex, { started: now() });
+      return make();
+    });
+    if (!cache.running.has(key)) {
       cache.running.set(key, making);
+      const forget = () => void (cache.running.get(key) === making && cache.running.delete(key));
       making.then(forget, forget);
     }
-    const entry = await making;
-    const all = options.useCache ? tried : await Promise.all(keys.map((each) => each()));
-    for (const key of all) cache.store(key, entry, options.describe(vertex.digest));
-    return grown(parent, entry, false);
+    const outputs = await making;
+    tell(vertex, { started, completed: now() });
+    return grow(outputs, false, key, store(outputs));
   }
 
-  async function bindOf(tree: Tree, mount: ExecMount, scratch: string[]): Promise<{ type: string; source: string; options: string[] }> {
-    const how = ["rbind", "rprivate"];
-    return reading(tree, async ({ root }) => {
-      const path = mount.selector === "/" ? "." : mount.selector;
-      const fd = openat2(root, path, O_PATH, { resolve: RESOLVE_IN_ROOT });
+  function explainMiss(vertex: Vertex, kind: RecordKind, parts: KeyPart[]): void {
+    const name = nameOf(vertex);
+    const before = cache.earlier(name.slice(0, 500), kind);
+    const names = [...new Set([...parts, ...(before?.parts ?? [])].map((part) => part.name))];
+    const partOf = (list: KeyPart[] | undefined, wanted: string) => list?.find((part) => part.name === wanted)?.value;
+    const changed = names
+      .map((each) => ({ name: each, before: partOf(before?.parts, each), now: partOf(parts, each) }))
+      .filter((each) => each.before !== each.now);
+    const earlier = before && { created: before.created, changed };
+    options.onEvent({ kind: "miss", vertex: vertex.digest, name, parts, earlier });
+  }
+
+  async function exec(vertex: Vertex, op: ExecOp): Promise<Solved> {
+    const denied = [
+      ...(op.security === SecurityMode.INSECURE ? ["security.insecure"] : []),
+      ...(op.network === NetMode.HOST ? ["network.host"] : []),
+    ].find((each) => !options.entitlements.has(each));
+    if (denied) throw permissionDenied(`${denied} is not allowed`);
+    const device = op.cdiDevices.find(({ optional }) => !optional);
+    if (device) throw unimplemented(`CDI devices of build steps (${device.name})`);
+    const inputs = await inputsOf(vertex);
+    signal.throwIfAborted();
+    const inputOf = (index: bigint): Tree => (index < 0n ? EMPTY : inputs[Number(index)]!);
+    const outputs = outputMounts(op.mounts);
+    const base = execParts(op);
+    /** Whether only what is at the selector counts: nothing of it is changed. */
+    const borrowed = (mount: ExecOp["mounts"][number]) => mount.mountType === MountType.BIND && mount.output < 0n && mount.dest !== "/";
+    const parts = async (byContent: boolean): Promise<KeyPart[]> => {
+      const found: KeyPart[] = [];
+      for (const mount of op.mounts) {
+        if (mount.input < 0n || mount.mountType === MountType.CACHE) continue;
+        const tree = inputOf(mount.input);
+        const name = mount.dest === "/" ? "root file system" : `content of mount ${mount.dest}`;
+        const looked = tree.directory !== undefined || (byContent && borrowed(mount));
+        const value = looked
+          ? await workspace.reading(tree, (open) => pathDigest(borrowed(mount) ? mount.selector || "/" : "/", open, true))
+          : sum(tree);
+        found.push({ name, value });
+      }
+      return [...base, ...found];
+    };
+    const several = op.mounts.some((mount) => borrowed(mount) && mount.input >= 0n && inputOf(mount.input).directory === undefined);
+    const keys = several ? [() => parts(false), () => parts(true)] : [() => parts(false)];
+    const parentOf = (output: number): Tree => {
+      const tree = inputOf(op.mounts[outputs.get(output)!]!.input);
+      return tree.directory === undefined ? tree : EMPTY;
+    };
+    return cachedOr(vertex, "regular", keys, parentOf, async () => {
+      const watch = watched(vertex);
+      const step = await prepareMounts(op, { host, build, workspace, caches: options.caches, inputOf, signal });
       try {
-        // What a step writes into a bind is lost with the step: it gets a copy.
-        if (tree.directory !== undefined && mount.readonly) {
-          const name = Buffer.alloc(4096);
-          const n = binding.syscall(SYS.readlinkat, -100, `/proc/self/fd/${fd}`, name, name.length);
-          return { type: "bind", source: name.toString("utf8", 0, n), options: how };
+        try {
+          await execute({
+            host,
+            build,
+            op,
+            resources: graph.metadata.get(vertex.digest)?.linuxResources,
+            step,
+            onOutput: watch.log,
+            onStart: (id) => options.onContainer(vertex.digest, id),
+            signal,
+          });
+        } catch (error) {
+          if (options.keepFailed && error instanceof ExitError) {
+            const mounts: (Tree | undefined)[] = op.mounts.map(() => undefined);
+            for (const [i, fork] of step.forks) mounts[i] = await fork.keep();
+            for (const [i, mount] of op.mounts.entries())
+              if (!mounts[i] && mount.mountType === MountType.BIND) mounts[i] = inputOf(mount.input);
+            failures.set(error, { vertex: vertex.digest, op, mounts, inputs });
+          }
+          throw error;
         }
+        const made: Outputs = new Map();
+        for (const [index, at] of outputs) {
+          const fork = step.forks.get(at);
+          const tree = inputOf(op.mounts[at]!.input);
+          // what can't be written to comes out as it went in
+          if (fork) made.set(index, await fork.commit(nameOf(vertex)));
+          else made.set(index, { chainId: tree.chainId, layers: [] });
+        }
+        return made;
       } finally {
-        close(fd);
+        await step.release();
       }
-      const directory = await mkdtemp(join(host.dataDir, "bind-"));
-      scratch.push(directory);
-      const into = open(directory, O_RDONLY | O_DIRECTORY);
-      try {
-        const [source] = (await import("./tree.ts")).findSources(root, mount.selector, "stat %: file does not exist");
-        await copySource(root, source!, into, "it", { owner: undefined, mode: undefined, excluded: () => false });
-      } finally {
-        close(into);
-      }
-      return { type: "bind", source: join(directory, "it"), options: how };
     });
   }
 
-  async function run(vertex: Vertex): Promise<Tree> {
-    const { op } = vertex;
-    const text = options.describe(vertex.digest);
-    if ("source" in op) {
-      const { identifier, attrs } = op.source;
-      const image = options.images.get(identifier);
-      if (image) {
-        const chainId = chainIds(image.layers.map(({ diffId }) => diffId)).at(-1) ?? "";
-        return { layers: image.layers, chainId, added: undefined, cached: true, directory: undefined, digest: "" };
-      }
-      if (identifier === "local://context") {
-        if (options.context === undefined) throw failedPrecondition("there is no build context");
-        return { ...EMPTY, directory: options.context };
-      }
-      if (/^https?:/i.test(identifier)) {
-        const { directory, digest } = await fetchSource(host.dataDir, identifier, attrs.checksum, signal);
-        fetched.push(directory);
-        return { ...EMPTY, cached: false, directory, digest };
-      }
-      throw unimplemented(`sources of the kind ${identifier.split(":")[0]}`);
-    }
-    const inputs = await Promise.all(vertex.inputs.map(solve));
+  async function file(vertex: Vertex, op: FileOp): Promise<Solved> {
+    const inputs = await inputsOf(vertex);
     signal.throwIfAborted();
-    const parent = inputs[0] ?? EMPTY;
-    if ("exec" in op) {
-      const { proxyEnv: _, ...counted } = op.exec;
-      const key = async () => {
-        const ids: string[] = [];
-        for (const [i, tree] of inputs.entries()) {
-          if (tree.directory === undefined) {
-            ids.push(tree.chainId);
-            continue;
-          }
-          for (const mount of op.exec.mounts.filter(({ input }) => input === i)) ids.push(await digestOfFiles(tree, mount.selector));
-        }
-        return keyOf(["exec", counted, ids]);
-      };
-      return cachedOr(parent, [key], vertex, async () => {
-        const scratch: string[] = [];
-        events.started(vertex.digest);
-        try {
-          return await changing(parent, text, (snapshotKey, mounts) =>
-            execute({
-              host,
-              build: options.build,
-              op: op.exec,
-              snapshotKey,
-              mounts,
-              bindOf: (mount) => bindOf(inputs[mount.input]!, mount, scratch),
-              onOutput: (bytes) => events.output(vertex.digest, bytes),
-              onStart: (id) => events.container(vertex.digest, id),
-              signal,
-            }),
-          );
-        } finally {
-          await Promise.all(scratch.map((each) => rm(each, { recursive: true, force: true })));
+    const count = inputs.length;
+    const outputs = outputActions(op);
+    const treeAt = (index: number) => (index < 0 ? EMPTY : inputs[index]);
+    const copies = op.actions.filter((action): action is FileAction & { action: { case: "copy" } } => action.action.case === "copy");
+    const bases = new Set(op.actions.map(({ input }) => Number(input)).filter((input) => input < count));
+    const base = async (): Promise<KeyPart[]> => {
+      const parts = op.actions.map(actionPart);
+      for (const input of bases) {
+        const tree = treeAt(input)!;
+        const value = tree.directory === undefined ? sum(tree) : await workspace.reading(tree, (open) => pathDigest("/", open, true));
+        parts.push({ name: input <= 0 ? "files before" : `files before (${input})`, value });
+      }
+      return parts;
+    };
+    const sources = copies.map(({ secondaryInput }) => Number(secondaryInput)).filter((input) => input < count);
+    const byChain = async (): Promise<KeyPart[]> => [
+      ...(await base()),
+      ...sources.map((input, i) => ({ name: `source ${i}`, value: sum(treeAt(input)!) })),
+    ];
+    const byContent = async (): Promise<KeyPart[]> => {
+      const parts = await base();
+      const trees = [...new Set(sources.map((input) => treeAt(input)!))];
+      await workspace.readingAll(trees, async (open: OpenTree[]) => {
+        for (const { secondaryInput, action } of copies) {
+          const tree = treeAt(Number(secondaryInput));
+          if (!tree) continue;
+          const value = await copyDigest(action.value as never, open[trees.indexOf(tree)]!);
+          parts.push({ name: `files of ${(action.value as { src: string }).src}`, value });
         }
       });
-    }
-    if ("file" in op) {
-      const { actions } = op.file;
-      const copies = actions.filter((action) => action.kind === "copy");
-      const stagesOnly = copies.length > 0 && copies.every(({ input }) => inputs[input]!.directory === undefined);
-      const byChain = () => keyOf(["file", actions, parent.chainId, inputs.slice(1).map(({ chainId }) => chainId)]);
-      const byContent = async () => {
-        const digests: string[] = [];
-        for (const action of copies) digests.push(await reading(inputs[action.input]!, (tree) => copyDigest(action, tree)));
-        return keyOf([
-          "file",
-          actions.map((action) => (action.kind === "copy" ? { ...action, input: 0 } : action)),
-          parent.chainId,
-          digests,
-        ]);
-      };
-      const keys = stagesOnly ? [byChain, byContent] : [byContent];
-      return cachedOr(parent, keys, vertex, async () => {
-        events.started(vertex.digest);
-        return changing(parent, text, (_, mounts) =>
-          readingAll(inputs.slice(1), async (trees) => {
-            const mount = openDetached(mounts);
-            try {
-              await performActions(host, mount, actions, (input) => trees[input - 1]!);
-            } finally {
-              close(mount);
-            }
-          }),
-        );
-      });
-    }
-    throw unimplemented("merge and diff operations of the build graph");
+      return parts;
+    };
+    const layered = sources.every((input) => treeAt(input)!.directory === undefined);
+    const keys = copies.length === 0 ? [base] : layered ? [byChain, byContent] : [byContent];
+    const parentOf = (output: number): Tree => {
+      const tree = treeAt(baseInput(op, count, outputs.get(output)!))!;
+      return tree.directory === undefined ? tree : EMPTY;
+    };
+    return cachedOr(vertex, "regular", keys, parentOf, async () => {
+      const resultOf = performer(host, workspace, op, inputs, nameOf(vertex));
+      const made: Outputs = new Map();
+      for (const [index, action] of outputs) {
+        const tree = await resultOf(action);
+        made.set(index, { chainId: tree.chainId, layers: tree.layers.slice(parentOf(index).layers.length) });
+      }
+      return made;
+    });
   }
 
-  const digestOfFiles = (tree: Tree, selector: string): Promise<string> =>
-    reading(tree, (copy) =>
-      copyDigest(
-        {
-          kind: "copy",
-          input: 0,
-          sources: [selector],
-          destination: "/",
-          owner: "",
-          keepOwner: false,
-          mode: undefined,
-          exclude: [],
-          parents: false,
-          unpack: false,
-        },
-        copy,
+  const alone = (tree: Tree, cached = true): Solved => ({ outputs: new Map([[0, tree]]), cached, added: [], key: "", keys: [] });
+
+  async function merge(vertex: Vertex, inputs: Tree[]): Promise<Solved> {
+    const trees: Tree[] = [];
+    for (const tree of inputs) trees.push(await workspace.layered(tree, nameOf(vertex)));
+    const fetches = trees.flatMap(({ fetch }) => fetch ?? []);
+    const fetch = async () => void (await Promise.all(fetches.map((each) => each())));
+    return alone(
+      treeOf(
+        trees.flatMap(({ layers }) => layers),
+        fetches.length > 0 ? fetch : undefined,
       ),
     );
+  }
 
-  const fetched: string[] = [];
+  async function diff(vertex: Vertex, lower: Tree, upper: Tree): Promise<Solved> {
+    const [from, to] = [await workspace.layered(lower, nameOf(vertex)), await workspace.layered(upper, nameOf(vertex))];
+    if (from.layers.every(({ diffId }, i) => to.layers[i]?.diffId === diffId))
+      return alone(treeOf(to.layers.slice(from.layers.length), to.fetch));
+    const parts = [plain("difference"), { name: "lower", value: from.chainId }, { name: "upper", value: to.chainId }];
+    return cachedOr(
+      vertex,
+      "regular",
+      [() => parts],
+      () => EMPTY,
+      async () => new Map([[0, await workspace.difference(from, to, nameOf(vertex))]]),
+    );
+  }
 
-  function solve(digest: string): Promise<Tree> {
-    if (digest === "") return Promise.resolve(EMPTY);
-    let result = solved.get(digest);
+  async function source(vertex: Vertex, op: Op): Promise<Solved> {
+    const watch = watched(vertex);
+    const begun = now();
+    tell(vertex, { started: begun });
+    const { tree, cached, image } = await solveSource(op, vertex.digest, {
+      host,
+      build,
+      images: options.images,
+      status: watch.status,
+      log: (bytes) => watch.log(2, bytes),
+      async fetching(work) {
+        const started = now();
+        tell(vertex, { started });
+        const result = await work();
+        tell(vertex, { started, completed: now() });
+        return result;
+      },
+      later: (work) => void atEnd.push(work),
+      lease,
+      signal,
+    });
+    tell(vertex, { started: begun, completed: now(), cached: cached && tree.fetch === undefined });
+    return { ...alone(tree, cached), ...(image ? { image } : {}) };
+  }
+
+  async function run(vertex: Vertex): Promise<Solved> {
+    const { op } = vertex.op;
+    switch (op.case) {
+      case "source":
+        return source(vertex, vertex.op);
+      case "exec":
+        return exec(vertex, op.value);
+      case "file":
+        return file(vertex, op.value);
+    }
+    const inputs = await inputsOf(vertex);
+    const at = (index: bigint | undefined): Tree => (index === undefined || index < 0n ? EMPTY : inputs[Number(index)]!);
+    switch (op.case) {
+      case "merge":
+        return merge(
+          vertex,
+          op.value.inputs.map(({ input }) => at(input)),
+        );
+      case "diff":
+        return diff(vertex, at(op.value.lower?.input), at(op.value.upper?.input));
+      case "passthrough":
+        return { ...alone(EMPTY), outputs: new Map(op.value.outputs.map((input, i) => [i, at(input)])) };
+      case "build":
+        throw unimplemented("builds within builds (BuildOp)");
+      default:
+        throw invalidArgument(`operation ${vertex.digest} says nothing`);
+    }
+  }
+
+  function solveVertex(digest: string): Promise<Solved> {
+    let result = vertices.get(digest);
     if (!result) {
       const vertex = graph.vertices.get(digest);
       if (!vertex) return Promise.reject(failedPrecondition(`the build graph has no vertex ${digest}`));
-      result = run(vertex).then(
-        (tree) => {
-          events.finished(digest, tree);
-          return tree;
-        },
-        (error: unknown) => {
-          if (error instanceof Error && !("vertex" in error)) Object.assign(error, { vertex: digest });
+      if (!told.has(digest)) tell(vertex, {});
+      // A turn of its own: graphs may be thousands of vertices deep.
+      result = Promise.resolve()
+        .then(() => run(vertex))
+        .catch((error: unknown) => {
+          if (error instanceof Error && !("vertex" in error)) {
+            Object.assign(error, { vertex: digest });
+            tell(vertex, { started: now(), completed: now(), error: messageOf(error) });
+          }
           throw error;
-        },
-      );
+        });
       result.catch(() => {});
-      solved.set(digest, result);
+      vertices.set(digest, result);
     }
     return result;
   }
+
+  async function solve(edge: Edge | undefined): Promise<Tree> {
+    if (!edge) return EMPTY;
+    const { outputs } = await solveVertex(edge.digest);
+    const tree = outputs.get(edge.index);
+    if (!tree) {
+      const count = outputsOf(graph.vertices.get(edge.digest)!.op);
+      throw invalidArgument(`there is no output ${edgeName(edge)} (operation has ${count})`);
+    }
+    return tree;
+  }
+
   return {
+    workspace,
     solve,
+    vertex: solveVertex,
+    async solved() {
+      const found = new Map<string, Solved>();
+      for (const [digest, result] of vertices) {
+        const solved = await result.catch(() => undefined);
+        if (solved) found.set(digest, solved);
+      }
+      return found;
+    },
+    kept: (error) => (typeof error === "object" && error !== null ? failures.get(error) : undefined),
     /** Waits until nothing runs any more and takes away what was fetched. */
     async [Symbol.asyncDispose]() {
-      await Promise.allSettled(solved.values());
-      await Promise.all(fetched.map((each) => rm(each, { recursive: true, force: true })));
+      await Promise.allSettled(vertices.values());
+      for (const each of atEnd.splice(0).reverse()) {
+        try {
+          await each();
+        } catch (error) {
+          host.log("debug", `at the end of a build: ${messageOf(error)}`);
+        }
+      }
     },
   };
 }

@@ -1,0 +1,121 @@
+// Blobs in the manager's content store, through its service.
+import { randomBytes } from "node:crypto";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { ManagerClients } from "../containerd/index.ts";
+import { WriteAction, type WriteContentRequestSchema } from "../gen/containerd/services/content/v1_pb.ts";
+import { isKind, notFound, resourceExhausted } from "../lib/errors.ts";
+import { createDigester, type Descriptor } from "../oci/index.ts";
+import type { Lease } from "./host.ts";
+
+type Request = MessageInitShape<typeof WriteContentRequestSchema>;
+
+/** As containerd's own client: larger messages stall over HTTP/2 under Bun. */
+const PIECE = 64 << 10;
+
+const isMissing = (error: unknown) => isKind(error, "NotFound") || (error instanceof ConnectError && error.code === Code.NotFound);
+const isThere = (error: unknown) => isKind(error, "AlreadyExists") || (error instanceof ConnectError && error.code === Code.AlreadyExists);
+
+export async function hasBlob(manager: ManagerClients, digest: string): Promise<boolean> {
+  try {
+    await manager.content.info({ digest });
+    return true;
+  } catch (error) {
+    if (isMissing(error)) return false;
+    throw error;
+  }
+}
+
+export async function* streamBlob(manager: ManagerClients, digest: string): AsyncGenerator<Uint8Array, void> {
+  for await (const { data } of manager.content.read({ digest })) yield data;
+}
+
+/** NotFound; ResourceExhausted where it is longer than `limit`. */
+export async function readBlob(manager: ManagerClients, digest: string, limit: number): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  try {
+    for await (const data of streamBlob(manager, digest)) {
+      length += data.length;
+      if (length > limit) throw resourceExhausted(`content ${digest} is longer than ${limit} bytes`);
+      chunks.push(data);
+    }
+  } catch (error) {
+    throw isMissing(error) ? notFound(`content ${digest} is not there`, error) : error;
+  }
+  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
+}
+
+export interface WriteOptions {
+  mediaType: string;
+  labels: Record<string, string>;
+  lease: Lease;
+  signal?: AbortSignal;
+  /** What it must be; undefined: it is found out. */
+  expected?: { digest: string; size: number };
+}
+
+/** Writes a blob; answers its descriptor. What is there already only gets the labels. The manager verifies what is expected. */
+export async function writeBlob(manager: ManagerClients, pieces: AsyncIterable<Uint8Array>, options: WriteOptions): Promise<Descriptor> {
+  const { mediaType, labels, lease, expected, signal } = options;
+  const ref = `build-${randomBytes(8).toString("hex")}`;
+  const total = BigInt(expected?.size ?? 0);
+  const wanted = expected?.digest ?? "";
+  const digester = createDigester();
+  let size = 0;
+  let digest = wanted;
+  // A request goes out when the one before it is answered.
+  let answered = Promise.withResolvers<void>();
+  const reply = async () => {
+    await answered.promise;
+    answered = Promise.withResolvers<void>();
+  };
+  let failure: { error: unknown } | undefined;
+  async function* requests(): AsyncGenerator<Request> {
+    yield { action: WriteAction.STAT, ref, total, expected: wanted };
+    await reply();
+    try {
+      for await (const piece of pieces) {
+        for (let at = 0; at < piece.length; at += PIECE) {
+          const data = piece.subarray(at, at + PIECE);
+          digester.update(data);
+          yield { action: WriteAction.WRITE, ref, total, expected: wanted, offset: BigInt(size), data };
+          size += data.length;
+          await reply();
+        }
+      }
+    } catch (error) {
+      failure = { error };
+      throw error;
+    }
+    digest ||= digester.digest();
+    yield { action: WriteAction.COMMIT, ref, total: BigInt(size), expected: digest, offset: BigInt(size), labels };
+  }
+  try {
+    for await (const _ of manager.content.write(requests(), { headers: lease.headers, ...(signal ? { signal } : {}) })) answered.resolve();
+  } catch (error) {
+    if (failure) throw failure.error;
+    if (!isThere(error)) {
+      await manager.content.abort({ ref }).catch(() => {});
+      throw error;
+    }
+    const paths = Object.keys(labels).map((name) => `labels.${name}`);
+    if (paths.length > 0) await manager.content.update({ info: { digest, labels }, updateMask: { paths } }, { headers: lease.headers });
+    const { info } = await manager.content.info({ digest });
+    size = Number(info?.size ?? size);
+  }
+  return { mediaType, digest, size };
+}
+
+export function writeBytes(manager: ManagerClients, bytes: Uint8Array, options: WriteOptions): Promise<Descriptor> {
+  async function* pieces() {
+    yield bytes;
+  }
+  return writeBlob(manager, pieces(), options);
+}
+
+/** The labels by which the manager's garbage collector follows an index or a manifest to what it needs. */
+export function childLabels(kind: "index" | "manifest", children: readonly Descriptor[]): Record<string, string> {
+  const keys = children.map((_, i) => (kind === "index" ? `m.${i}` : i === 0 ? "config" : `l.${i - 1}`));
+  return Object.fromEntries(children.map(({ digest }, i) => [`containerd.io/gc.ref.content.${keys[i]}`, digest]));
+}

@@ -1,0 +1,120 @@
+// Source operations: what comes into a build from outside.
+import { rm } from "node:fs/promises";
+import type { Op, Platform as PlatformMessage, SourceOp } from "../../gen/pb_pb.ts";
+import { failedPrecondition, invalidArgument, notFound, unimplemented } from "../../lib/errors.ts";
+import { formatPlatform, type Platform } from "../../oci/index.ts";
+import type { BaseImage, BuilderHost, BuildHost, Status } from "../host.ts";
+import { gitSource, openRepository } from "../sources/git.ts";
+import { fetchSource, httpSource } from "../sources/http.ts";
+import { localRequest } from "../sources/local.ts";
+import { layoutImage } from "../sources/oci-layout.ts";
+import { EMPTY, type Tree, treeOf } from "./workspace.ts";
+
+export interface SourceOptions {
+  host: BuilderHost;
+  build: BuildHost;
+  /** Images that are looked up already, by identifier. */
+  images: ReadonlyMap<string, BaseImage>;
+  status(status: Status): void;
+  log(bytes: Uint8Array): void;
+  /** Told when the image's layers are really fetched, which may be much later than the solving. */
+  fetching<T>(work: () => Promise<T>): Promise<T>;
+  /** What must be done at the end of the build. */
+  later(work: () => Promise<void>): void;
+  /** What is bigger in memory than the lease keeps. */
+  lease: { headers: Record<string, string> };
+  signal: AbortSignal;
+}
+
+export function platformOf(message: PlatformMessage | undefined): Platform | undefined {
+  if (!message || message.OS === "") return undefined;
+  return {
+    os: message.OS,
+    architecture: message.Architecture,
+    ...(message.Variant ? { variant: message.Variant } : {}),
+    ...(message.OSVersion ? { "os.version": message.OSVersion } : {}),
+  };
+}
+
+export interface SolvedSource {
+  tree: Tree;
+  /** Nothing was done for it. */
+  cached: boolean;
+  image?: BaseImage;
+}
+
+const once = (work: () => Promise<void>): (() => Promise<void>) => {
+  let running: Promise<void> | undefined;
+  return () => {
+    running ??= work().catch((error: unknown) => {
+      running = undefined;
+      throw error;
+    });
+    return running;
+  };
+};
+
+async function imageSource(op: Op, { identifier, attrs }: SourceOp, options: SourceOptions): Promise<SolvedSource> {
+  const { build } = options;
+  let image = options.images.get(identifier);
+  if (!image) {
+    const platform = platformOf(op.platform);
+    const modes: Record<string, "default" | "pull" | "local"> = { default: "default", pull: "pull", local: "local" };
+    const mode = modes[attrs["image.resolvemode"] || "default"];
+    if (!mode) throw invalidArgument(`unknown image resolve mode ${attrs["image.resolvemode"]}`);
+    image = await build.resolveImage(identifier.slice("docker-image://".length), platform && formatPlatform(platform), mode);
+  }
+  const found = image;
+  const { fetchImage } = build;
+  const fetch = fetchImage && once(() => options.fetching(() => fetchImage.call(build, found, options.status, options.signal)));
+  const limit = Number(attrs["image.layerlimit"] || Number.NaN);
+  const layers = Number.isInteger(limit) && limit > 0 ? image.layers.slice(0, limit) : image.layers;
+  return { tree: treeOf(layers, fetch), cached: true, image };
+}
+
+export async function solveSource(op: Op, vertex: string, options: SourceOptions): Promise<SolvedSource> {
+  if (op.op.case !== "source") throw invalidArgument("not a source");
+  const source = op.op.value;
+  const { identifier, attrs } = source;
+  const { host, build, signal, status } = options;
+  const scheme = /^([a-z-]+):\/\//.exec(identifier)?.[1];
+  switch (scheme) {
+    case "docker-image":
+      return imageSource(op, source, options);
+    case "local": {
+      if (!build.localSource) throw failedPrecondition("there is no build context");
+      const { directory, release } = await build.localSource(localRequest(identifier, attrs, vertex), status, signal);
+      options.later(release);
+      return { tree: { ...EMPTY, directory }, cached: false };
+    }
+    case "http":
+    case "https": {
+      const wanted = httpSource(identifier, attrs);
+      const secret = attrs["http.authheadersecret"];
+      if (secret) {
+        const bytes = await build.secret?.(secret);
+        if (!bytes) throw notFound(`secret ${secret}: not found`);
+        wanted.headers.authorization = Buffer.from(bytes).toString("utf8").trim();
+      }
+      const { directory, digest } = await fetchSource(host.dataDir, wanted, { signal, status });
+      options.later(() => rm(directory, { recursive: true, force: true }));
+      return { tree: { ...EMPTY, directory, digest }, cached: false };
+    }
+    case "git": {
+      const gitHost = {
+        secret: async (id: string) => build.secret?.(id),
+        ssh: async (id: string) => build.ssh?.(id),
+      };
+      await using repository = await openRepository(host.dataDir, gitSource(identifier, attrs), gitHost, { signal, log: options.log });
+      const { directory, remove } = await repository.checkOut();
+      options.later(remove);
+      return { tree: { ...EMPTY, directory, digest: `${repository.commit}${attrs["git.keepgitdir"] ?? ""}` }, cached: false };
+    }
+    case "oci-layout": {
+      const image = await layoutImage(identifier, platformOf(op.platform), attrs, options);
+      return { tree: treeOf(image.layers), cached: false, image };
+    }
+    default:
+      throw unimplemented(`sources of the kind ${scheme ?? identifier.split(":")[0]}`);
+  }
+}
