@@ -59,15 +59,21 @@ const globals = {
   h: { short: "help" },
 } as const;
 
-/** An ordinary user's containers are his own. */
+/** Whether this is root, and not only of a user namespace. */
+function isMachinesRoot(): boolean {
+  return process.geteuid?.() === 0 && /^\s*0\s+0\s+4294967295\s*$/.test(readFileSync("/proc/self/uid_map", "utf8"));
+}
+
+/** A user's containers are his own, also where he has become root of a user namespace. */
 function defaultRoot(): string {
-  const runtimeDir = process.env.XDG_RUNTIME_DIR;
-  return runtimeDir && process.geteuid?.() !== 0 ? `${runtimeDir}/jubako/runtime` : "/run/jubako/runtime";
+  const { XDG_RUNTIME_DIR, USER } = process.env;
+  const own = XDG_RUNTIME_DIR && !isMachinesRoot() && (process.geteuid?.() !== 0 || USER !== "root");
+  return own ? `${XDG_RUNTIME_DIR}/jubako/runtime` : "/run/jubako/runtime";
 }
 
 /** Whether cgroups are gone without where they cannot be had; as runc, it is so for everybody but the machine's own root. */
 function isRootless(asked: string): boolean {
-  if (asked === "auto") return process.geteuid?.() !== 0 || !/^\s*0\s+0\s+4294967295\s*$/.test(readFileSync("/proc/self/uid_map", "utf8"));
+  if (asked === "auto") return !isMachinesRoot();
   if (["1", "t", "T", "true", "TRUE", "True"].includes(asked)) return true;
   if (["0", "f", "F", "false", "FALSE", "False"].includes(asked)) return false;
   throw new Failure("InvalidArgument", `strconv.ParseBool: parsing ${JSON.stringify(asked)}: invalid syntax`);

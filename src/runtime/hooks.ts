@@ -2,7 +2,7 @@
 // createRuntime, poststart and poststop run here; createContainer and startContainer run inside the container's namespaces, by a tape.
 import { spawn } from "node:child_process";
 import { failedPrecondition } from "../lib/errors.ts";
-import { binding, check, close, EPOLLIN, errnoText, O_CLOEXEC, pidfdSignal, reap, SYS, watch, write } from "../linux/index.ts";
+import { binding, check, close, EPOLLIN, errno, errnoText, O_CLOEXEC, pidfdSignal, reap, SYS, watch, write } from "../linux/index.ts";
 import type { Hook, Hooks, State } from "../oci/runtime-spec.ts";
 import { CLONE, flags } from "./plan/constants.ts";
 import { reportPid } from "./plan/keeper.ts";
@@ -86,16 +86,20 @@ function planHook(hook: Hook, { cwd, seccomp }: Inside): Tape {
   const p = createPlanner();
   const { tape } = p;
   const target = { value: FD.target, name: "init" };
-  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID")], { why: "let the hook join the pid namespace" });
+  // Who is not root gets the right to the others by the user namespace.
+  const user = process.geteuid?.() === 0 ? [] : (["CLONE_NEWUSER"] as const);
+  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID", ...user)], { why: "let the hook join the pid namespace" });
   const cloned = cloneProcess(p, [], false, undefined, "start the hook");
   const child = tape.label();
   tape.when(cloned.pid, "EQ", 0, child);
   reportPid(p, cloned);
   tape.step(SYS.exit_group, [0]);
   tape.place(child);
-  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWNS", "CLONE_NEWNET", "CLONE_NEWUTS", "CLONE_NEWIPC")], {
-    why: "join the container's namespaces",
-  });
+  const why = "join the container's namespaces";
+  const rest = ["CLONE_NEWNET", "CLONE_NEWUTS", "CLONE_NEWIPC"] as const;
+  // What is refused then is the machine's own namespace, where the hook is anyway.
+  if (user.length) for (const each of rest) tape.step(SYS.setns, [target, flags(CLONE, each)], { why, ignore: [errno.EPERM] });
+  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWNS", ...(user.length ? [] : rest))], { why });
   if (cwd) tape.step(SYS.chdir, [cwd], { why: `go to ${cwd}`, ignore: "all" });
   tape.step(SYS.close_range, [3, 0xffffffff, { value: 4, name: "CLOSE_RANGE_CLOEXEC" }], { why: "let no descriptor through" });
   if (seccomp) planSeccomp(p, seccomp);

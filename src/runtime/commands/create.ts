@@ -1,5 +1,4 @@
 // create and run: bundle → container. `create` leaves its init at the gate, `run` opens it and, unless detached, stays until the end.
-import { userInfo } from "node:os";
 import { Failure, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
 import { binding, close, SYS } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
@@ -134,8 +133,12 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
   }
 }
 
+/** As /etc/passwd has it; who is not there is called by his number, as runc does. */
 function ownerName(): string {
-  return globalThis.process.getuid?.() === 0 ? "root" : userInfo().username;
+  const uid = globalThis.process.geteuid?.() ?? 0;
+  if (uid === 0) return "root";
+  const line = (readText("/etc/passwd") ?? "").split("\n").find((each) => each.split(":")[2] === String(uid));
+  return line?.split(":")[0] || `#${uid}`;
 }
 
 /** In runc's words. */

@@ -11,7 +11,7 @@ import type { Context } from "./context.ts";
 import { removeContainer } from "./create.ts";
 import { idOf, parseFlags, usageError } from "./flags.ts";
 import { print } from "./output.ts";
-import { cgroupOf, checkId, type Stored, statusOf } from "./store.ts";
+import { cgroupOf, checkId, pidsOf, type Stored, statusOf } from "./store.ts";
 
 const out = (text: string) => print(1, text);
 
@@ -33,7 +33,7 @@ export async function kill(context: Context, argv: string[]): Promise<number> {
   const stored = context.store.load(id);
   const signal = signalNumber(name);
   if (all) {
-    const pids = cgroupOf(stored).pids();
+    const pids = pidsOf(stored);
     for (const pid of pids) killPid(pid, signal);
     return 0;
   }
@@ -141,7 +141,7 @@ export async function ps(context: Context, argv: string[]): Promise<number> {
   const flags = parseFlags(argv, { format: "value", f: { short: "format" } });
   const [id, ...options] = flags.rest;
   if (!id) throw usageError('jubako-runtime: "ps" requires a minimum of 1 argument(s)');
-  const pids = cgroupOf(context.store.load(id)).pids();
+  const pids = pidsOf(context.store.load(id));
   const format = flags.value("format") ?? "table";
   if (format === "json") {
     out(`${JSON.stringify(pids)}\n`);

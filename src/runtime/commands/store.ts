@@ -115,6 +115,22 @@ export function cgroupOf(stored: Stored): Cgroup {
   return openCgroup(stored.cgroup);
 }
 
+/** Every process of the container: where there is no cgroup, those of its pid namespace. */
+export function pidsOf(stored: Stored): number[] {
+  if (Object.keys(stored.cgroup.directories).length > 0) return cgroupOf(stored).pids();
+  const namespaceOf = (pid: number | "self") => {
+    try {
+      return readlinkSync(`/proc/${pid}/ns/pid`);
+    } catch {
+      return undefined;
+    }
+  };
+  const { pid, start } = stored.init;
+  const own = identityOf(pid)?.start === start ? namespaceOf(pid) : undefined;
+  if (own === undefined || own === namespaceOf("self")) return own === undefined ? [] : [pid];
+  return readdirSync("/proc").flatMap((name) => (/^\d+$/.test(name) && namespaceOf(Number(name)) === own ? [Number(name)] : []));
+}
+
 /** What the kernel says now. */
 export function statusOf(stored: Stored): Status {
   const { pid, start } = stored.init;

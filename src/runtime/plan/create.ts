@@ -173,7 +173,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (ownMounts) tape.step(SYS.mount, [0, "/", 0, flags(MS, "MS_SLAVE", "MS_REC"), 0], { why: "keep mounts from reaching the host" });
   const gained = taken ?? takeSources();
   // Anywhere will do, as it becomes the root: only hooks expect it at its path in the bundle. Others' mounts must not be covered.
-  const on = !ownMounts || (input.pauseForHooks && !inUser) ? rootPlace : "/";
+  const on = !ownMounts || (input.pauseForHooks && (!inUser || ordinary)) ? rootPlace : "/";
   if (byMount) planOldOverlay(p, input.rootfs, rootPlace, root);
   else
     tape.step(SYS.move_mount, [root, "", AT_FDCWD, on, flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH", "MOVE_MOUNT_T_SYMLINKS")], {

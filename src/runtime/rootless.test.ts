@@ -1,0 +1,238 @@
+// Containers of a user without rights: one that exists only here, with sub-ids of his own in files that are bound over the machine's in a mount
+// namespace of the test's.
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import {
+  accessSync,
+  chmodSync,
+  chownSync,
+  constants,
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import type { Spec } from "../oci/runtime-spec.ts";
+
+setDefaultTimeout(30_000);
+const UID = 54321;
+const SUB = 400_000;
+const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
+const main = `${import.meta.dir}/../main.ts`;
+const here = `jubako-rootless-${process.pid}`;
+
+function lacks(): boolean {
+  const missing = ["setpriv", "unshare", "script"].filter((program) => !Bun.which(program));
+  if (!busybox) missing.push("busybox");
+  let reason = missing.length ? `${missing.join(", ")} not installed` : process.getuid?.() !== 0 ? "not root" : undefined;
+  if (!reason) {
+    // Others must be able to read what is run.
+    const read = Bun.spawnSync([
+      "setpriv",
+      `--reuid=${UID}`,
+      `--regid=${UID}`,
+      "--clear-groups",
+      "test",
+      "-r",
+      main,
+      "-a",
+      "-x",
+      process.execPath,
+    ]);
+    if (read.exitCode !== 0) reason = "this checkout cannot be read by other users";
+  }
+  if (reason) console.log(`skip: ${reason}`);
+  return reason !== undefined;
+}
+
+describe.skipIf(lacks())("a user without rights", () => {
+  let work = "";
+
+  beforeAll(() => {
+    work = mkdtempSync(`${tmpdir()}/${here}-`);
+    chmodSync(work, 0o755);
+    for (const name of ["run", "bundle", "bundle/rootfs", "bundle/rootfs/bin"]) {
+      mkdirSync(`${work}/${name}`);
+      chownSync(`${work}/${name}`, UID, UID);
+    }
+    copyFileSync(busybox!, `${work}/bundle/rootfs/bin/busybox`);
+    chmodSync(`${work}/bundle/rootfs/bin/busybox`, 0o755);
+    for (const name of ["sh", "sleep", "cat", "id", "ls", "mount", "tty", "touch", "chown", "stat", "grep"])
+      symlinkSync("busybox", `${work}/bundle/rootfs/bin/${name}`);
+    const add = (file: string, line: string) =>
+      writeFileSync(`${work}/${file}`, `${existsSync(`/etc/${file}`) ? readFileSync(`/etc/${file}`, "utf8") : ""}${line}\n`);
+    add("passwd", `${here}:x:${UID}:${UID}::/:/bin/sh`);
+    add("group", `${here}:x:${UID}:`);
+    add("subuid", `${here}:${SUB}:1000`);
+    add("subgid", `${here}:${SUB}:1000`);
+  });
+  afterAll(() => {
+    for (const id of ["life", "many"]) runtime(["delete", "--force", id]);
+    rmSync(work, { recursive: true, force: true });
+  });
+
+  /** A shell command of the user's. `before` is root's, in the same process. */
+  function asUser(command: string, before = ":"): { status: number; stdout: string; stderr: string } {
+    const bind = ["passwd", "group", "subuid", "subgid"]
+      .map((file) => `touch /etc/${file}; mount --bind ${work}/${file} /etc/${file}`)
+      .join("; ");
+    const user = `exec setpriv --reuid=${UID} --regid=${UID} --clear-groups env -i PATH="$PATH" HOME=/ XDG_RUNTIME_DIR=${work}/run sh -c "$1"`;
+    const run = Bun.spawnSync(
+      ["unshare", "-m", "--propagation", "private", "sh", "-c", `set -e; ${bind}; ${before}; cd /; ${user}`, "sh", command],
+      { stdin: "ignore" },
+    );
+    return { status: run.exitCode, stdout: run.stdout.toString(), stderr: run.stderr.toString() };
+  }
+  const words = (args: string[]) => [process.execPath, main, "jubako-runtime", ...args].map((word) => `'${word}'`).join(" ");
+  const runtime = (args: string[], before?: string) => asUser(words(args), before);
+
+  function bundle(args: string[], change: (spec: Spec) => void = () => {}): string[] {
+    rmSync(`${work}/bundle/config.json`, { force: true });
+    const made = runtime(["spec", "--rootless", "--bundle", `${work}/bundle`]);
+    if (made.status !== 0) throw new Error(made.stderr);
+    const spec = JSON.parse(readFileSync(`${work}/bundle/config.json`, "utf8")) as Spec;
+    spec.process!.args = args;
+    spec.process!.terminal = false;
+    spec.root!.readonly = false;
+    change(spec);
+    writeFileSync(`${work}/bundle/config.json`, JSON.stringify(spec));
+    return ["--bundle", `${work}/bundle`];
+  }
+  function withSubIds(spec: Spec): void {
+    const maps = [
+      { containerID: 0, hostID: UID, size: 1 },
+      { containerID: 1, hostID: SUB, size: 1000 },
+    ];
+    Object.assign(spec.linux!, { uidMappings: maps, gidMappings: maps });
+    for (const set of ["bounding", "effective", "permitted"] as const) spec.process!.capabilities![set]!.push("CAP_CHOWN");
+  }
+
+  test("spec --rootless runs: root inside, himself outside, no groups, the host's nodes", () => {
+    const script =
+      "id -u; cat /proc/self/uid_map; cat /proc/self/setgroups; echo x >/dev/null; ls /sys/kernel >/dev/null; touch /made; echo $HOME; exit 3";
+    const run = runtime([
+      "run",
+      ...bundle(["sh", "-c", script], (spec) => {
+        spec.process!.env = ["PATH=/bin"];
+      }),
+      "one",
+    ]);
+    expect(run.stderr).toBe("");
+    const [uid, map, groups, home] = run.stdout.trim().split("\n");
+    expect([uid, map!.trim().split(/\s+/).join(" "), groups, home]).toEqual(["0", `0 ${UID} 1`, "deny", "/"]);
+    expect(run.status).toBe(3);
+    expect(Bun.file(`${work}/bundle/made`).size).toBe(0);
+    expect(runtime(["list", "-q"]).stdout).toBe("");
+  });
+
+  test("create, start, exec with and without terminal, ps, kill, delete", () => {
+    const hook = `${work}/hook`;
+    writeFileSync(hook, `#!/bin/sh\ncat >${work}/run/hook.json\n`);
+    chmodSync(hook, 0o755);
+    const hooked = bundle(["sh", "-c", "exec sleep 1000 >/dev/null 2>&1"], (spec) => {
+      spec.hooks = { createContainer: [{ path: hook }] };
+    });
+    // What waits at its gate has its maker's stdout.
+    expect(asUser(`${words(["create", ...hooked, "life"])} >${work}/run/out 2>&1`).status).toBe(0);
+    expect(JSON.parse(readFileSync(`${work}/run/hook.json`, "utf8"))).toMatchObject({ id: "life", status: "creating" });
+    expect(JSON.parse(runtime(["state", "life"]).stdout).status).toBe("created");
+    expect(runtime(["start", "life"])).toMatchObject({ status: 0, stderr: "" });
+    expect(runtime(["list"]).stdout).toMatch(new RegExp(`life +\\d+ +running .* ${here}\n`));
+    expect(runtime(["exec", "life", "sh", "-c", "id -u; exit 4"])).toMatchObject({ status: 4, stdout: "0\n" });
+    expect(asUser(`script -qec "${words(["exec", "-t", "life", "tty"])}" /dev/null`).stdout).toContain("/dev/pts/0");
+    expect(JSON.parse(runtime(["ps", "--format", "json", "life"]).stdout)).toEqual([JSON.parse(runtime(["state", "life"]).stdout).pid]);
+    expect(runtime(["pause", "life"]).stderr).toContain("freezer");
+    expect(runtime(["kill", "--all", "life", "KILL"]).status).toBe(0);
+    for (let i = 0; i < 100 && JSON.parse(runtime(["state", "life"]).stdout).status !== "stopped"; i++) Bun.sleepSync(20);
+    expect(runtime(["delete", "life"])).toMatchObject({ status: 0, stderr: "" });
+  });
+
+  test.skipIf(!Bun.which("newuidmap"))("sub-ids by newuidmap: other users inside own files, and run programs", () => {
+    const script = "touch /tmp1; chown 7:8 /tmp1; stat -c %u:%g /tmp1; id -u";
+    const first = runtime(["run", ...bundle(["sh", "-c", script], withSubIds), "many"]);
+    expect(first).toMatchObject({ stderr: "", stdout: "7:8\n0\n" });
+    expect(Bun.spawnSync(["stat", "-c", "%u:%g", `${work}/bundle/rootfs/tmp1`]).stdout.toString()).toBe(`${SUB + 6}:${SUB + 7}\n`);
+    const asSeven = bundle(["sh", "-c", "exec sleep 1000 >/dev/null 2>&1"], (spec) => {
+      withSubIds(spec);
+      spec.process!.user = { uid: 7, gid: 8 };
+    });
+    expect(runtime(["run", "--detach", ...asSeven, "many"])).toMatchObject({ status: 0, stderr: "" });
+    expect(runtime(["exec", "--user", "9:10", "many", "id", "-u"]).stdout).toBe("9\n");
+    expect(runtime(["exec", "many", "grep", "^Uid", "/proc/1/status"]).stdout).toBe("Uid:\t7\t7\t7\t7\n");
+    expect(runtime(["delete", "--force", "many"])).toMatchObject({ status: 0, stderr: "" });
+  });
+
+  test.skipIf(!Bun.which("newuidmap"))("ids of others are refused by newuidmap, and a machine without it says so", () => {
+    const others = bundle(["id"], (spec) => {
+      withSubIds(spec);
+      spec.linux!.uidMappings![1]!.hostID = 100;
+    });
+    expect(runtime(["run", ...others, "no"]).stderr).toContain("newuidmap: uid range [1-1001) -> [100-1100) not allowed");
+    const without = asUser(`PATH=/nonexistent ${words(["run", ...bundle(["id"], withSubIds), "no"])}`);
+    expect(without.stderr).toContain("need newuidmap (Debian's package uidmap), which is not installed");
+    expect(runtime(["list", "-q"]).stdout).toBe("");
+  });
+
+  test("what cannot be had is refused in words", () => {
+    const refusal = (change: (spec: Spec) => void) => runtime(["run", ...bundle(["id"], change), "no"]).stderr;
+    expect(refusal((spec) => void spec.linux!.namespaces!.pop())).toContain("rootless container requires user namespaces");
+    expect(refusal((spec) => void delete spec.linux!.uidMappings)).toContain("requires at least one UID mapping");
+    expect(
+      refusal((spec) => {
+        spec.process!.user = { additionalGids: [1] };
+      }),
+    ).toContain("cannot set any additional groups in a rootless container");
+    expect(refusal((spec) => void spec.mounts!.find((m) => m.type === "devpts")!.options!.push("gid=5"))).toContain(
+      "cannot specify gid= mount options for unmapped gid",
+    );
+    expect(
+      refusal((spec) => {
+        spec.linux!.resources = { pids: { limit: 5 } };
+      }),
+    ).toMatch(/could not join or create cgroup|no permission is granted/);
+    expect(runtime(["--rootless", "perhaps", "list"]).stderr).toContain('parsing \\"perhaps\\"');
+  });
+
+  const pids = "/sys/fs/cgroup/pids";
+  test.skipIf(!existsSync(`${pids}/cgroup.procs`))("a cgroup that was given to the user is used, for what it can", () => {
+    const own = `${pids}/${here}`;
+    mkdirSync(own);
+    try {
+      for (const name of ["", "cgroup.procs", "tasks"]) chownSync(`${own}/${name}`, UID, UID);
+      const enter = `echo $$ >${own}/tasks`;
+      const script = "grep :pids: /proc/self/cgroup; cat /sys/fs/cgroup/pids/pids.max";
+      const limited = bundle(["sh", "-c", script], (spec) => {
+        spec.linux!.resources = { pids: { limit: 7 } };
+      });
+      expect(runtime(["run", ...limited, "limited"], enter)).toMatchObject({
+        stderr: "",
+        stdout: expect.stringMatching(new RegExp(`/${here}/limited\n7\n$`)),
+      });
+      const more = bundle(["id"], (spec) => {
+        spec.linux!.resources = { memory: { limit: 64 << 20 } };
+      });
+      expect(runtime(["run", ...more, "limited"], enter).stderr).toContain(
+        "cannot set memory limit: container could not join or create cgroup",
+      );
+      expect(() => accessSync(`${own}/limited`, constants.F_OK)).toThrow();
+    } finally {
+      rmdirSync(own);
+    }
+  });
+
+  test("root of a user namespace, as podman calls a runtime", () => {
+    const config = bundle(["sh", "-c", "id -u; cat /proc/self/uid_map; echo x >/dev/null"], (spec) => {
+      spec.linux!.namespaces!.pop();
+      delete spec.linux!.uidMappings;
+      delete spec.linux!.gidMappings;
+    });
+    const run = asUser(`unshare --user --map-root-user --mount ${words(["run", ...config, "inner"])}`);
+    expect(run.stderr).toBe("");
+    expect(run.stdout.trim().split(/\s+/)).toEqual(["0", "0", String(UID), "1"]);
+  });
+});
