@@ -11,6 +11,7 @@
 //   const { manifest } = parseManifest(more, descriptor.mediaType);
 //   const config = parseImageConfig(configBytes);                   // chainIds(config.diffIds)
 //   const { diffId } = await applyLayer({ file, root, digest });    // one pass: hash, decompress, hash, extract; in a worker
+export * from "./archive.ts";
 export * from "./digest.ts";
 export * from "./image-config.ts";
 export { type ApplyOptions, applyLayer } from "./layer/apply.ts";

@@ -2,19 +2,32 @@
 
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { ImageConfig, ImageHistoryResponseItem, ImageInspect } from "../../api/types.ts";
+import { notFound } from "../../lib/errors.ts";
+import { formatPlatform, type Platform } from "../../oci/index.ts";
+import type { CatalogueEntry, Content } from "./catalogue.ts";
 import type { Core } from "./core.ts";
 import { createdOf, shownReferences } from "./list.ts";
+import { imageFor } from "./save.ts";
 import { imageSize, layerSizes } from "./sizes.ts";
 
-export async function inspect(core: Core, name: string, version: number): Promise<ImageInspect> {
+/** The image that a name means, of a platform where one is said. */
+async function contentOf(core: Core, entry: CatalogueEntry, name: string, platform: Platform | undefined): Promise<Content> {
+  if (!platform) return entry.content;
+  const content = await core.catalogue.open(await imageFor(core, entry, name, platform));
+  if (!content) throw notFound(`the image of ${name} for the platform ${formatPlatform(platform)} is not there`);
+  return content;
+}
+
+export async function inspect(core: Core, name: string, version: number, platform?: Platform): Promise<ImageInspect> {
   const entry = await core.catalogue.find(name);
-  const { config, target } = entry.content;
+  const content = await contentOf(core, entry, name, platform);
+  const { config, target } = content;
   const { tags, digests } = shownReferences(entry);
   const size = await imageSize(core, config.diffIds);
   let tagged = 0;
   for (const image of entry.names) if (image.updatedAt) tagged = Math.max(tagged, timestampMs(image.updatedAt));
   const out: ImageInspect & { Parent?: string; DockerVersion?: string; VirtualSize?: number; Container?: string } = {
-    Id: entry.id,
+    Id: content.manifest.config.digest,
     RepoTags: tags,
     RepoDigests: digests,
     Comment: config.comment ?? config.history.at(-1)?.comment ?? "",
@@ -39,9 +52,10 @@ export async function inspect(core: Core, name: string, version: number): Promis
   return out;
 }
 
-export async function history(core: Core, name: string): Promise<ImageHistoryResponseItem[]> {
+export async function history(core: Core, name: string, platform?: Platform): Promise<ImageHistoryResponseItem[]> {
   const entry = await core.catalogue.find(name);
-  const { config, chain } = entry.content;
+  const { config, chain, manifest } = await contentOf(core, entry, name, platform);
+  const id = manifest.config.digest;
   await imageSize(core, config.diffIds);
   const sizes = await layerSizes(core);
   const { tags } = shownReferences(entry);
@@ -65,9 +79,9 @@ export async function history(core: Core, name: string): Promise<ImageHistoryRes
   }
   if (out.length === 0) {
     const size = await imageSize(core, config.diffIds);
-    out.push({ Id: entry.id, Created: createdOf(entry), CreatedBy: "", Tags: tags, Size: size, Comment: config.comment ?? "" });
+    out.push({ Id: id, Created: createdOf(entry), CreatedBy: "", Tags: tags, Size: size, Comment: config.comment ?? "" });
   }
-  out[0]!.Id = entry.id;
+  out[0]!.Id = id;
   out[0]!.Tags = tags.length ? tags : (null as unknown as string[]);
   return out;
 }

@@ -8,6 +8,7 @@ import {
   type Descriptor,
   familiarName,
   familiarReference,
+  fitness,
   formatPlatform,
   formatReference,
   hostPlatform,
@@ -78,16 +79,22 @@ export async function pull(core: Core, options: PullOptions, sink: ProgressSink)
   const { top, image } = resolved;
   sink.line({ status: `Pulling from ${reference.path}`, id: reference.tag ?? reference.digest! });
   const before = (await core.catalogue.byName(formatReference(reference)))?.content.manifestDescriptor.digest;
-  await withLease(manager, async (lease) => {
-    await fetchImage(core, repository, resolved, lease, sink, signal);
+  const actual = await withLease(manager, async (lease) => {
+    const platform = await fetchImage(core, repository, resolved, options.platform, lease, sink, signal);
     // A name for a platform that is not ours leads to that platform's manifest: the index would mean ours.
     const foreign =
       options.platform && resolved.children && choosePlatform(resolved.children, hostPlatform())?.digest !== image.descriptor.digest;
     const target = foreign ? image.descriptor : top.descriptor;
     await tagImage(core, reference, target, lease);
     if (reference.digest === undefined) await setName(core, `${nameOf(reference)}@${top.descriptor.digest}`, top.descriptor, lease);
+    return platform;
   });
   const familiar = familiarReference(reference);
+  // An image that is no index is taken whatever it was made for, as Docker does.
+  if (options.platform && fitness(options.platform, actual) === 0)
+    sink.line({
+      status: `WARNING: image with reference ${familiar} was found but its platform (${formatPlatform(actual)}) does not match the specified platform (${formatPlatform(options.platform)})`,
+    });
   sink.line({ status: `Digest: ${top.descriptor.digest}` });
   sink.line({
     status:
@@ -112,10 +119,11 @@ async function fetchImage(
   core: Core,
   repository: Repository,
   resolved: Resolved,
+  wanted: Platform | undefined,
   lease: Lease,
   sink: ProgressSink,
   signal: AbortSignal,
-): Promise<void> {
+): Promise<Platform> {
   const { manager } = core.engine;
   const { top, image, children } = resolved;
   const { manifest } = image;
@@ -127,7 +135,11 @@ async function fetchImage(
   let configBytes: Uint8Array;
   if (await hasBlob(manager, manifest.config.digest)) configBytes = await readBlob(manager, manifest.config.digest, MAX_CONFIG);
   else configBytes = await repository.blob(manifest.config, MAX_CONFIG, signal);
-  const { diffIds } = parseImageConfig(configBytes);
+  const { diffIds, os, architecture, variant } = parseImageConfig(configBytes);
+  if (wanted && os !== wanted.os)
+    throw failedPrecondition(
+      `cannot download image with operating system ${JSON.stringify(os)} when requesting ${JSON.stringify(wanted.os)}`,
+    );
   if (diffIds.length !== manifest.layers.length) throw failedPrecondition("layers from manifest don't match image configuration");
 
   await fetchLayers(core, { repository, layers: manifest.layers, diffIds, labels: source, lease, sink, signal });
@@ -141,4 +153,5 @@ async function fetchImage(
   await writeBytes(manager, image.bytes, image.descriptor.mediaType, labels, lease);
   if (children)
     await writeBytes(manager, top.bytes, top.descriptor.mediaType, { ...source, ...childLabels("index", [image.descriptor]) }, lease);
+  return { os, architecture, ...(variant ? { variant } : {}) };
 }

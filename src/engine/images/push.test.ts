@@ -45,7 +45,7 @@ describe.skipIf(missing.length > 0)("push", () => {
     );
     return { descriptor, manifest: JSON.parse(Buffer.from(bytes).toString()) };
   };
-  const pushed = (out: Record<string, unknown>[]) => (out.findLast((line) => line.aux)?.aux as { Digest: string }).Digest;
+  const pushed = (out: Record<string, unknown>[]) => (out.findLast((line) => line.aux) as { aux: { Digest: string } }).aux.Digest;
 
   test("a plain layer is gzipped once; the digest is the same afterwards, in other repositories and after a collection", async () => {
     await own.ask("POST", `/images/made:1/tag?repo=${host}/packed&tag=1`);

@@ -138,7 +138,7 @@ export function routes(engine: Engine): Route[] {
           .flatMap((name) => name.split(","))
           .filter(Boolean);
         if (names.length === 0) throw invalidArgument("no images to save: the parameter names is missing");
-        return { type: "application/x-tar", stream: await save(core, names, query.get("platform") ?? "", signal) };
+        return { type: "application/x-tar", stream: await save(core, names, platformOf(query.get("platform")), signal) };
       },
     },
     {
@@ -147,7 +147,8 @@ export function routes(engine: Engine): Route[] {
       async handle(call) {
         const { load } = await import("./load.ts");
         const quiet = flag(call.query, "quiet", true);
-        const stream = await streamed((sink, signal) => load(core, call.body, quiet, sink, signal), call.signal);
+        const platform = platformOf(call.query.get("platform"));
+        const stream = await streamed((sink, signal) => load(core, call.body, { quiet, platform, signal }, sink), call.signal);
         return { type: JSON_STREAM, stream };
       },
     },
@@ -163,17 +164,17 @@ export function routes(engine: Engine): Route[] {
     {
       method: "GET",
       path: "/images/{name...}/json",
-      async handle({ params, version }) {
+      async handle({ params, query, version }) {
         const { inspect } = await import("./inspect.ts");
-        return { json: await inspect(core, params.name!, version) };
+        return { json: await inspect(core, params.name!, version, platformOf(query.get("platform"))) };
       },
     },
     {
       method: "GET",
       path: "/images/{name...}/history",
-      async handle({ params }) {
+      async handle({ params, query }) {
         const { history } = await import("./inspect.ts");
-        return { json: await history(core, params.name!) };
+        return { json: await history(core, params.name!, platformOf(query.get("platform"))) };
       },
     },
     {
@@ -181,7 +182,7 @@ export function routes(engine: Engine): Route[] {
       path: "/images/{name...}/get",
       async handle({ params, query, signal }) {
         const { save } = await import("./save.ts");
-        return { type: "application/x-tar", stream: await save(core, [params.name!], query.get("platform") ?? "", signal) };
+        return { type: "application/x-tar", stream: await save(core, [params.name!], platformOf(query.get("platform")), signal) };
       },
     },
     {
