@@ -32,7 +32,7 @@ import { type Kept, readExit, runningProcess } from "./keeper.ts";
 import { type Plan, pausesBeforePivot, planCreate, rootPathOf } from "./plan/create.ts";
 import { planExec } from "./plan/exec.ts";
 import { FD, MAX_HOLD } from "./plan/layout.ts";
-import { eventfd, hearReports, type Player, type Report, startPlayer } from "./player.ts";
+import { type Asking, eventfd, hearReports, type Player, startPlayer } from "./player.ts";
 import { compileSeccomp } from "./seccomp.ts";
 import { tracePlayer } from "./timing.ts";
 
@@ -137,7 +137,7 @@ async function standAtGate(
   atHooks?: (pid: number, pidfd: number) => Promise<void>,
 ): Promise<void> {
   let hooks = false;
-  const asked: Extract<Report, { tag: "missing" }>[] = [];
+  const asked: Asking[] = [];
   for (;;) {
     await hearReports(keeper.report, (report) => {
       if (report.tag === "pid") {
@@ -146,12 +146,12 @@ async function standAtGate(
       } else if (report.tag === "failed") heard.failed = failure(report.index, report.errno);
       else if (report.tag === "ready") heard.ready = true;
       else if (report.tag === "hooks") hooks = true;
-      else if (report.tag === "missing") asked.push(report);
+      else if (report.tag === "missing" || report.tag === "notify") asked.push(report);
       // The child may be ready before its parent has told its pid: both must be known.
       return report.tag === "failed" || report.tag === "end" || ((heard.ready || hooks || asked.length > 0) && heard.pid > 0);
     });
     if (heard.failed || (!hooks && asked.length === 0)) return;
-    for (const each of asked.splice(0)) (await import("./missing.ts")).makeMissing(plan, heard.pidfd, each);
+    for (const each of asked.splice(0)) (await import("./answers.ts")).answer(plan, heard, each);
     if (hooks) await atHooks?.(heard.pid, heard.pidfd);
     hooks = false;
     keeper.goOn();
@@ -299,6 +299,7 @@ export function runtimeContainer(
           {
             id: saved.id,
             spec,
+            state: { ociVersion: spec.ociVersion, id: saved.id, status: "running", pid: initKept.pid, bundle: saved.bundle },
             process: { ...process, terminal: io.terminal },
             cgroup: cgroup.planJoin(initKept.pid),
             seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
@@ -311,7 +312,7 @@ export function runtimeContainer(
           facts(),
         );
         // The master of a terminal is fetched from the process at its gate.
-        const early = io.terminal ? undefined : { rooted: initKept.pid, opens };
+        const early = io.terminal || plan.listener ? undefined : { rooted: initKept.pid, opens };
         const kept = await launch(plan, process, io, directory, initKept.pidfd, undefined, early);
         const running = runningProcess(kept, () => {
           execs.delete(running);

@@ -160,6 +160,9 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
   }
 }
 
+/** What a process waits for an answer to. */
+export type Asking = Extract<Report, { tag: "missing" | "notify" }>;
+
 export type Report =
   | { tag: "failed"; index: number; errno: number }
   | { tag: "pid"; pid: number }

@@ -1,7 +1,7 @@
 // Compiles the seccomp section of config.json to BPF, by libseccomp. That takes milliseconds, so what was compiled is kept: in memory, and,
 // where this is root's process, in /run/jubako/seccomp for the next process.
 import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
-import { Failure, invalidArgument, unimplemented } from "../lib/errors.ts";
+import { Failure, invalidArgument } from "../lib/errors.ts";
 import { programCommand } from "../lib/program.ts";
 import { binding, check, close, SYS } from "../linux/index.ts";
 import type { Seccomp, SeccompSyscall } from "../oci/runtime-spec.ts";
@@ -13,6 +13,8 @@ export interface CompiledSeccomp {
   flags: number;
   /** A process with the filter on may wait at its gate: the filter lets the calls through that this takes, whatever their arguments. */
   letsWait: boolean;
+  /** Some calls are told to the agent behind listenerPath. */
+  notifies: boolean;
 }
 
 const CACHE = "/run/jubako/seccomp";
@@ -28,6 +30,7 @@ const actions: Record<string, number> = {
   SCMP_ACT_TRACE: 0x7ff00000,
   SCMP_ACT_LOG: 0x7ffc0000,
   SCMP_ACT_ALLOW: 0x7fff0000,
+  SCMP_ACT_NOTIFY: 0x7fc00000,
 };
 const operators: Record<string, number> = {
   SCMP_CMP_NE: 1,
@@ -38,12 +41,13 @@ const operators: Record<string, number> = {
   SCMP_CMP_GT: 6,
   SCMP_CMP_MASKED_EQ: 7,
 };
+const WAIT_KILLABLE_RECV = 32;
 const filterFlags: Record<string, number> = {
   // The player has one thread: there is nothing to synchronise.
   SECCOMP_FILTER_FLAG_TSYNC: 0,
   SECCOMP_FILTER_FLAG_LOG: 2,
   SECCOMP_FILTER_FLAG_SPEC_ALLOW: 4,
-  SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: 32,
+  SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: WAIT_KILLABLE_RECV,
 };
 /** Tokens of libseccomp, which are those of linux/audit.h, except x32's. */
 const architectures: Record<string, number> = {
@@ -63,14 +67,23 @@ export const seccompFlags = Object.keys(filterFlags);
 
 function actionValue(name: string, errnoRet: number | undefined): number {
   const action = actions[name];
-  if (name === "SCMP_ACT_NOTIFY") throw unimplemented("seccomp action SCMP_ACT_NOTIFY is not supported");
   if (action === undefined) throw invalidArgument(`unknown seccomp action ${JSON.stringify(name)}`);
   return name === "SCMP_ACT_ERRNO" || name === "SCMP_ACT_TRACE" ? action + ((errnoRet ?? 1) & 0xffff) : action;
 }
 
+/** Whether calls are told to an agent. How the process says that it is ready must not be one of them; the words are runc's. */
+function checkNotify({ defaultAction, listenerPath, syscalls = [] }: Seccomp): boolean {
+  const notify = "SCMP_ACT_NOTIFY";
+  if (defaultAction === notify) throw invalidArgument("SCMP_ACT_NOTIFY cannot be used as default action");
+  const names = syscalls.filter(({ action }) => action === notify).flatMap((rule) => rule.names);
+  if (names.length > 0 && !listenerPath) throw invalidArgument("seccomp: a listenerPath must be set where SCMP_ACT_NOTIFY is used");
+  if (names.includes("write")) throw invalidArgument("SCMP_ACT_NOTIFY cannot be used for the write syscall");
+  return names.length > 0;
+}
+
 /** undefined where there is nothing to filter. */
 export function compileSeccomp(seccomp: Seccomp): CompiledSeccomp | undefined {
-  if (seccomp.listenerPath) throw unimplemented("seccomp listenerPath is not supported");
+  const notifies = checkNotify(seccomp);
   if (seccomp.defaultAction === "SCMP_ACT_ALLOW" && !seccomp.syscalls?.length) return undefined;
   let flags = 0;
   // As runc: where the section names no flags, speculation mitigations are left off, which cost more than they are worth here.
@@ -79,12 +92,14 @@ export function compileSeccomp(seccomp: Seccomp): CompiledSeccomp | undefined {
     if (flag === undefined) throw invalidArgument(`unknown seccomp flag ${JSON.stringify(name)}`);
     flags |= flag;
   }
+  // How a call that was told of waits for its answer: without a listener the kernel refuses it.
+  if (!notifies) flags &= ~WAIT_KILLABLE_RECV;
   // node:crypto and node:child_process take a millisecond to load, which is a good part of a command.
   const key = new Bun.CryptoHasher("sha256").update(FORMAT).update(JSON.stringify(seccomp)).digest("hex");
   let compiled = memory.get(key);
   if (compiled) return compiled;
   const program = cachedProgram(key) ?? keepProgram(key, hasForeignCalls() ? compile(seccomp) : compileElsewhere(seccomp));
-  compiled = { program, flags, letsWait: ["read", "write", "exit_group"].every((name) => letsThrough(seccomp, name)) };
+  compiled = { program, flags, letsWait: ["read", "write", "exit_group"].every((name) => letsThrough(seccomp, name)), notifies };
   if (memory.size >= 64) memory.clear();
   memory.set(key, compiled);
   return compiled;

@@ -14,7 +14,7 @@ import { checkConsole } from "./create.ts";
 import { type Flags, type FlagTable, parseFlags, usageError } from "./flags.ts";
 import { attend } from "./foreground.ts";
 import { launch, openGateNow, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
-import { cgroupOf, statusOf } from "./store.ts";
+import { cgroupOf, stateOf, statusOf } from "./store.ts";
 
 const table: FlagTable = {
   "console-socket": "value",
@@ -139,6 +139,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       {
         id,
         spec,
+        state: stateOf(stored, "running"),
         process,
         cgroup: joining(cgroupOf(stored).planJoin(stored.init.pid), stored.cgroup, flags.values("cgroup")),
         seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,

@@ -8,7 +8,8 @@ import { stepFailure } from "../failures.ts";
 import { homeOf } from "../keeper.ts";
 import type { Plan } from "../plan/create.ts";
 import { FD, MAX_PRESERVED } from "../plan/layout.ts";
-import { hearNow, type Report, startPlayer } from "../player.ts";
+import { type Asking, hearNow, startPlayer } from "../player.ts";
+import { sendDescriptor } from "../send-descriptor.ts";
 
 /** makedev(1, 3) */
 const DEV_NULL = 0x103;
@@ -68,7 +69,7 @@ export async function launch(
     let hooks = false;
     let maps = false;
     let more = false;
-    const asked: Extract<Report, { tag: "missing" }>[] = [];
+    const asked: Asking[] = [];
     do {
       hooks = false;
       maps = false;
@@ -80,14 +81,14 @@ export async function launch(
         else if (report.tag === "ready") ready = true;
         else if (report.tag === "hooks") hooks = true;
         else if (report.tag === "maps") maps = true;
-        else if (report.tag === "missing") asked.push(report);
+        else if (report.tag === "missing" || report.tag === "notify") asked.push(report);
         // The child may be ready before its parent has told its pid: both must be known.
         return report.tag === "failed" || report.tag === "end" || ((ready || hooks || maps || asked.length > 0) && pid > 0);
       });
       if (failed) throw failed;
       more = hooks || maps || asked.length > 0;
       if (maps) (await import("../idmaps.ts")).mapIds(pid, linux);
-      for (const each of asked.splice(0)) await (await import("../missing.ts")).makeMissing(plan, pidfd, each);
+      for (const each of asked.splice(0)) (await import("../answers.ts")).answer(plan, { pid, pidfd }, each);
       if (hooks) await atHooks?.(pid, pidfd);
       if (more) player.goOn();
     } while (more);
@@ -154,33 +155,8 @@ export function openGateNow(
   if (failed) throw failed;
 }
 
-/** Sends the terminal's master to whoever listens at --console-socket, as runc does: one message, the name of the terminal, SCM_RIGHTS. */
-export function sendTerminal(path: string, terminal: number): void {
-  const AF_UNIX = 1;
-  const socket = check(binding.syscall(SYS.socket, AF_UNIX, 1 | 0o2000000, 0), "socket");
-  try {
-    const name = Buffer.from(path);
-    if (name.length > 107) throw invalidArgument(`the console socket's path ${path} is too long`);
-    const address = new Uint8Array(2 + name.length + 1);
-    address[0] = AF_UNIX;
-    address.set(name, 2);
-    check(binding.syscall(SYS.connect, socket, address, address.length), `connect to console socket ${path}`);
-    const text = Buffer.from("/dev/pts/ptmx");
-    const iov = new BigUint64Array([BigInt(binding.address(text)), BigInt(text.length)]);
-    const control = new Uint8Array(24);
-    const view = new DataView(control.buffer);
-    view.setBigUint64(0, 20n, true);
-    view.setInt32(8, 1, true);
-    view.setInt32(12, 1, true);
-    view.setInt32(16, terminal, true);
-    // struct msghdr: name, namelen, iov, iovlen, control, controllen, flags
-    const header = new BigUint64Array([0n, 0n, BigInt(binding.address(iov)), 1n, BigInt(binding.address(control)), 24n, 0n]);
-    check(binding.syscall(SYS.sendmsg, socket, header, 0), "send the terminal");
-    void [text, iov, control];
-  } finally {
-    close(socket);
-  }
-}
+/** Sends the terminal's master to whoever listens at --console-socket, as runc does: one message with the name of the terminal. */
+export const sendTerminal = (path: string, terminal: number) => sendDescriptor(path, Buffer.from("/dev/pts/ptmx"), terminal);
 
 export function writePidFile(path: string | undefined, pid: number): void {
   if (!path) return;

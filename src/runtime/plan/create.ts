@@ -6,7 +6,7 @@
 
 import { failedPrecondition, invalidArgument, unimplemented } from "../../lib/errors.ts";
 import { errno, SYS } from "../../linux/index.ts";
-import type { IdMapping, NamespaceType, Spec } from "../../oci/runtime-spec.ts";
+import type { IdMapping, NamespaceType, Spec, State } from "../../oci/runtime-spec.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { RootMount } from "../face.ts";
 import { type Arg, REPORT_FD, type Tape, type Word } from "../tape.ts";
@@ -30,7 +30,7 @@ import {
 } from "./mounts.ts";
 import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime } from "./namespaces.ts";
 import { createPlanner, type Missing, waitForMaker } from "./planner.ts";
-import { type ProcessMarks, planProcess, planTerminal } from "./process.ts";
+import { type Filter, type ProcessMarks, planProcess, planTerminal } from "./process.ts";
 import { checkNetDevices, openLabel, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
 
 export interface CreateInput {
@@ -39,7 +39,7 @@ export interface CreateInput {
   spec: Spec;
   rootfs: readonly RootMount[];
   cgroup: CgroupPlan | undefined;
-  seccomp: { program: Uint8Array; flags: number; letsWait?: boolean } | undefined;
+  seccomp: Filter | undefined;
   /** The player stays as the parent and keeps descriptors, exit status and terminal; else it leaves once the process is set up. */
   keeper: boolean;
   /** How many descriptors (from FD.hold on) the keeper holds. */
@@ -58,6 +58,8 @@ export interface Plan {
   tape: Tape;
   marks: ProcessMarks;
   missing: readonly Missing[];
+  /** Who gets the listener of the process' filter, and what is said of the container; without a pid it is the process itself. */
+  listener?: { path: string; metadata: string | undefined; state: State };
 }
 
 const LAYERS_BY_FSCONFIG = 6.08;
@@ -256,7 +258,15 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
       if (ordinary) openToUser();
     },
   );
-  return { tape, marks, missing: p.missing };
+  const { id, bundle } = input;
+  const state: State = {
+    ociVersion: spec.ociVersion,
+    id,
+    status: "creating",
+    bundle,
+    ...(spec.annotations ? { annotations: spec.annotations } : {}),
+  };
+  return { tape, marks, missing: p.missing, ...listenerOf(spec, input.seccomp, state) };
 }
 
 /** Whether the kernel takes the maps from the user himself: his own id, and nothing else (user_namespaces(7)). */
@@ -278,6 +288,12 @@ function checkOrdinary({ linux, mounts, process }: Spec, inUser: boolean, ownUse
     if (name && !inside(name === "uid" ? linux.uidMappings : linux.gidMappings, Number(id)))
       throw invalidArgument(`cannot specify ${name}= mount options for unmapped ${name} in rootless containers`);
   }
+}
+
+/** Of a filter that asks an agent. */
+export function listenerOf(spec: Spec, filter: Filter | undefined, state: State): Pick<Plan, "listener"> {
+  const { listenerPath, listenerMetadata } = spec.linux?.seccomp ?? {};
+  return filter?.notifies && listenerPath ? { listener: { path: listenerPath, metadata: listenerMetadata, state } } : {};
 }
 
 /** The root file system's path on the host. */

@@ -2,18 +2,18 @@
 
 import { invalidArgument } from "../../lib/errors.ts";
 import { SYS } from "../../linux/index.ts";
-import type { NamespaceType, Process, Spec } from "../../oci/runtime-spec.ts";
+import type { NamespaceType, Process, Spec, State } from "../../oci/runtime-spec.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { Arg } from "../tape.ts";
 import { planJoin } from "./cgroup.ts";
 import { CLONE, flags, PR } from "./constants.ts";
-import type { Plan } from "./create.ts";
+import { listenerOf, type Plan } from "./create.ts";
 import type { Facts } from "./facts.ts";
 import { handTerminal, planParent, recordSelf, reportPid } from "./keeper.ts";
 import { FD, RECORD } from "./layout.ts";
 import { cloneProcess } from "./namespaces.ts";
 import { createPlanner } from "./planner.ts";
-import { planProcess, planTerminal } from "./process.ts";
+import { type Filter, planProcess, planTerminal } from "./process.ts";
 import { openLabel, planAffinity, planMemoryPolicy } from "./settings.ts";
 
 export interface ExecInput {
@@ -23,7 +23,9 @@ export interface ExecInput {
   process: Process;
   /** Only `join` counts. */
   cgroup: CgroupPlan | undefined;
-  seccomp: { program: Uint8Array; flags: number; letsWait?: boolean } | undefined;
+  seccomp: Filter | undefined;
+  /** The container's, for the agent of a filter. */
+  state?: State;
   keeper: boolean;
   holds: number;
   holdStdin: boolean;
@@ -123,7 +125,8 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
       if (ordinary) tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 1], { why: "stay open to the user that made this" });
     },
   );
-  return { tape, marks, missing: p.missing };
+  const state: State = input.state ?? { ociVersion: spec.ociVersion, id: input.id, status: "running", bundle: "" };
+  return { tape, marks, missing: p.missing, ...listenerOf(spec, input.seccomp, state) };
 }
 
 /** A further process has the container's labels unless it has its own. */

@@ -4,17 +4,26 @@ import { invalidArgument } from "../../lib/errors.ts";
 import { errno, SYS } from "../../linux/index.ts";
 import type { Capabilities, Process } from "../../oci/runtime-spec.ts";
 import { type Block, REPORT_FD, TIMING_FD, type Word } from "../tape.ts";
-import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, O, OPEN_TREE, PR, RLIMITS, S } from "./constants.ts";
+import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, named, O, OPEN_TREE, PR, RLIMITS, S } from "./constants.ts";
 import { FD, HOME_ROOM, REPORT } from "./layout.ts";
 import { attach } from "./mounts.ts";
 import { type Planner, waitForMaker } from "./planner.ts";
+
+/** Instructions of a compiled seccomp filter, and the flags of seccomp(2). */
+export interface Filter {
+  program: Uint8Array;
+  flags: number;
+  /** A process with the filter on may wait at its gate: the filter lets the calls through that this takes, whatever their arguments. */
+  letsWait?: boolean;
+  /** Some calls are told to an agent, who gets the listener that seccomp(2) then returns. */
+  notifies?: boolean;
+}
 
 export interface ProcessPlan {
   process: Process;
   /** What there is to give; all in a user namespace of its own. */
   capabilities: Bits;
-  /** Instructions of a compiled seccomp filter, and the flags of seccomp(2). */
-  seccomp: { program: Uint8Array; flags: number; letsWait?: boolean } | undefined;
+  seccomp: Filter | undefined;
   /** End with the parent. */
   dieWithParent: boolean;
   /** Which of stdin, stdout, stderr become the user's own. */
@@ -197,10 +206,32 @@ function planScheduling(p: Planner, process: Process): void {
   }
 }
 
-export function planSeccomp({ tape }: Planner, { program, flags: filterFlags }: { program: Uint8Array; flags: number }): void {
+export const FILTER_FLAG = {
+  SECCOMP_FILTER_FLAG_LOG: 2,
+  SECCOMP_FILTER_FLAG_SPEC_ALLOW: 4,
+  SECCOMP_FILTER_FLAG_NEW_LISTENER: 8,
+  SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV: 32,
+} as const;
+
+export function planSeccomp({ tape }: Planner, { program, flags: filterFlags }: Filter, listener?: Word): void {
   const instructions = tape.bytes(program, "filter");
   const prog = tape.structure([program.length / 8, instructions], `{${program.length / 8} instructions}`);
-  tape.step(SYS.seccomp, [{ value: 1, name: "SECCOMP_SET_MODE_FILTER" }, filterFlags, prog], { why: "filter system calls" });
+  tape.step(SYS.seccomp, [{ value: 1, name: "SECCOMP_SET_MODE_FILTER" }, named(FILTER_FLAG, filterFlags), prog], {
+    why: "filter system calls",
+    store: listener,
+  });
+}
+
+/** A filter that asks an agent: from its first step on, what it asks about waits for the agent, who has to have the listener first. */
+function planNotifyingSeccomp(p: Planner, filter: Filter): void {
+  const { tape } = p;
+  const listener = tape.word("listener");
+  planSeccomp(p, { ...filter, flags: filter.flags | FILTER_FLAG.SECCOMP_FILTER_FLAG_NEW_LISTENER }, listener);
+  const report = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.notify, 0, 0, 0).buffer), "{notify}");
+  tape.compute("ADD", listener, 0, tape.wordAt(report, 8, 8, "{notify}.listener"));
+  tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, report, REPORT.size], { why: "hand the filter's listener to its agent" });
+  waitForMaker(p);
+  p.close(listener);
 }
 
 const SYS_ADMIN = 1 << CAPABILITIES.indexOf("CAP_SYS_ADMIN");
@@ -305,18 +336,19 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   const env = process.env ?? [];
   const home: Block = tape.room(HOME_ROOM, "home");
   const ready = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.ready, 0, 0, 0).buffer), "{ready}");
-  tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, ready, REPORT.size], { why: "report: created" });
   const { seccomp } = plan;
   const filter = () => {
     if (!seccomp) return;
-    planSeccomp(p, seccomp);
+    (seccomp.notifies ? planNotifyingSeccomp : planSeccomp)(p, seccomp);
     if (keepAdmin) capset(p, effective, permitted, inheritable, "drop the capability that the filter needed");
   };
+  if (seccomp?.notifies) filter();
+  tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, ready, REPORT.size], { why: "report: created" });
   // Installing it takes a third of a millisecond: rather while others hear of the report than when the gate opens.
-  if (seccomp?.letsWait) filter();
+  if (seccomp?.letsWait && !seccomp.notifies) filter();
   waitForMaker(p, "wait until its maker has written down that it is there");
   tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, home, HOME_ROOM - 1], { why: "wait at the gate", retry: errno.EINTR });
-  if (!seccomp?.letsWait) filter();
+  if (!seccomp?.letsWait && !seccomp?.notifies) filter();
   const hasHome = env.some((e) => e.startsWith("HOME="));
   const argv = tape.vector(process.args ?? [], `[${(process.args ?? []).map((a) => JSON.stringify(a)).join(", ")}]`);
   const envp = tape.vector(hasHome ? env : [...env, home], `env of ${env.length}`);
