@@ -1,9 +1,20 @@
 // Bundles src/main.ts into one executable with bytecode. Workers are extra entry points, so that the executable can start them by path.
+import { execFileSync } from "node:child_process";
 import { renameSync } from "node:fs";
 import { Glob } from "bun";
 
 // A name of its own: two builds at the same time may not mix.
 const temporary = `dist/jubako.${process.pid}.tmp`;
+/** What `docker version` says of us; a build outside of a checkout has no commit. */
+function commit(): string {
+  try {
+    return execFileSync("git", ["rev-parse", "--short=7", "HEAD"], { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] }).trim();
+  } catch {
+    return "unknown";
+  }
+}
+
+const built = process.env.SOURCE_DATE_EPOCH ? new Date(Number(process.env.SOURCE_DATE_EPOCH) * 1000) : new Date();
 const workers = [...new Glob("src/**/*.worker.ts").scanSync(".")].sort();
 const result = await Bun.build({
   entrypoints: ["src/main.ts", ...workers],
@@ -12,6 +23,10 @@ const result = await Bun.build({
     outfile: temporary,
     autoloadDotenv: false,
     autoloadBunfig: false,
+  },
+  define: {
+    "process.env.JUBAKO_COMMIT": JSON.stringify(commit()),
+    "process.env.JUBAKO_BUILD_TIME": JSON.stringify(built.toISOString()),
   },
   minify: true,
   bytecode: true,

@@ -19,3 +19,11 @@ test("a .env or bunfig.toml where it is started changes nothing", () => {
   const version = spawnSync(bin("jubakod"), ["--version"], { cwd: dir, encoding: "utf8", env });
   expect(version.stdout).toMatch(/^Jubako version /);
 });
+
+test("it knows the commit it was built from, and when", () => {
+  const version = spawnSync(bin("jubako"), ["-H", `unix://${dir}/none`, "version", "-f", "json"], { encoding: "utf8" });
+  const { Client } = JSON.parse(version.stdout) as { Client: { GitCommit: string; BuildTime: string } };
+  expect(Client.GitCommit).toMatch(/^([0-9a-f]{7,}|unknown)$/);
+  expect(Client.BuildTime).toMatch(/^\w{3} \w{3} [ \d]\d \d\d:\d\d:\d\d \d{4}$/);
+  expect(spawnSync(bin("jubakod"), ["--version"], { encoding: "utf8" }).stdout).toBe(`Jubako version 0.1.0, build ${Client.GitCommit}\n`);
+});

@@ -18,6 +18,7 @@ import {
   resolveTarget,
   type TargetOptions,
 } from "../client/index.ts";
+import { COMMIT } from "../lib/build.ts";
 import { messageOf } from "../lib/errors.ts";
 import { type Arguments, type Cli, type Command, StatusError } from "./command.ts";
 import { type Entry, find, isGroup, later, sections } from "./commands.ts";
@@ -63,7 +64,7 @@ export async function main(argv: string[], options: MainOptions = {}): Promise<n
     const { values, args, changed } = parseFlags(globalFlags, argv, false);
     words = args;
     if (values.version) {
-      output.out(`Jubako version ${VERSION}, build ${process.env.JUBAKO_COMMIT ?? "unknown"}\n`);
+      output.out(`Jubako version ${VERSION}, build ${COMMIT}\n`);
       return 0;
     }
     if (args.length === 0 || values.help) return await help([]);

@@ -133,3 +133,11 @@ export function goDuration(ns: number): string {
   const seconds = (n % 60e9) / 1e9;
   return `${sign}${hours ? `${hours}h` : ""}${hours || minutes ? `${minutes}m` : ""}${seconds}s`;
 }
+
+/** A build's time as docker prints it, "Fri May 30 12:07:14 2025"; what is no time stays as it is. */
+export function buildDate(text: string): string {
+  const date = new Date(text);
+  if (Number.isNaN(date.getTime())) return text;
+  const [, weekday, day, month, year, time] = /^(\w+), (\d+) (\w+) (\d+) ([\d:]+)/.exec(date.toUTCString())!;
+  return `${weekday} ${month} ${String(Number(day)).padStart(2)} ${time} ${year}`;
+}

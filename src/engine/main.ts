@@ -3,6 +3,7 @@ import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { hostname } from "node:os";
 import { dirname } from "node:path";
+import { COMMIT } from "../lib/build.ts";
 import { failedPrecondition, messageOf } from "../lib/errors.ts";
 import { binding, check, close as closeFd, O_CLOEXEC, O_CREAT, O_RDWR, open, SYS } from "../linux/index.ts";
 import { createEngine } from "./compose.ts";
@@ -124,7 +125,7 @@ export async function main(argv: string[]): Promise<number> {
   try {
     const { config, configFile, action } = parseOptions(argv);
     if (action === "help") process.stdout.write(usage());
-    else if (action === "version") process.stdout.write(`Jubako version ${VERSION}\n`);
+    else if (action === "version") process.stdout.write(`Jubako version ${VERSION}, build ${COMMIT}\n`);
     else if (action === "validate") process.stdout.write(`configuration OK (${configFile})\n`);
     else return await run(config, argv);
     return 0;

@@ -1,5 +1,6 @@
 // What an engine without any resource answers: whether it is there, and what it is.
 import { release } from "node:os";
+import { BUILD_TIME, COMMIT } from "../lib/build.ts";
 import type { Engine } from "./context.ts";
 import type { Answer, Route } from "./route.ts";
 import { API_VERSION, MIN_API_VERSION, VERSION } from "./version.ts";
@@ -29,9 +30,9 @@ export function pingRoutes(engine: Engine): Route[] {
             Details: {
               ApiVersion: API_VERSION,
               Arch: "amd64",
-              BuildTime: "",
+              BuildTime: BUILD_TIME,
               Experimental: "false",
-              GitCommit: "",
+              GitCommit: COMMIT,
               GoVersion: `bun ${process.versions.bun ?? process.version}`,
               KernelVersion,
               MinAPIVersion: MIN_API_VERSION,
@@ -47,7 +48,7 @@ export function pingRoutes(engine: Engine): Route[] {
                 },
               ]
             : []),
-          { Name: "jubako-runtime", Version: VERSION, Details: { GitCommit: "" } },
+          { Name: "jubako-runtime", Version: VERSION, Details: { GitCommit: COMMIT } },
         ];
         return {
           json: {
@@ -56,12 +57,12 @@ export function pingRoutes(engine: Engine): Route[] {
             Version: VERSION,
             ApiVersion: API_VERSION,
             MinAPIVersion: MIN_API_VERSION,
-            GitCommit: "",
+            GitCommit: COMMIT,
             GoVersion: `bun ${process.versions.bun ?? process.version}`,
             Os: "linux",
             Arch: "amd64",
             KernelVersion,
-            BuildTime: "",
+            BuildTime: BUILD_TIME,
           },
         };
       },

@@ -1,10 +1,11 @@
 import type { SystemInfo } from "../../api/types.ts";
+import { BUILD_TIME, COMMIT } from "../../lib/build.ts";
 import { command, none, StatusError } from "../command.ts";
 import { string } from "../flags.ts";
 import { VERSION } from "../index.ts";
 import { parseExact } from "../json-text.ts";
 import { compile, json, STRUCT, TemplateError, TemplateSyntaxError } from "../template/index.ts";
-import { bytesSize } from "../units.ts";
+import { buildDate, bytesSize } from "../units.ts";
 
 type ClientInfo = {
   Debug: boolean;
@@ -29,11 +30,11 @@ export default command({
     const client: ClientInfo = {
       Debug: false,
       Version: VERSION,
-      GitCommit: process.env.JUBAKO_COMMIT ?? "unknown",
+      GitCommit: COMMIT,
       GoVersion: typeof Bun === "undefined" ? `node ${process.versions.node}` : `bun ${Bun.version}`,
       Os: "linux",
       Arch: process.arch === "x64" ? "amd64" : process.arch,
-      BuildTime: process.env.JUBAKO_BUILD_TIME ?? "unknown",
+      BuildTime: buildDate(BUILD_TIME),
       Context: context,
       Plugins: [],
       Warnings: null,

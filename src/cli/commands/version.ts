@@ -1,10 +1,12 @@
 import type { SystemVersion } from "../../api/types.ts";
 import { MAX_VERSION, minor } from "../../client/index.ts";
+import { BUILD_TIME, COMMIT } from "../../lib/build.ts";
 import { command, none, StatusError } from "../command.ts";
 import { string } from "../flags.ts";
 import { VERSION } from "../index.ts";
 import { align } from "../table.ts";
 import { compile, json, STRUCT, TemplateError, TemplateSyntaxError } from "../template/index.ts";
+import { buildDate } from "../units.ts";
 
 export default command({
   use: "[OPTIONS]",
@@ -33,11 +35,11 @@ export default command({
         Version: VERSION,
         ApiVersion: version,
         DefaultAPIVersion: MAX_VERSION,
-        GitCommit: process.env.JUBAKO_COMMIT ?? "unknown",
+        GitCommit: COMMIT,
         GoVersion: runtimeName(),
         Os: "linux",
         Arch: arch,
-        BuildTime: process.env.JUBAKO_BUILD_TIME ?? "unknown",
+        BuildTime: buildDate(BUILD_TIME),
         Context: cli.contextName(),
       },
       Server: server ? serverInfo(server) : null,
@@ -87,7 +89,7 @@ function serverInfo(server: SystemVersion) {
     Details.Experimental = String(server.Experimental ?? false);
     components.push({ Name: "Engine", Version: server.Version ?? "", Details });
   }
-  for (const { Name, Details } of components) if (Name === "Engine") Details.BuildTime = built(Details.BuildTime ?? "");
+  for (const { Name, Details } of components) if (Name === "Engine") Details.BuildTime = buildDate(Details.BuildTime ?? "");
   return { Platform: { Name: "" }, ...server, Components: components };
 }
 
@@ -98,13 +100,6 @@ function asStructs(info: Info): Info {
     { Client: mark(info.Client, "system.clientVersion"), Server: info.Server && mark(info.Server, "types.Version") },
     "system.versionInfo",
   );
-}
-
-function built(text: string): string {
-  const date = new Date(text);
-  if (Number.isNaN(date.getTime())) return text;
-  const [, weekday, day, month, year, time] = /^(\w+), (\d+) (\w+) (\d+) ([\d:]+)/.exec(date.toUTCString())!;
-  return `${weekday} ${month} ${String(Number(day)).padStart(2)} ${time} ${year}`;
 }
 
 function render(info: Info, version: string): string {

@@ -1,6 +1,7 @@
 // GET /info: what the engine is, has and can, each value looked up.
 import { availableParallelism, hostname, totalmem } from "node:os";
 import type { SystemInfo } from "../../api/types.ts";
+import { COMMIT } from "../../lib/build.ts";
 import type { Engine } from "../context.ts";
 import { formatNano, nanoNow } from "../logs/time.ts";
 import { VERSION } from "../version.ts";
@@ -128,7 +129,7 @@ export async function systemInfo(engine: Engine, listeners: number): Promise<Sys
     Isolation: "",
     InitBinary: config.initBinary ?? "docker-init",
     ContainerdCommit: { ID: version?.revision || version?.version || VERSION },
-    RuncCommit: { ID: VERSION },
+    RuncCommit: { ID: COMMIT },
     InitCommit: { ID: "" },
     SecurityOptions: securityOptions(),
     FirewallBackend: { Driver: "nftables" },
