@@ -5,10 +5,10 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { ImageConfig } from "../api/types.ts";
 import { messageOf } from "../lib/errors.ts";
-import { digestOf, type HistoryEntry, hostPlatform, type Platform } from "../oci/index.ts";
+import { digestOf, type HistoryEntry, type Platform } from "../oci/index.ts";
 import { type Context, receiveContext } from "./context.ts";
 import { DockerfileError, excerpt, parseDockerfile, type Range } from "./dockerfile/index.ts";
-import { convert, type Step } from "./graph/convert.ts";
+import { convertClassic, type Step } from "./frontend/classic.ts";
 import type { BuilderHost, BuildHost, Layer, Lease } from "./host.ts";
 import type { BuildSession, SessionOptions } from "./session.ts";
 import { type CacheRecord, openCache } from "./solve/cache.ts";
@@ -116,16 +116,9 @@ export function createBuilder(host: BuilderHost): Builder {
     signal: AbortSignal,
   ): Promise<BuiltImage> {
     const file = parseDockerfile(context.dockerfile);
-    const platform = request.platform ?? hostPlatform();
-    const conversion = await convert(file, {
-      buildArgs: request.buildArgs,
-      labels: request.labels,
-      target: request.target,
-      platform,
-      network: request.network,
-      entitlements: request.entitlements,
-      resolveImage: (ref, wanted) => build.resolveImage(ref, wanted ?? (request.platform ? formatOf(request.platform) : undefined)),
-    });
+    const { buildArgs, labels, target, platform, entitlements } = request;
+    const resolveImage = (ref: string, wanted: string | undefined) => build.resolveImage(ref, wanted);
+    const conversion = await convertClassic(file, { buildArgs, labels, target, platform, entitlements, resolveImage });
     const given = request.buildArgs.get("SOURCE_DATE_EPOCH") ?? "";
     const epoch = /^\d{1,12}$/.test(given) ? Number(given) : undefined;
 
@@ -323,5 +316,3 @@ export function createBuilder(host: BuilderHost): Builder {
     },
   };
 }
-
-const formatOf = ({ os, architecture, variant }: Platform): string => [os, architecture, variant].filter(Boolean).join("/");

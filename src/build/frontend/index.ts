@@ -88,7 +88,7 @@ export async function frontend(request: FrontendRequest): Promise<Result> {
   const options = parseOptions(request.attrs);
   if (options.request === "frontend.subrequests.describe") return describe();
   const { contexts, dockerfile } = await openContexts(request, options);
-  const source = { filename: dockerfile.filename, data: Buffer.from(dockerfile.text) };
+  const source = { filename: dockerfile.filename, data: Buffer.from(dockerfile.text), language: "Dockerfile" };
   const located = (error: unknown): never => {
     if (error instanceof Error && !("source" in error)) Object.assign(error, { source });
     throw error;
