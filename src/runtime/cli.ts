@@ -38,6 +38,7 @@ Commands:
 
 Global options:
   --root DIR           where containers are kept (default "/run/jubako/runtime"; for users $XDG_RUNTIME_DIR/jubako/runtime)
+  --systemd-cgroup     cgroups are units of systemd's; cgroupsPath is SLICE:PREFIX:NAME
   --rootless VALUE     true, false or auto (default): do without cgroups that cannot be had
   --log FILE           where to write the log (default: stderr)
   --log-format FORMAT  text (default) or json
@@ -125,11 +126,11 @@ export async function main(argv: string[]): Promise<number> {
       print(1, usage);
       return 0;
     }
-    if (flags.on("systemd-cgroup")) throw new Failure("Unimplemented", "systemd cgroups are not supported: use cgroupfs paths");
     const [command, { openStore }] = await Promise.all([load(), import("./commands/store.ts")]);
     return await command(
       {
         store: openStore(flags.value("root") ?? defaultRoot()),
+        systemdCgroup: flags.on("systemd-cgroup"),
         rootless: isRootless(flags.value("rootless") ?? "auto"),
         warn: (message) => log("warning", message),
       },

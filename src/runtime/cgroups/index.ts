@@ -42,6 +42,16 @@ export interface CgroupLocation {
   directories: Record<string, string>;
   /** Made by a user without all rights: what cannot be made is gone without, as far as no limits are asked for. */
   rootless?: boolean;
+  /** It is a unit of systemd's. */
+  systemd?: SystemdUnit;
+}
+
+export interface SystemdUnit {
+  /** NAME.scope, or NAME.slice. */
+  unit: string;
+  slice: string;
+  /** Of the user's own systemd. */
+  user: boolean;
 }
 
 export interface Cgroup {
@@ -54,7 +64,7 @@ export interface Cgroup {
   planJoin(init: number): CgroupPlan;
   pids(): number[];
   /** Changes limits while it lives. Device rules stay as they were made, as with runc. */
-  apply(resources: Resources): void;
+  apply(resources: Resources): void | Promise<void>;
   stats(): CgroupStats;
   /** Resolves once every process is frozen, or thawed. */
   freeze(on: boolean): Promise<void>;
@@ -111,7 +121,7 @@ export function readHierarchies(mountinfo: string, cgroup: string): Hierarchies 
 }
 
 /** /proc/PID/cgroup: path by controller, v2's under "". */
-function pathsOf(cgroup: string): Map<string, string> {
+export function pathsOf(cgroup: string): Map<string, string> {
   const paths = new Map<string, string>();
   for (const line of cgroup.split("\n")) {
     const match = /^\d+:([^:]*):(.*)$/.exec(line);
@@ -128,12 +138,7 @@ export function locateCgroup(spec: Spec, id: string, rootless = false, all: Hier
   const asked = spec.linux?.cgroupsPath || id;
   const clean = asked.split("/").filter((part) => part !== "" && part !== "." && part !== "..");
   const directories: Record<string, string> = {};
-  const resources = spec.linux?.resources;
-  const wanted = new Set(all.version === 2 ? [""] : ["", ...V1_CONTROLLERS]);
-  if (resources?.network?.classID) wanted.add("net_cls");
-  if (resources?.network?.priorities?.length) wanted.add("net_prio");
-  if (resources?.hugepageLimits?.length) wanted.add("hugetlb");
-  if (resources?.rdma) wanted.add("rdma");
+  const wanted = wantedControllers(spec, all.version);
   for (const [controller, mountPoint] of all.mounts) {
     if (!wanted.has(controller)) continue;
     const base = asked.startsWith("/") ? [] : (all.own.get(controller) ?? "/").split("/").filter(Boolean);
@@ -143,6 +148,18 @@ export function locateCgroup(spec: Spec, id: string, rootless = false, all: Hier
     directories[controller] = directory;
   }
   return { version: all.version, directories, ...(rootless ? { rootless } : {}) };
+}
+
+/** The hierarchies in which a container gets a place. */
+export function wantedControllers({ linux }: Spec, version: 1 | 2): Set<string> {
+  const resources = linux?.resources;
+  const wanted = new Set(version === 2 ? [""] : ["", ...V1_CONTROLLERS]);
+  if (version === 2) return wanted;
+  if (resources?.network?.classID) wanted.add("net_cls");
+  if (resources?.network?.priorities?.length) wanted.add("net_prio");
+  if (resources?.hugepageLimits?.length) wanted.add("hugetlb");
+  if (resources?.rdma) wanted.add("rdma");
+  return wanted;
 }
 
 function canMake(directory: string): boolean {
@@ -174,7 +191,20 @@ export function locateProcess(pid: number): CgroupLocation {
 }
 
 export function openCgroup(location: CgroupLocation): Cgroup {
-  return location.version === 2 ? controlGroupsV2(location) : controlGroupsV1(location);
+  const cgroup = location.version === 2 ? controlGroupsV2(location) : controlGroupsV1(location);
+  const { systemd, version } = location;
+  if (!systemd) return cgroup;
+  return {
+    ...cgroup,
+    async apply(resources) {
+      await (await import("./systemd.ts")).updateUnit(systemd, resources, version);
+      await cgroup.apply(resources);
+    },
+    async remove(force) {
+      await cgroup.remove(force);
+      await (await import("./systemd.ts")).stopUnit(systemd);
+    },
+  };
 }
 
 /** Whether any of the location's directories is there. */

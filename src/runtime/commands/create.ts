@@ -4,7 +4,8 @@ import { binding, close, SYS } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { identityOf } from "../adopt.ts";
 import { readText } from "../cgroups/files.ts";
-import { locateCgroup, openCgroup } from "../cgroups/index.ts";
+import { type CgroupLocation, locateCgroup, openCgroup } from "../cgroups/index.ts";
+import type { StartedUnit } from "../cgroups/systemd.ts";
 import { facts } from "../facts.ts";
 import { type Plan, pausesBeforePivot, planCreate, rootPathOf } from "../plan/create.ts";
 import { compileSeccomp } from "../seccomp.ts";
@@ -28,6 +29,11 @@ const shared: FlagTable = {
 export const createFlags = shared;
 export const runFlags: FlagTable = { ...shared, detach: "boolean", d: { short: "detach" }, keep: "boolean", "no-subreaper": "boolean" };
 
+/** Where a container's cgroups are to be. */
+export async function locate({ rootless, systemdCgroup }: Context, spec: Spec, id: string): Promise<CgroupLocation> {
+  return systemdCgroup ? (await import("../cgroups/systemd.ts")).locateUnit(spec, id, rootless) : locateCgroup(spec, id, rootless);
+}
+
 /** The plan of a bundle, as create, run and explain make it. */
 export function planBundle(
   id: string,
@@ -35,11 +41,10 @@ export function planBundle(
   spec: Spec,
   flags: Flags,
   preserved: number,
-  rootless: boolean,
+  location: CgroupLocation,
   rehearsal = false,
-): { plan: Plan; location: Stored["cgroup"] } {
-  const location = locateCgroup(spec, id, rootless);
-  const plan = planCreate(
+): Plan {
+  return planCreate(
     {
       id,
       bundle,
@@ -58,7 +63,6 @@ export function planBundle(
     },
     facts(),
   );
-  return { plan, location };
 }
 
 /** A cgroup that is there already: what runs in it is told of; a frozen one would hold the container for ever. */
@@ -88,12 +92,15 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
   const { store } = context;
   store.reserve(id);
   let launched: Launched | undefined;
-  let location: Stored["cgroup"] | undefined;
+  let location: CgroupLocation | undefined;
+  let unit: StartedUnit | undefined;
   let done = false;
   try {
-    const planned = planBundle(id, bundle, spec, flags, preserved.fds.length, context.rootless);
-    lookAtCgroup(planned.location, context.warn);
-    location = planned.location;
+    const found = await locate(context, spec, id);
+    if (found.systemd) unit = await (await import("../cgroups/systemd.ts")).startUnit(found, spec);
+    const plan = planBundle(id, bundle, spec, flags, preserved.fds.length, found);
+    if (!unit) lookAtCgroup(found, context.warn);
+    location = found;
     const stored: Stored = {
       ociVersion: spec.ociVersion,
       id,
@@ -107,7 +114,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     };
     store.announce(id, spec);
     const creating = (pid: number) => stateOf({ ...stored, init: { pid, start: "" } }, "creating");
-    launched = await launch(planned.plan, process, preserved.fds, -1, spec.linux, async (pid, pidfd) => {
+    launched = await launch(plan, process, preserved.fds, -1, spec.linux, async (pid, pidfd) => {
       if (spec.linux?.netDevices) (await import("../net-devices.ts")).moveNetDevices(spec, pid);
       if (!spec.hooks) return;
       const { runHooks } = await import("../hooks.ts");
@@ -124,6 +131,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     done = true;
     return { stored, spec, launched };
   } finally {
+    unit?.release();
     if (!done) {
       launched?.abandon();
       if (location) await openCgroup(location).remove(true);

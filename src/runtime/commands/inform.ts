@@ -9,7 +9,7 @@ import { exampleSpec, rootlessSpec } from "../spec.ts";
 import { stepText } from "../tape.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
-import { planBundle } from "./create.ts";
+import { locate, planBundle } from "./create.ts";
 import { idOf, parseFlags } from "./flags.ts";
 import { print } from "./output.ts";
 import { cgroupOf, statusOf } from "./store.ts";
@@ -70,7 +70,7 @@ export async function features(): Promise<number> {
     linux: {
       namespaces: ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
       capabilities: CAPABILITIES,
-      cgroup: { v1: true, v2: true, systemd: false, systemdUser: false, rdma: true },
+      cgroup: { v1: true, v2: true, systemd: true, systemdUser: true, rdma: true },
       seccomp: {
         enabled: true,
         actions: seccompActions.sort(),
@@ -104,7 +104,9 @@ export async function explain(context: Context, argv: string[]): Promise<number>
   const words = flags.rest.filter((word) => word !== "--json");
   const json = flags.on("json") || words.length !== flags.rest.length;
   const bundle = bundleOf(words[0]);
-  const { plan } = planBundle(flags.value("id") ?? "ID", bundle, readBundle(bundle), flags, 0, context.rootless, true);
+  const spec = readBundle(bundle);
+  const id = flags.value("id") ?? "ID";
+  const plan = planBundle(id, bundle, spec, flags, 0, await locate(context, spec, id), true);
   const { steps } = plan.tape;
   if (json) {
     out(

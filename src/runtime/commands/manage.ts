@@ -5,10 +5,10 @@ import { Failure, failedPrecondition, invalidArgument, isKind } from "../../lib/
 import { close, kill as killPid, pidfdSignal } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
 import { openIdentity } from "../adopt.ts";
-import { locateCgroup, openCgroup } from "../cgroups/index.ts";
+import { openCgroup } from "../cgroups/index.ts";
 import { parseJson } from "./bundle.ts";
 import type { Context } from "./context.ts";
-import { removeContainer } from "./create.ts";
+import { locate, removeContainer } from "./create.ts";
 import { idOf, parseFlags, usageError } from "./flags.ts";
 import { print } from "./output.ts";
 import { cgroupOf, checkId, pidsOf, type Stored, statusOf } from "./store.ts";
@@ -66,7 +66,7 @@ export async function remove(context: Context, argv: string[]): Promise<number> 
     if (!force) throw error;
     // What a creation left that was killed in mid-work; its process ended with it.
     const spec = safeSpec(context, id);
-    if (spec) await openCgroup(locateCgroup(spec, id, context.rootless)).remove(true);
+    if (spec) await openCgroup(await locate(context, spec, id)).remove(true);
     store.remove(id);
     return 0;
   }
@@ -213,7 +213,7 @@ export async function update(context: Context, argv: string[]): Promise<number> 
   if (file) {
     const resources = parseJson(readFileSync(file === "-" ? 0 : file, "utf8"), file) as Resources;
     delete resources.devices;
-    cgroupOf(stored).apply(resources);
+    await cgroupOf(stored).apply(resources);
     return 0;
   }
   const pick = <T extends object>(from: Record<string, number | string | undefined>): T | undefined => {
@@ -238,7 +238,7 @@ export async function update(context: Context, argv: string[]): Promise<number> 
   });
   const weight = number("blkio-weight");
   const limit = number("pids-limit");
-  cgroupOf(stored).apply({
+  await cgroupOf(stored).apply({
     ...(memory ? { memory } : {}),
     ...(cpu ? { cpu } : {}),
     ...(limit !== undefined ? { pids: { limit } } : {}),
