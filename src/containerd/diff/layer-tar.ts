@@ -14,6 +14,7 @@ export interface LayerTarOptions {
 }
 
 const CHUNK = 1 << 20;
+const SECOND = 1_000_000_000n;
 const WHITEOUT = ".wh.";
 const OPAQUE = ".wh..wh..opq";
 
@@ -131,7 +132,9 @@ async function* write(root: Buffer, changes: Changes, { epoch, signal }: LayerTa
       const identity = `${stat.dev}:${stat.ino}`;
       const first = linked.get(identity);
       if (first !== undefined) {
-        yield tarHeader(tarEntry(path, "link", { ...attributes(stat, epoch), linkname: first }));
+        // containerd changes the owner again for each link, by which the kernel takes capabilities away: they must be said again.
+        const xattrs = xattrsOf(pathOf(root, path));
+        yield tarHeader(tarEntry(path, "link", { ...attributes(stat, epoch), linkname: first, ...(xattrs.length > 0 ? { xattrs } : {}) }));
         return;
       }
       linked.set(identity, path);
@@ -160,9 +163,11 @@ function typeOf(stat: BigIntStats) {
 }
 
 function times(stat: BigIntStats | undefined, epoch: number | undefined) {
-  const seconds = stat ? Number(stat.mtimeNs / 1_000_000_000n) : 0;
+  // counted up from the second before, also before 1970
+  const part = stat ? Number(((stat.mtimeNs % SECOND) + SECOND) % SECOND) : 0;
+  const seconds = stat ? Number((stat.mtimeNs - BigInt(part)) / SECOND) : 0;
   if (epoch !== undefined && seconds >= epoch) return { mtimeSec: epoch, mtimeNsec: 0 };
-  return { mtimeSec: seconds, mtimeNsec: stat ? Number(stat.mtimeNs % 1_000_000_000n) : 0 };
+  return { mtimeSec: seconds, mtimeNsec: part };
 }
 
 function attributes(stat: BigIntStats, epoch: number | undefined) {

@@ -3,7 +3,7 @@
 // component is never followed. Deletions become what overlayfs understands: a character device 0:0, or the xattr trusted.overlay.opaque
 // (https://docs.kernel.org/filesystems/overlayfs.html, "whiteouts and opaque directories").
 import { Failure, invalidArgument, resourceExhausted } from "../../lib/errors.ts";
-import { check, close, errno, O_DIRECTORY, O_NOFOLLOW, O_RDONLY, open, SystemError } from "../../linux/index.ts";
+import { check, close, errno, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, open, SystemError } from "../../linux/index.ts";
 import * as kernel from "./kernel.ts";
 import { shown } from "./kernel.ts";
 import type { TarEntry, TarSink } from "./tar-reader.ts";
@@ -12,6 +12,9 @@ import { removeTree } from "./tree.ts";
 const IN_ROOT = 0x10 | 0x02;
 const CREATE = 0o1 | 0o100 | 0o200 | O_NOFOLLOW;
 const DIRECTORY = O_RDONLY | O_DIRECTORY;
+const S_IFMT = 0o170000;
+const S_IFDIR = 0o040000;
+const S_IFLNK = 0o120000;
 const S_IFCHR = 0o020000;
 const S_IFBLK = 0o060000;
 const S_IFIFO = 0o010000;
@@ -142,6 +145,15 @@ export function createExtractor(options: ExtractOptions): Extractor {
     return remember(path, made);
   };
 
+  const notDirectory = (path: string): boolean => {
+    if (dirs.has(path)) return false;
+    const fd = kernel.openIn(root, path, O_PATH | O_NOFOLLOW, IN_ROOT);
+    if (fd < 0) return -fd === errno.ENOTDIR;
+    const { mode } = kernel.statOf(fd);
+    kernel.closeFd(fd);
+    return (mode & S_IFMT) !== S_IFDIR && (mode & S_IFMT) !== S_IFLNK;
+  };
+
   /** Takes away whatever is at this name, so that it can be made anew. */
   const clear = (parent: number, name: string, path: string) => {
     const result = kernel.unlinkAt(parent, name);
@@ -265,6 +277,8 @@ export function createExtractor(options: ExtractOptions): Extractor {
     if (options.whiteouts === "ignore") return;
     const count = parts.length - 1;
     const path = parts.slice(0, count).join("/");
+    // Below what is no directory any more nothing is left to delete (umoci says both, the file that replaces a directory and the deletions in it).
+    if (count > 0 && notDirectory(path)) return;
     if (base === OPAQUE) {
       const fd = directory(parts, count);
       if (!made) must(kernel.setXattr(fd, "trusted.overlay.opaque", "y"), "setxattr trusted.overlay.opaque", path);
