@@ -100,23 +100,29 @@ test("many calls share a connection and finish in any order", async () => {
 
 test("a deadline and a signal end the waiting; the handler can see both", async () => {
   let aborted = 0;
+  let asked = 0;
+  const until = async (done: () => boolean) => {
+    for (let tries = 0; tries < 200 && !done(); tries++) await new Promise((resolve) => setTimeout(resolve, 5));
+  };
   const { path } = await serve({
     wait: (_, context) =>
-      new Promise((resolve) =>
+      new Promise((resolve) => {
+        asked++;
         context.signal.addEventListener("abort", () => {
           aborted++;
           resolve({});
-        }),
-      ),
+        });
+      }),
   });
   const client = createTtrpcClient(Task, path);
   expect((await client.wait({ id: "a" }, { timeoutMs: 20 }).catch((e) => e)).kind).toBe("DeadlineExceeded");
   const giveUp = new AbortController();
   const pending = client.wait({ id: "a" }, { signal: giveUp.signal }).catch((e) => e);
+  await until(() => asked === 2);
   giveUp.abort();
   expect((await pending).kind).toBe("Cancelled");
   client.close();
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await until(() => aborted === 2);
   expect(aborted).toBe(2);
 });
 
