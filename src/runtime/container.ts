@@ -25,12 +25,12 @@ import type { Process, Spec, State } from "../oci/runtime-spec.ts";
 import { active } from "../trace/index.ts";
 import { type Cgroup, type CgroupLocation, locateCgroup, openCgroup } from "./cgroups/index.ts";
 import { type EarlyGate, type Heard, passEarly } from "./early.ts";
+import { execPlans } from "./exec-plans.ts";
 import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from "./face.ts";
 import { facts } from "./facts.ts";
 import { stepFailure } from "./failures.ts";
 import { type Kept, readExit, runningProcess } from "./keeper.ts";
 import { type Plan, pausesBeforePivot, planCreate, rootPathOf } from "./plan/create.ts";
-import { planExec } from "./plan/exec.ts";
 import { FD, MAX_HOLD } from "./plan/layout.ts";
 import { type Asking, eventfd, hearReports, type Player, startPlayer } from "./player.ts";
 import { compileSeccomp } from "./seccomp.ts";
@@ -276,6 +276,7 @@ export function runtimeContainer(
   const cgroup: Cgroup = openCgroup(saved.cgroup);
   const init = runningProcess(initKept, () => {});
   const execs = new Set<RunningProcess>(running);
+  const planOf = execPlans();
   const specForHooks = () => {
     if (!saved.hooks) return undefined;
     try {
@@ -295,24 +296,21 @@ export function runtimeContainer(
       mkdirSync(directory, { mode: 0o700 });
       let done = false;
       try {
-        const plan = planExec(
-          {
-            id: saved.id,
-            spec,
-            state: { ociVersion: spec.ociVersion, id: saved.id, status: "running", pid: initKept.pid, bundle: saved.bundle },
-            process: { ...process, terminal: io.terminal },
-            cgroup: cgroup.planJoin(initKept.pid),
-            seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
-            keeper: true,
-            holds: io.hold.length,
-            holdStdin: io.holdStdin >= 0,
-            ownStdio: [io.stdin >= 0, io.stdout >= 0, io.stderr >= 0],
-            preserved: 0,
-          },
-          facts(),
-        );
+        const plan = planOf({
+          id: saved.id,
+          spec,
+          state: { ociVersion: spec.ociVersion, id: saved.id, status: "running", pid: initKept.pid, bundle: saved.bundle },
+          process: { ...process, terminal: io.terminal },
+          cgroup: cgroup.planJoin(initKept.pid),
+          keeper: true,
+          holds: io.hold.length,
+          holdStdin: io.holdStdin >= 0,
+          ownStdio: [io.stdin >= 0, io.stdout >= 0, io.stderr >= 0],
+          preserved: 0,
+        });
         // The master of a terminal is fetched from the process at its gate.
         const early = io.terminal || plan.listener ? undefined : { rooted: initKept.pid, opens };
+        if (opens && !early && !(await opens)) throw new Failure("Cancelled", "the process was not wanted");
         const kept = await launch(plan, process, io, directory, initKept.pidfd, undefined, early);
         const running = runningProcess(kept, () => {
           execs.delete(running);
