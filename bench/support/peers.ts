@@ -1,7 +1,7 @@
 // Starts the two engines that a bench compares, each in a temporary directory of its own with its own bridge, and takes them down again with all
 // that they made: Debian's dockerd (package docker.io) and ours (dist/bin/jubakod).
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -77,8 +77,16 @@ function seed(peer: Peer): void {
   if (loaded.status !== 0) throw new Error(`${peer.name}: load: ${loaded.stderr}${tar.stderr}`);
 }
 
+/** A directory of the daemon's own whose `run` is in memory, as /run is on machines with systemd: both daemons keep their run-time state there. */
+function place(name: string): string {
+  const dir = mkdtempSync(join(tmpdir(), name));
+  mkdirSync(join(dir, "run"));
+  spawnSync("mount", ["-t", "tmpfs", "-o", "mode=711", "tmpfs", join(dir, "run")]);
+  return dir;
+}
+
 export async function startDockerd(): Promise<Peer> {
-  const dir = mkdtempSync(join(tmpdir(), "jubako-bench-dockerd-"));
+  const dir = place("jubako-bench-dockerd-");
   const host = `unix://${dir}/docker.sock`;
   const log = join(dir, "log");
   const out = openSync(log, "a");
@@ -90,7 +98,7 @@ export async function startDockerd(): Promise<Peer> {
   const rulesBefore = ["iptables", "ip6tables"].map((tool) => spawnSync(`${tool}-save`, { encoding: "utf8" }).stdout ?? "");
   const child = spawn(
     "dockerd",
-    ["--data-root", join(dir, "root"), "--exec-root", join(dir, "exec"), "--pidfile", join(dir, "pid"), "-H", host, "--bridge", bridge],
+    ["--data-root", join(dir, "root"), "--exec-root", join(dir, "run/exec"), "--pidfile", join(dir, "pid"), "-H", host, "--bridge", bridge],
     {
       stdio: ["ignore", out, out],
     },
@@ -98,8 +106,8 @@ export async function startDockerd(): Promise<Peer> {
   const peer: Peer = {
     name: "dockerd",
     host,
-    daemons: () => [child.pid!, ...processes("containerd", join(dir, "exec"), "--config")],
-    shims: () => processes("containerd-shim", join(dir, "exec")),
+    daemons: () => [child.pid!, ...processes("containerd", join(dir, "run/exec"), "--config")],
+    shims: () => processes("containerd-shim", join(dir, "run/exec")),
     async stop() {
       for (const id of docker(peer, "ps", "-aq").stdout.split("\n").filter(Boolean)) docker(peer, "rm", "-f", id);
       await end(child);
@@ -125,25 +133,26 @@ export async function startDockerd(): Promise<Peer> {
 }
 
 export async function startJubakod(flags: string[] = []): Promise<Peer> {
-  const dir = mkdtempSync(join(tmpdir(), "jubako-bench-"));
+  const dir = place("jubako-bench-");
   const host = `unix://${dir}/docker.sock`;
   const log = join(dir, "log");
   const out = openSync(log, "a");
-  const args = ["--data-root", join(dir, "root"), "--exec-root", join(dir, "exec"), "--pidfile", join(dir, "pid"), "-H", host];
+  const args = ["--data-root", join(dir, "root"), "--exec-root", join(dir, "run/exec"), "--pidfile", join(dir, "pid"), "-H", host];
   const child = spawn(join(root, "dist/bin/jubakod"), [...args, "--bridge", "jubakobench1", "--bip", "10.219.2.1/24", ...flags], {
-    env: { ...process.env, JUBAKO_SHIM_STATE: join(dir, "shim") },
+    env: { ...process.env, JUBAKO_SHIM_STATE: join(dir, "run/shim") },
     stdio: ["ignore", out, out],
   });
   const peer: Peer = {
     name: "jubakod",
     host,
     daemons: () => [child.pid!],
-    shims: () => processes(join(dir, "exec")).filter((pid) => pid !== child.pid),
+    shims: () => processes(join(dir, "run/exec")).filter((pid) => pid !== child.pid),
     async stop() {
       for (const id of docker(peer, "ps", "-aq").stdout.split("\n").filter(Boolean)) docker(peer, "rm", "-f", id);
       await end(child);
       for (const pid of peer.shims()) process.kill(pid, "SIGTERM");
       spawnSync("ip", ["link", "del", "jubakobench1"], { stdio: "ignore" });
+      unmountBelow(dir);
       rmSync(dir, { recursive: true, force: true });
     },
   };
