@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { parseBytes, parseOptions } from "./config.ts";
+import { parseOptions } from "./config.ts";
+import { parseBytes } from "./config-values.ts";
 
 const parse = (argv: string[], file?: object) => parseOptions(argv, () => (file ? JSON.stringify(file) : undefined));
 
@@ -75,4 +76,58 @@ test("tcp without verified clients must be asked for in words", () => {
   expect(mode("--tls", "--tlsverify=false")).toBe("encrypt");
   expect(mode("--tls=false")).toBe("off");
   expect(mode("--tlsverify")).toBe("verify");
+});
+
+test("limits that are none are refused", () => {
+  expect(() => parse(["--default-ulimit", "nofiles=1:2"])).toThrow("invalid ulimit type: nofiles");
+  expect(() => parse(["--default-ulimit", "nofile=3:2"])).toThrow("ulimit soft limit must be less than or equal to hard limit: 3 > 2");
+  expect(() => parse([], { "default-ulimits": { nofiles: { Name: "nofiles", Soft: 1, Hard: 2 } } })).toThrow(
+    "invalid ulimit type: nofiles",
+  );
+  expect(() => parse([], { "default-ulimits": { nofile: 5 } })).toThrow("must have the numbers Soft and Hard");
+  expect(parse([], { "default-ulimits": { core: { Soft: 0, Hard: -1 } } }).config.defaultUlimits).toEqual({
+    core: { Name: "core", Soft: 0, Hard: -1 },
+  });
+});
+
+test("the default bridge and the ranges of networks", () => {
+  const plain = {
+    ipv6: false,
+    fixedCidr: undefined,
+    fixedCidrV6: undefined,
+    mtu: 1500,
+    icc: true,
+    masquerade: true,
+    hostBinding: "0.0.0.0",
+  };
+  expect(parse([]).config).toMatchObject({ defaultNetwork: plain, addressPools: undefined });
+  const flags = ["--bip=10.9.0.1/16", "--ipv6", "--fixed-cidr=10.9.4.0/24", "--fixed-cidr-v6=fd00:9::5/64", "--mtu=1400", "--icc=false"];
+  const pools = ["--default-address-pool", "base=10.80.0.0/16,size=24", "--default-address-pool=base=fd00:1::/48,size=64"];
+  const { config } = parse([...flags, ...pools, "--ip-masq=false", "--ip=127.0.0.1"]);
+  expect(config.defaultNetwork).toEqual({
+    ipv6: true,
+    fixedCidr: "10.9.4.0/24",
+    fixedCidrV6: "fd00:9::/64",
+    mtu: 1400,
+    icc: false,
+    masquerade: false,
+    hostBinding: "127.0.0.1",
+  });
+  expect(config.addressPools).toEqual([
+    { base: "10.80.0.0/16", size: 24 },
+    { base: "fd00:1::/48", size: 64 },
+  ]);
+  expect(parse([], { "default-address-pools": [{ base: "10.1.0.0/16", size: 20 }] }).config.addressPools).toEqual([
+    { base: "10.1.0.0/16", size: 20 },
+  ]);
+  for (const [argv, message] of [
+    [["--fixed-cidr", "banana"], "invalid CIDR address: banana"],
+    [["--bip=10.9.0.1/16", "--fixed-cidr=10.8.0.0/24"], "is not within the default bridge's subnet"],
+    [["--fixed-cidr-v6", "10.0.0.0/8"], "invalid CIDR address: 10.0.0.0/8"],
+    [["--mtu", "5"], "invalid MTU number: 5"],
+    [["--ip", "here"], "here is not an ip address"],
+    [["--default-address-pool", "10.0.0.0/8"], "must be of the form base=CIDR,size=NUMBER"],
+    [["--default-address-pool", "base=10.0.0.0/8,size=4"], "invalid size 4 of the pool"],
+  ] as [string[], string][])
+    expect(() => parse(argv)).toThrow(message);
 });

@@ -3,9 +3,20 @@ import { readFileSync } from "node:fs";
 import { isIP } from "node:net";
 import { resolve } from "node:path";
 import { failedPrecondition, invalidArgument, messageOf } from "../lib/errors.ts";
+import {
+  type AddressPool,
+  checkPool,
+  checkUlimits,
+  defaultNetwork,
+  normalizeHost,
+  parseBytes,
+  parsePool,
+  parseUlimit,
+  tlsMode,
+} from "./config-values.ts";
 import type { EngineConfig } from "./context.ts";
 
-type Kind = "text" | "list" | "bool" | "int" | "pairs" | "bytes" | "runtime" | "ulimit";
+type Kind = "text" | "list" | "bool" | "int" | "pairs" | "bytes" | "runtime" | "ulimit" | "pools";
 
 interface Setting {
   flag: string;
@@ -38,6 +49,19 @@ const SETTINGS: Setting[] = [
   { flag: "default-runtime", key: "default-runtime", kind: "text", help: "Runtime of containers that ask for none (default jubako)" },
   { flag: "bip", key: "bip", kind: "text", help: "Address and prefix length of the default bridge" },
   { flag: "bridge", short: "b", key: "bridge", kind: "text", help: "Name of the default bridge; none for no bridge (default jubako0)" },
+  { flag: "ipv6", key: "ipv6", kind: "bool", help: "Give containers on the default bridge IPv6 addresses, too" },
+  { flag: "fixed-cidr", key: "fixed-cidr", kind: "text", help: "Part of the default bridge's subnet for containers' addresses" },
+  { flag: "fixed-cidr-v6", key: "fixed-cidr-v6", kind: "text", help: "IPv6 subnet of the default bridge (default: a unique local one)" },
+  { flag: "mtu", key: "mtu", kind: "int", help: "Largest packet on the default bridge (default 1500)" },
+  { flag: "icc", key: "icc", kind: "bool", help: "Let containers on the default bridge reach each other (default true)" },
+  { flag: "ip-masq", key: "ip-masq", kind: "bool", help: "Hide the default bridge's addresses behind the host's (default true)" },
+  { flag: "ip", key: "ip", kind: "text", help: "Address of the host for published ports of the default bridge (default 0.0.0.0)" },
+  {
+    flag: "default-address-pool",
+    key: "default-address-pools",
+    kind: "pools",
+    help: "Range that networks' subnets are cut from, as base=10.10.0.0/16,size=24",
+  },
   { flag: "debug", short: "D", key: "debug", kind: "bool", help: "Log what happens inside" },
   { flag: "log-level", short: "l", key: "log-level", kind: "text", help: "debug, info, warn, error or fatal (default info)" },
   { flag: "tls", key: "tls", kind: "bool", help: "Serve tcp with TLS; --tls=false serves it unprotected" },
@@ -108,6 +132,7 @@ const VALUES: Record<Kind, string> = {
   bytes: " bytes",
   runtime: " name=path",
   ulimit: " ulimit",
+  pools: " pool",
 };
 
 /** What was said, by flag name; lists keep their order. */
@@ -128,20 +153,6 @@ function truth(name: string, text: string): boolean {
   if (/^(1|t|true)$/i.test(text)) return true;
   if (/^(0|f|false)$/i.test(text)) return false;
   throw invalidArgument(`invalid argument "${text}" for "--${name}" flag: not a boolean`);
-}
-
-/** "64m" → bytes. */
-export function parseBytes(text: string): number {
-  const match = /^(\d+(?:\.\d+)?)\s*([kmgtp]?)(i?b)?$/i.exec(text.trim());
-  if (!match) throw invalidArgument(`invalid size: '${text}'`);
-  return Math.floor(Number(match[1]) * 1024 ** " kmgtp".indexOf((match[2] || " ").toLowerCase()));
-}
-
-function parseUlimit(text: string): { Name: string; Soft: number; Hard: number } {
-  const match = /^(\w+)=(-?\d+)(?::(-?\d+))?$/.exec(text);
-  if (!match) throw invalidArgument(`invalid ulimit argument: ${text}`);
-  const Soft = Number(match[2]);
-  return { Name: match[1]!, Soft, Hard: match[3] === undefined ? Soft : Number(match[3]) };
 }
 
 function add(said: Said, setting: Setting, text: string): void {
@@ -172,6 +183,9 @@ function add(said: Said, setting: Setting, text: string): void {
   } else if (setting.kind === "ulimit") {
     const limit = parseUlimit(text);
     map()[limit.Name] = limit;
+  } else if (setting.kind === "pools") {
+    said[name] ??= [];
+    (said[name] as AddressPool[]).push(parsePool(text));
   } else said[name] = text;
 }
 
@@ -241,7 +255,10 @@ function readFile(file: string, text: string): Said {
     if (setting.kind === "int" && !Number.isInteger(value)) throw wrong(key, "a number");
     if (setting.kind === "list" && !strings(value)) throw wrong(key, "a list of strings");
     if (["pairs", "runtime", "ulimit"].includes(setting.kind) && !object) throw wrong(key, "an object");
-    said[setting.flag] = setting.kind === "bytes" ? parseBytes(String(value)) : value;
+    if (setting.kind === "pools" && !Array.isArray(value)) throw wrong(key, "a list");
+    if (setting.kind === "ulimit") said[setting.flag] = checkUlimits(value as Record<string, unknown>);
+    else if (setting.kind === "bytes") said[setting.flag] = parseBytes(String(value));
+    else said[setting.flag] = setting.kind === "pools" ? (value as unknown[]).map(checkPool) : value;
   }
   if (unknown.length > 0) {
     throw invalidArgument(
@@ -249,24 +266,6 @@ function readFile(file: string, text: string): Said {
     );
   }
   return said;
-}
-
-function normalizeHost(host: string, tls: boolean): string {
-  if (host === "" || host === "unix://") return "unix:///run/jubako/docker.sock";
-  if (host.startsWith("unix://") || host.startsWith("fd://")) return host;
-  if (host.startsWith("tcp://")) {
-    const rest = host.slice(6) || `127.0.0.1:${tls ? 2376 : 2375}`;
-    if (!/^(\[[0-9a-fA-F:.]+\]|[\w.-]*)(:\d{1,5})?$/.test(rest)) throw invalidArgument(`invalid bind address format: ${host}`);
-    return `tcp://${/:\d+$/.test(rest) ? rest : `${rest}:${tls ? 2376 : 2375}`}`;
-  }
-  throw invalidArgument(`invalid bind address (${host}): must be unix://PATH, tcp://HOST:PORT or fd://`);
-}
-
-/** Serving tcp without verified clients must have been asked for in words: `--tls=false`, or `--tls --tlsverify=false`. */
-function tlsMode(tls: unknown, verify: unknown): EngineConfig["tls"]["mode"] {
-  if (verify === true) return "verify";
-  if (tls === true) return verify === false ? "encrypt" : "unsaid";
-  return tls === false || verify === false ? "off" : "unsaid";
 }
 
 function assemble(said: Said): EngineConfig {
@@ -304,6 +303,8 @@ function assemble(said: Said): EngineConfig {
     defaultRuntime,
     bridge: text("bridge") || "jubako0",
     bip,
+    defaultNetwork: defaultNetwork(said, bip),
+    addressPools: said["default-address-pool"] as EngineConfig["addressPools"],
     dns: list("dns"),
     dnsOptions: list("dns-opt"),
     dnsSearch: list("dns-search"),

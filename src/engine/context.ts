@@ -39,6 +39,21 @@ export interface EngineConfig {
   bridge: string;
   /** Address of the default bridge with prefix length. */
   bip: string | undefined;
+  /** The default bridge, beyond its name and address. */
+  defaultNetwork: {
+    ipv6: boolean;
+    /** Part of the bridge's subnet that containers' addresses are taken from. */
+    fixedCidr: string | undefined;
+    /** The bridge's IPv6 subnet; one of the engine's own where it is not said. */
+    fixedCidrV6: string | undefined;
+    mtu: number;
+    icc: boolean;
+    masquerade: boolean;
+    /** Address of the host that ports are published at unless said otherwise. */
+    hostBinding: string;
+  };
+  /** What subnets are cut from where a network asks for none; undefined: Docker's ranges. */
+  addressPools: { base: string; size: number }[] | undefined;
   dns: string[];
   dnsOptions: string[];
   dnsSearch: string[];

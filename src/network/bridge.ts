@@ -96,6 +96,8 @@ export function ensureBridge(route: NetlinkSocket, bridge: BridgeOptions): numbe
   // addresses on a bridge that the user made are the user's
   if (link.alias?.startsWith("jubako"))
     for (const a of present) if (!linkLocal(a) && !bridge.gateways.some((g) => same(a, g))) deleteAddress(m, a);
+  // a bridge that had no IPv6 before
+  if (bridge.gateways.some((g) => g.address.length === 16)) sysctl(`ipv6/conf/${bridge.name}/disable_ipv6`, "0");
   for (const g of bridge.gateways) {
     if (!present.some((a) => same(a, g))) addAddress(m, { index, local: g.address, prefix: g.prefix });
   }

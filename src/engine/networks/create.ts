@@ -3,9 +3,7 @@ import type { IPAMConfig } from "../../api/types.ts";
 import { alreadyExists, invalidArgument, messageOf, notFound, permissionDenied, unimplemented } from "../../lib/errors.ts";
 import {
   type Cidr,
-  chooseSubnet,
   contains,
-  DEFAULT_POOLS,
   enableForwarding,
   findLink,
   formatAddress,
@@ -17,21 +15,9 @@ import {
   removeLink,
   sameAddress,
 } from "../../network/index.ts";
-import {
-  activate,
-  bridgeName,
-  errno,
-  firewallBridge,
-  firstHost,
-  isErrno,
-  newId,
-  OPTION,
-  realize,
-  type State,
-  takenSubnets,
-  toNetwork,
-} from "./registry.ts";
-import type { Network, NetworkRecord } from "./state.ts";
+import { activate, bridgeName, errno, firewallBridge, isErrno, newId, realize, type State, toNetwork } from "./registry.ts";
+import { type Network, type NetworkRecord, OPTION } from "./state.ts";
+import { firstHost, freeSubnet } from "./subnets.ts";
 
 /** The body of POST /networks/create, as far as it was checked for its types. */
 export interface CreateRequest {
@@ -139,22 +125,6 @@ function checkConfig(config: IPAMConfig): Cidr {
   return net;
 }
 
-/** fdXX:XXXX:XXXX::/48 of this engine, cut into /64s, as RFC 4193 wants it. */
-function uniqueLocal(state: State): { base: Cidr; size: number } {
-  const address = new Uint8Array(16);
-  address.set([
-    0xfd,
-    ...Buffer.from(
-      state.engine.id
-        .replace(/[^0-9a-f]/g, "")
-        .padEnd(10, "0")
-        .slice(0, 10),
-      "hex",
-    ),
-  ]);
-  return { base: { address, prefix: 48 }, size: 64 };
-}
-
 const BOOLEANS = [OPTION.icc, OPTION.masquerade, OPTION.defaultBridge];
 
 function checkOptions(state: State, options: Record<string, string>): void {
@@ -226,12 +196,10 @@ export function createNetwork(state: State, request: CreateRequest): Network {
   }
   if (!request.EnableIPv4 && !request.EnableIPv6) throw invalidArgument("IPv4 or IPv6 must be enabled");
   if (request.EnableIPv4 && !chosen.some((c) => c.address.length === 4)) {
-    const net = chooseSubnet(DEFAULT_POOLS, takenSubnets(state));
-    config.unshift({ Subnet: formatCidr(net), Gateway: formatAddress(firstHost(net)) });
+    config.unshift(freeSubnet(state, 4));
   }
   if (request.EnableIPv6 && !v6) {
-    const net = chooseSubnet([uniqueLocal(state)], takenSubnets(state));
-    config.push({ Subnet: formatCidr(net), Gateway: formatAddress(firstHost(net)) });
+    config.push(freeSubnet(state, 16));
   }
 
   const record: NetworkRecord = {

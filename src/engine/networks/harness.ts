@@ -20,7 +20,7 @@ import {
   setLinkUp,
 } from "../../linux/index.ts";
 import { createFirewall, removeLink } from "../../network/index.ts";
-import type { ContainerRecord, Engine, NetworksFace } from "../context.ts";
+import type { ContainerRecord, Engine, EngineConfig, NetworksFace } from "../context.ts";
 import type { Call, Route } from "../route.ts";
 import { createNetworks, routes } from "./index.ts";
 
@@ -68,10 +68,20 @@ export function web(text: string): string {
   return `busybox mkdir -p ${directory}; printf ${text} > ${directory}/index.html; exec busybox httpd -f -p 80 -h ${directory}`;
 }
 
+export const PLAIN_BRIDGE: EngineConfig["defaultNetwork"] = {
+  ipv6: false,
+  fixedCidr: undefined,
+  fixedCidrV6: undefined,
+  mtu: 1500,
+  icc: true,
+  masquerade: true,
+  hostBinding: "0.0.0.0",
+};
+
 export type Harness = ReturnType<typeof createHarness>;
 
 /** A networks resource on a bridge of its own, with everything around it made up: records in memory, containers that are plain processes. */
-export function createHarness(BRIDGE: string, bip: string) {
+export function createHarness(BRIDGE: string, bip: string, changes: Partial<EngineConfig> = {}) {
   const dir = mkdtempSync("/tmp/jubako-networks-");
   const route: NetlinkSocket = openNetlink(NETLINK_ROUTE);
   const events: string[] = [];
@@ -91,12 +101,14 @@ export function createHarness(BRIDGE: string, bip: string) {
       config: {
         bridge: BRIDGE,
         bip,
+        defaultNetwork: PLAIN_BRIDGE,
         dns: [],
         dnsOptions: [],
         dnsSearch: [],
         dataRoot: dir,
         execRoot: dir,
         warmNetworks: 2,
+        ...changes,
       },
       db,
       id: "0123456789abcdef",

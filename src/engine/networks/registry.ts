@@ -1,25 +1,18 @@
 // The networks that exist, and making them real on the host: bridges and the packet filter.
 import { createHash, randomBytes } from "node:crypto";
 import { conflict, invalidArgument, messageOf, notFound } from "../../lib/errors.ts";
-import { errno, listAddresses, listRoutes, NETLINK_ROUTE, type NetlinkSocket, openNetlink } from "../../linux/index.ts";
+import { errno, NETLINK_ROUTE, type NetlinkSocket, openNetlink } from "../../linux/index.ts";
 import {
   addressOf,
-  type Cidr,
-  chooseSubnet,
   createAllocator,
   createFirewall,
   createForwarder,
   createNamespacePool,
-  DEFAULT_POOLS,
   enableForwarding,
   ensureBridge,
   type Firewall,
   type FirewallBridge,
   type Forwarder,
-  findLink,
-  formatAddress,
-  formatCidr,
-  fromNumber,
   isErrno,
   macOf,
   type NamespacePool,
@@ -27,19 +20,10 @@ import {
   type PublishedPort,
   parseAddress,
   parseCidr,
-  toNumber,
 } from "../../network/index.ts";
 import type { Engine } from "../context.ts";
-import { type Network, type NetworkRecord, type NetworkStore, openStore, type Sandbox, type Subnet } from "./state.ts";
-
-export const OPTION = {
-  name: "com.docker.network.bridge.name",
-  icc: "com.docker.network.bridge.enable_icc",
-  masquerade: "com.docker.network.bridge.enable_ip_masquerade",
-  hostBinding: "com.docker.network.bridge.host_binding_ipv4",
-  defaultBridge: "com.docker.network.bridge.default_bridge",
-  mtu: "com.docker.network.driver.mtu",
-} as const;
+import { type Network, type NetworkRecord, type NetworkStore, OPTION, openStore, type Sandbox, type Subnet } from "./state.ts";
+import { defaultBridge, firstHost } from "./subnets.ts";
 
 /** Everything this resource holds. */
 export interface State {
@@ -67,24 +51,6 @@ export const newId = (): string => randomBytes(32).toString("hex");
 export function truthy(value: string | undefined, absent: boolean): boolean {
   if (value === undefined || value === "") return absent;
   return ["1", "t", "true"].includes(value.toLowerCase());
-}
-
-/** Subnets that a new one must not overlap with: the host's addresses and routes (VPNs, other engines), and our own networks'. */
-export function takenSubnets(state: State, except?: string): Cidr[] {
-  const skip = except === undefined ? undefined : findLink(state.route, except)?.index;
-  const taken: Cidr[] = [];
-  for (const route of listRoutes(state.route)) {
-    if (route.destination && route.prefix > 0 && route.table !== 255 && (skip === undefined || route.index !== skip))
-      taken.push({ address: route.destination, prefix: route.prefix });
-  }
-  for (const a of listAddresses(state.route)) if (a.index !== skip) taken.push({ address: a.local, prefix: a.prefix });
-  for (const network of state.networks.values()) for (const subnet of network.bridge?.subnets ?? []) taken.push(subnet.cidr);
-  return taken;
-}
-
-/** The first host address of a subnet. */
-export function firstHost(cidr: Cidr): Uint8Array {
-  return fromNumber(toNumber(networkOf(cidr)) + 1n, cidr.address.length);
 }
 
 function subnets(record: NetworkRecord): Subnet[] {
@@ -138,27 +104,6 @@ function predefined(name: "bridge" | "host" | "none", driver: NetworkRecord["dri
   };
 }
 
-/** The default bridge's subnet: what the settings say, else what it had, else what an existing link of its name has, else a free one. */
-function defaultSubnet(state: State, before: NetworkRecord | undefined): { Subnet: string; Gateway: string } {
-  const { bridge, bip } = state.engine.config;
-  const of = (address: Cidr) => ({
-    Subnet: formatCidr({ address: networkOf(address), prefix: address.prefix }),
-    Gateway: formatAddress(address.address),
-  });
-  if (bip) {
-    const address = parseCidr(bip);
-    if (address?.address.length !== 4) throw invalidArgument(`invalid CIDR address: ${bip}`);
-    return of(address);
-  }
-  const kept = before?.ipam.config[0];
-  if (kept?.Subnet && kept.Gateway && before?.options[OPTION.name] === bridge) return { Subnet: kept.Subnet, Gateway: kept.Gateway };
-  const link = findLink(state.route, bridge);
-  const present = link && listAddresses(state.route).find((a) => a.index === link.index && a.local.length === 4);
-  if (present) return of({ address: present.local, prefix: present.prefix });
-  const subnet = chooseSubnet(DEFAULT_POOLS, takenSubnets(state));
-  return of({ address: firstHost(subnet), prefix: subnet.prefix });
-}
-
 export function openState(engine: Engine): State {
   const table = tableName(engine.config.dataRoot);
   const state: State = {
@@ -187,17 +132,7 @@ export function openState(engine: Engine): State {
   add(byName("none") ?? predefined("none", "null"));
   if (engine.config.bridge !== "none") {
     const before = byName("bridge");
-    const record = before ?? predefined("bridge", "bridge");
-    record.ipam.config = [defaultSubnet(state, before)];
-    record.options = {
-      [OPTION.defaultBridge]: "true",
-      [OPTION.icc]: "true",
-      [OPTION.masquerade]: "true",
-      [OPTION.hostBinding]: "0.0.0.0",
-      [OPTION.name]: engine.config.bridge,
-      [OPTION.mtu]: "1500",
-    };
-    add(record);
+    add({ ...(before ?? predefined("bridge", "bridge")), ...defaultBridge(state, before) });
   }
   return state;
 }

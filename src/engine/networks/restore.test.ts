@@ -7,7 +7,7 @@ import { getLink, listLinks, NETLINK_ROUTE, netlinkMessages, openNetlink, setLin
 import { createFirewall, findLink, removeLink } from "../../network/index.ts";
 import type { ContainerRecord, Engine } from "../context.ts";
 import type { Call } from "../route.ts";
-import { isolated } from "./harness.ts";
+import { isolated, PLAIN_BRIDGE } from "./harness.ts";
 import { createNetworks, routes } from "./index.ts";
 
 const BRIDGE = "jubakot4";
@@ -18,6 +18,7 @@ function engineOf(dir: string, records: Map<string, ContainerRecord>, pids: Map<
     config: {
       bridge: BRIDGE,
       bip: "10.213.64.1/24",
+      defaultNetwork: PLAIN_BRIDGE,
       dns: [],
       dnsOptions: [],
       dnsSearch: [],

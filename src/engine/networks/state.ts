@@ -4,6 +4,16 @@ import type { DatabaseSync } from "node:sqlite";
 import type { IPAMConfig } from "../../api/types.ts";
 import type { Allocator, Cidr, Namespace, PublishedPort, Resolver } from "../../network/index.ts";
 
+/** Options of networks that are understood. */
+export const OPTION = {
+  name: "com.docker.network.bridge.name",
+  icc: "com.docker.network.bridge.enable_icc",
+  masquerade: "com.docker.network.bridge.enable_ip_masquerade",
+  hostBinding: "com.docker.network.bridge.host_binding_ipv4",
+  defaultBridge: "com.docker.network.bridge.default_bridge",
+  mtu: "com.docker.network.driver.mtu",
+} as const;
+
 export type Driver = "bridge" | "host" | "null";
 
 /** A network as it is kept. */

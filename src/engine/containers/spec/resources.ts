@@ -3,6 +3,7 @@ import { statSync } from "node:fs";
 import type { Resources as ApiResources, HostConfig } from "../../../api/types.ts";
 import { invalidArgument } from "../../../lib/errors.ts";
 import type { BlockIoResources, CpuResources, MemoryResources, Resources, Rlimit } from "../../../oci/runtime-spec.ts";
+import { ULIMITS } from "../../ulimit.ts";
 
 const CPU_PERIOD = 100_000;
 
@@ -77,8 +78,6 @@ export function resources(host: ApiResources): Resources {
   if (blockIO) result.blockIO = blockIO;
   return result;
 }
-
-const ULIMITS = new Set("as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack".split(" "));
 
 export function rlimits(host: HostConfig, defaults: Record<string, { Name: string; Soft: number; Hard: number }>): Rlimit[] {
   const limits = new Map(Object.values(defaults).map((each) => [each.Name, each]));
