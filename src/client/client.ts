@@ -31,7 +31,7 @@ import type {
 } from "../api/types.ts";
 import { unavailable } from "../lib/errors.ts";
 import type { HttpResponse } from "./http.ts";
-import { type Caller, type CallerOptions, createCaller, encodeFilters } from "./request.ts";
+import { type Caller, type CallerOptions, createCaller, encodeFilters, type QueryValue } from "./request.ts";
 import { jsonLines, type RawStream, rawStream } from "./streams.ts";
 
 export type Filters = Record<string, readonly string[]>;
@@ -242,6 +242,26 @@ export function createClient(options: CallerOptions) {
       prune: (f?: Filters) => json<PruneReport>("POST", "/images/prune", { query: { filters: filters(f) } }),
       search: (q: { term: string; limit?: number | undefined; filters?: Filters | undefined }, auth?: string) =>
         json<Record<string, unknown>[]>("GET", "/images/search", { query: { ...q, filters: filters(q.filters) }, ...registryAuth(auth) }),
+    },
+    build: {
+      /** The classic builder: a tar goes in, progress comes out. */
+      classic: async (
+        q: Record<string, QueryValue>,
+        body: AsyncIterable<Uint8Array>,
+        registryConfig: string,
+        signal?: AbortSignal | undefined,
+      ) =>
+        jsonLines<ProgressMessage>(
+          await send("POST", "/build", {
+            query: q,
+            body,
+            signal,
+            headers: { "Content-Type": "application/x-tar", ...(registryConfig ? { "X-Registry-Config": registryConfig } : {}) },
+          }),
+        ),
+      /** A connection that speaks HTTP/2: to BuildKit's services ("/grpc"), or on which the engine calls ours ("/session"). */
+      connection: (path: "/grpc" | "/session", headers: Record<string, string | readonly string[]> = {}) =>
+        upgrade(send("POST", path, { upgrade: true, protocol: "h2c", headers })),
     },
     networks: {
       list: (f?: Filters) => json<NetworkInspect[]>("GET", "/networks", { query: { filters: filters(f) } }),

@@ -9,10 +9,13 @@ export interface HttpRequest {
   method: string;
   /** With the query. */
   path: string;
-  headers?: Record<string, string>;
+  /** A list is a header that is sent several times. */
+  headers?: Record<string, string | readonly string[]>;
   body?: string | Uint8Array | AsyncIterable<Uint8Array> | undefined;
   /** Asks for a raw stream: `upgraded` of the response is then set where the server agreed. */
-  upgrade?: boolean;
+  upgrade?: boolean | undefined;
+  /** What the connection is to speak then; "tcp" where it is not said. */
+  protocol?: string | undefined;
   signal?: AbortSignal | undefined;
 }
 
@@ -94,8 +97,9 @@ const connectionLost = new Error("the connection was closed before an answer cam
 
 async function send(connection: Connection, request: HttpRequest, host: string, base: string): Promise<void> {
   let head = `${request.method} ${base}${request.path} HTTP/1.1\r\nHost: ${host}\r\n`;
-  for (const [name, value] of Object.entries(request.headers ?? {})) head += `${name}: ${value.replace(/[\r\n]/g, " ")}\r\n`;
-  if (request.upgrade) head += "Connection: Upgrade\r\nUpgrade: tcp\r\n";
+  for (const [name, values] of Object.entries(request.headers ?? {}))
+    for (const value of typeof values === "string" ? [values] : values) head += `${name}: ${value.replace(/[\r\n]/g, " ")}\r\n`;
+  if (request.upgrade) head += `Connection: Upgrade\r\nUpgrade: ${request.protocol ?? "tcp"}\r\n`;
   const { body } = request;
   if (body === undefined) {
     connection.write(`${head}${request.method === "POST" || request.method === "PUT" ? "Content-Length: 0\r\n" : ""}\r\n`);

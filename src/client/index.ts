@@ -20,6 +20,7 @@ import { type Client, createClient } from "./client.ts";
 import { configDirectory, readConfig } from "./config.ts";
 import { resolveTarget } from "./endpoint.ts";
 
+export type { BuildKit, Session as BuildSession, SessionOptions as BuildSessionOptions } from "./buildkit/index.ts";
 export type { Client, CreateBody, DiskUsage, ExecBody, Filters, PathStat, ProgressMessage, PruneReport } from "./client.ts";
 export { createClient } from "./client.ts";
 export type { ConfigFile, StoredAuth } from "./config.ts";
@@ -43,6 +44,9 @@ export async function connectClient(
   const target = await resolveTarget({ host: options.host, context: options.context, configDir, env, config });
   return createClient({ target, version: env.DOCKER_API_VERSION || undefined, headers: config.HttpHeaders });
 }
+
+/** BuildKit's protocol; loaded only by commands that build. */
+export const loadBuildKit = () => import("./buildkit/index.ts");
 
 /** Reading stored contexts; loaded only when asked for, as few commands need it. */
 export const loadContexts = () => import("./context.ts");

@@ -16,8 +16,10 @@ export interface Call {
   json?: unknown | ((version: number) => unknown);
   /** Sent as it is. */
   body?: Uint8Array | AsyncIterable<Uint8Array>;
-  headers?: Record<string, string>;
+  headers?: Record<string, string | readonly string[]>;
   upgrade?: boolean;
+  /** What an upgraded connection is to speak; "tcp" where it is not said. */
+  protocol?: string;
   /** Without the version prefix. */
   unversioned?: boolean;
   signal?: AbortSignal | undefined;
@@ -89,7 +91,7 @@ export function createCaller(options: CallerOptions): Caller {
   };
 
   const once = (method: string, path: string, call: Call): Promise<HttpResponse> => {
-    const headers: Record<string, string> = {
+    const headers: Record<string, string | readonly string[]> = {
       "User-Agent": "jubako/0.1.0 (linux)",
       ...options.headers,
       ...options.extraHeaders?.(),
@@ -106,6 +108,7 @@ export function createCaller(options: CallerOptions): Caller {
       headers,
       body,
       upgrade: call.upgrade ?? false,
+      protocol: call.protocol,
       signal: call.signal,
     });
   };

@@ -1,7 +1,7 @@
 // The Dockerfile language: text to typed instructions. Pure.
 
+export { createMatcher, ignorePatterns, type Matcher, patternExpression } from "../../lib/ignore.ts";
 export { checkText } from "./checks.ts";
-export { createMatcher, ignorePatterns, type Matcher, patternExpression } from "./ignore.ts";
 export type { Heredoc } from "./lines.ts";
 export { createLinter, type Linter, type LintWarning, parseCheck, suggestion } from "./lint.ts";
 export { csvFields } from "./mount.ts";

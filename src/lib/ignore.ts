@@ -1,7 +1,7 @@
 // .dockerignore (Dockerfile reference, ".dockerignore file"): one pattern a line, "!" makes an exception, the last that fits wins; what lies below a match
 // is matched, too. Patterns are Go's filepath.Match and "**".
 import { posix } from "node:path";
-import { invalidArgument } from "../../lib/errors.ts";
+import { invalidArgument } from "./errors.ts";
 
 export type Matcher = (path: string) => boolean;
 
