@@ -108,5 +108,7 @@ test.skipIf(!openssl)("TLS lets only clients in whose certificate is verified", 
     });
   expect(await get({ cert: readFileSync(file("client.pem")), key: readFileSync(file("client-key.pem")) })).toBe("OK");
   await expect(get({})).rejects.toThrow();
+  const plain = await fetch(`http://127.0.0.1:${port}/_ping`);
+  expect([plain.status, await plain.text()]).toEqual([400, "Client sent an HTTP request to an HTTPS server.\n"]);
   listener.close();
 });

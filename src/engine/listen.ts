@@ -4,6 +4,7 @@ import { createServer, connect as dial, type Server, type Socket } from "node:ne
 import { dirname } from "node:path";
 import { createServer as createTlsServer } from "node:tls";
 import { failedPrecondition, invalidArgument } from "../lib/errors.ts";
+import { answerPlainHttp } from "../lib/plain-http.ts";
 import type { EngineConfig } from "./context.ts";
 
 /** First inherited descriptor (sd_listen_fds(3)). */
@@ -63,6 +64,25 @@ async function listenUnix(path: string, group: string, serve: (socket: Socket) =
   };
 }
 
+function tlsServer(tls: EngineConfig["tls"], serve: (socket: Socket) => void): Server {
+  const server = createTlsServer(
+    {
+      cert: readFileSync(tls.cert),
+      key: readFileSync(tls.key),
+      minVersion: "TLSv1.2",
+      allowHalfOpen: true,
+      ...(tls.mode === "verify" ? { ca: readFileSync(tls.ca), requestCert: true, rejectUnauthorized: true } : {}),
+    },
+    (socket) => {
+      // rejectUnauthorized ends such connections already; one that got here anyway must not be served.
+      if (tls.mode === "verify" && !socket.authorized) socket.destroy();
+      else serve(socket);
+    },
+  );
+  answerPlainHttp(server);
+  return server;
+}
+
 async function listenTcp(host: string, tls: EngineConfig["tls"], serve: (socket: Socket) => void): Promise<() => void> {
   const at = host.slice("tcp://".length);
   const port = Number(at.slice(at.lastIndexOf(":") + 1));
@@ -72,23 +92,7 @@ async function listenTcp(host: string, tls: EngineConfig["tls"], serve: (socket:
       `will not serve ${host}: whoever reaches it is root on this machine. Use --tlsverify with --tlscacert, --tlscert and --tlskey, or say --tls=false to serve it unprotected`,
     );
   }
-  const encrypted = tls.mode !== "off";
-  const server = encrypted
-    ? createTlsServer(
-        {
-          cert: readFileSync(tls.cert),
-          key: readFileSync(tls.key),
-          minVersion: "TLSv1.2",
-          allowHalfOpen: true,
-          ...(tls.mode === "verify" ? { ca: readFileSync(tls.ca), requestCert: true, rejectUnauthorized: true } : {}),
-        },
-        (socket) => {
-          // rejectUnauthorized ends such connections already; one that got here anyway must not be served.
-          if (tls.mode === "verify" && !socket.authorized) socket.destroy();
-          else serve(socket);
-        },
-      )
-    : createServer({ allowHalfOpen: true }, serve);
+  const server = tls.mode === "off" ? createServer({ allowHalfOpen: true }, serve) : tlsServer(tls, serve);
   await listening(server, () => server.listen({ port, host: address }));
   return () => void server.close();
 }

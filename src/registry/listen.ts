@@ -5,6 +5,7 @@ import type { SecureServerOptions, ServerHttp2Session } from "node:http2";
 import { createServer as createTlsServer } from "node:https";
 import type { AddressInfo, Server as NetServer } from "node:net";
 import type { TLSSocket } from "node:tls";
+import { answerPlainHttp } from "../lib/plain-http.ts";
 
 export interface TlsFiles {
   certificate: string;
@@ -64,6 +65,7 @@ async function bothVersions(options: SecureServerOptions, handler: RequestListen
     socket.on("error", () => {});
     socket.on("close", () => sockets.delete(socket));
   });
+  answerPlainHttp(server);
   return Object.assign(server, {
     closeIdle() {
       for (const session of sessions) session.close();
