@@ -1,17 +1,21 @@
 // A build of LLB: definitions in, trees out (session.ts says what for).
+import { randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
-import { ExecOpSchema, MetaSchema, NetMode } from "../gen/pb_pb.ts";
-import { failedPrecondition, invalidArgument, unimplemented } from "../lib/errors.ts";
+import { ExecOpSchema, MetaSchema, NetMode, type Source } from "../gen/pb_pb.ts";
+import { failedPrecondition, invalidArgument, messageOf, unimplemented } from "../lib/errors.ts";
+import { digestOf } from "../oci/index.ts";
+import type { ExportContext } from "./export/context.ts";
+import { exportResult } from "./export/index.ts";
 import { definitionToGraph } from "./graph/definition.ts";
 import { createGraph, type Edge, graphToDefinition } from "./graph/llb.ts";
-import type { BuilderHost, BuildHost, Lease } from "./host.ts";
+import type { BuilderHost, BuildHost, Lease, Status } from "./host.ts";
 import type { BuildSession, ContainerRequest, FailedStep, ProcessRequest, Ref, SessionContainer, SessionOptions } from "./session.ts";
 import type { Cache, CacheRecord } from "./solve/cache.ts";
 import type { MountCaches } from "./solve/caches.ts";
 import { createContainer } from "./solve/container.ts";
 import { type CacheSource, createSolver } from "./solve/solver.ts";
 import { fileTree, readDir, readFile, statPath } from "./solve/view.ts";
-import type { Tree } from "./solve/workspace.ts";
+import { EMPTY, type Tree } from "./solve/workspace.ts";
 
 export interface OpenOptions {
   host: BuilderHost;
@@ -149,13 +153,77 @@ export async function openSession({ host, build, cache, caches, lease, options }
     return step;
   }
 
+  const started = new Date();
+  const id = randomBytes(16).toString("hex");
+  let source: Source | undefined;
+
+  /** Runs part of an export as a vertex of its own, for those who watch. */
+  async function shown<T>(name: string, work: (status: (status: Status) => void) => Promise<T>): Promise<T> {
+    const digest = digestOf(`${id} ${name} ${performance.now()}`);
+    const now = () => performance.timeOrigin + performance.now();
+    const begun = now();
+    const base = { kind: "vertex" as const, digest, inputs: [], name, group: undefined, cached: false };
+    const begins = new Map<string, number>();
+    options.onEvent({ ...base, started: begun, completed: undefined, error: undefined });
+    try {
+      const answer = await work(({ id: part, name: partName, current, total, completed }) => {
+        const time = now();
+        const first = begins.get(part) ?? time;
+        begins.set(part, first);
+        const state = { current, total, time, started: first, completed: completed ? time : undefined };
+        options.onEvent({ kind: "status", vertex: digest, id: part, name: partName, ...state });
+      });
+      options.onEvent({ ...base, started: begun, completed: now(), error: undefined });
+      return answer;
+    } catch (error) {
+      options.onEvent({ ...base, started: begun, completed: now(), error: messageOf(error) });
+      throw error;
+    }
+  }
+
+  const contextOf = (status: (status: Status) => void): ExportContext => ({
+    host,
+    lease,
+    signal,
+    graph,
+    cache,
+    workspace,
+    epoch: options.epoch,
+    noCache: options.noCache,
+    request: options.request,
+    id,
+    started,
+    treeOf: async (each) => (each ? treeOf(each) : EMPTY),
+    solved: () => solver.solved(),
+    source: () => source,
+    status,
+    async hasSnapshot(chainId) {
+      const { snapshots, snapshotter } = host.manager;
+      return snapshots.stat({ snapshotter, key: chainId }).then(
+        () => true,
+        () => false,
+      );
+    },
+    inlineCache: async () => undefined,
+  });
+
+  const NAMES: Record<string, string> = {
+    image: "exporting to image",
+    oci: "exporting to oci image format",
+    docker: "exporting to docker image format",
+    local: "exporting to client directory",
+    tar: "exporting to client tarball",
+  };
+
   return {
     graph,
-    load: (definition) => ref(definitionToGraph(definition, graph)),
-    ref,
-    async export() {
-      throw unimplemented("exports of builds");
+    load(definition) {
+      source ??= definition.Source;
+      return ref(definitionToGraph(definition, graph));
     },
+    ref,
+    export: (result, exporter, sink) =>
+      shown(NAMES[exporter.type] ?? `exporting to ${exporter.type}`, (status) => exportResult(contextOf(status), result, exporter, sink)),
     async exportCache(_result, { type }) {
       throw unimplemented(`cache exports of the type ${type}`);
     },

@@ -26,6 +26,8 @@ export interface SessionOptions {
   /** Misses are told as events. */
   explain?: boolean;
   cacheImports?: CacheOption[];
+  /** What the client asked for, for provenance: "attest:provenance" among the attributes says whether one is wanted. */
+  request?: { frontend: string; attrs: Readonly<Record<string, string>> };
 }
 
 /** An entry of --cache-from or --cache-to: type "registry", "local", "inline", … */
@@ -34,7 +36,7 @@ export interface CacheOption {
   attrs: Record<string, string>;
 }
 
-/** A file as it is in a tree; times in nanoseconds since 1970. Names are byte strings (latin1) where `raw` says so. */
+/** A file as it is in a tree; times in nanoseconds since 1970. */
 export interface FileInfo {
   /** Relative to the tree, without leading "/". */
   path: string;

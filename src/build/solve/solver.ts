@@ -28,6 +28,7 @@ export interface Solved {
   /** All keys that lead to it. */
   keys: string[];
   image?: BaseImage;
+  material?: { uri: string; digest: string };
 }
 
 /** What a step held when its command had failed. */
@@ -366,7 +367,7 @@ export function createSolver(options: SolveOptions): Solver {
     const watch = watched(vertex);
     const begun = now();
     tell(vertex, { started: begun });
-    const { tree, cached, image } = await solveSource(op, vertex.digest, {
+    const { tree, cached, image, material } = await solveSource(op, vertex.digest, {
       host,
       build,
       images: options.images,
@@ -384,7 +385,7 @@ export function createSolver(options: SolveOptions): Solver {
       signal,
     });
     tell(vertex, { started: begun, completed: now(), cached: cached && tree.fetch === undefined });
-    return { ...alone(tree, cached), ...(image ? { image } : {}) };
+    return { ...alone(tree, cached), ...(image ? { image } : {}), ...(material ? { material } : {}) };
   }
 
   async function run(vertex: Vertex): Promise<Solved> {

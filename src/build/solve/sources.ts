@@ -41,6 +41,8 @@ export interface SolvedSource {
   /** Nothing was done for it. */
   cached: boolean;
   image?: BaseImage;
+  /** What it was, for a provenance. */
+  material?: { uri: string; digest: string };
 }
 
 const once = (work: () => Promise<void>): (() => Promise<void>) => {
@@ -69,7 +71,8 @@ async function imageSource(op: Op, { identifier, attrs }: SourceOp, options: Sou
   const fetch = fetchImage && once(() => options.fetching(() => fetchImage.call(build, found, options.status, options.signal)));
   const limit = Number(attrs["image.layerlimit"] || Number.NaN);
   const layers = Number.isInteger(limit) && limit > 0 ? image.layers.slice(0, limit) : image.layers;
-  return { tree: treeOf(layers, fetch), cached: true, image };
+  const ref = identifier.slice("docker-image://".length);
+  return { tree: treeOf(layers, fetch), cached: true, image, material: { uri: ref, digest: image.digest ?? image.id } };
 }
 
 export async function solveSource(op: Op, vertex: string, options: SourceOptions): Promise<SolvedSource> {
@@ -98,17 +101,19 @@ export async function solveSource(op: Op, vertex: string, options: SourceOptions
       }
       const { directory, digest } = await fetchSource(host.dataDir, wanted, { signal, status });
       options.later(() => rm(directory, { recursive: true, force: true }));
-      return { tree: { ...EMPTY, directory, digest }, cached: false };
+      return { tree: { ...EMPTY, directory, digest }, cached: false, material: { uri: identifier, digest } };
     }
     case "git": {
       const gitHost = {
         secret: async (id: string) => build.secret?.(id),
         ssh: async (id: string) => build.ssh?.(id),
       };
-      await using repository = await openRepository(host.dataDir, gitSource(identifier, attrs), gitHost, { signal, log: options.log });
+      const wanted = gitSource(identifier, attrs);
+      await using repository = await openRepository(host.dataDir, wanted, gitHost, { signal, log: options.log });
       const { directory, remove } = await repository.checkOut();
       options.later(remove);
-      return { tree: { ...EMPTY, directory, digest: `${repository.commit}${attrs["git.keepgitdir"] ?? ""}` }, cached: false };
+      const material = { uri: `${wanted.remote}${wanted.ref === "" ? "" : `#${wanted.ref}`}`, digest: `sha1:${repository.commit}` };
+      return { tree: { ...EMPTY, directory, digest: `${repository.commit}${attrs["git.keepgitdir"] ?? ""}` }, cached: false, material };
     }
     case "oci-layout": {
       const image = await layoutImage(identifier, platformOf(op.platform), attrs, options);

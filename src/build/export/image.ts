@@ -1,0 +1,214 @@
+// An image from a build's result: configs, manifests, where needed an index, written to the content store under the build's lease.
+import { invalidArgument } from "../../lib/errors.ts";
+import {
+  chainIds,
+  type Descriptor,
+  digestOf,
+  formatPlatform,
+  type HistoryEntry,
+  hostPlatform,
+  MEDIA,
+  normalise,
+  type Platform,
+} from "../../oci/index.ts";
+import { childLabels, writeBytes } from "../content.ts";
+import type { Edge } from "../graph/llb.ts";
+import type { Layer } from "../host.ts";
+import type { Result } from "../session.ts";
+import type { Tree } from "../solve/workspace.ts";
+import { attestationManifest, type Statement, statementsOf } from "./attestations.ts";
+import type { ExportContext } from "./context.ts";
+import { contributions, fitHistory } from "./history.ts";
+import { layerAs } from "./layers.ts";
+import { annotationsFor, type ImageOptions } from "./options.ts";
+import { provenance, provenanceOptions } from "./provenance.ts";
+
+export interface Part {
+  /** "linux/amd64"; "" where the result has no platforms. */
+  name: string;
+  platform: Platform;
+  edge: Edge | undefined;
+  tree: Tree;
+}
+
+export interface MadeImage {
+  target: Descriptor;
+  configDigest: string | undefined;
+  platforms: Platform[];
+}
+
+/** The trees of a result, solved, with their platforms. */
+export async function partsOf(context: ExportContext, result: Result): Promise<Part[]> {
+  const listed = result.metadata.get("refs.platforms");
+  if (result.refs.size === 0) {
+    const tree = await context.treeOf(result.ref);
+    const config = configOf(result, "");
+    const platform = platformIn(config) ?? hostPlatform();
+    return [{ name: "", platform, edge: result.ref?.edge, tree }];
+  }
+  let platforms: { ID: string; Platform: Record<string, unknown> }[] = [];
+  if (listed) {
+    try {
+      platforms = (JSON.parse(Buffer.from(listed).toString("utf8")) as { Platforms: typeof platforms }).Platforms;
+      if (!Array.isArray(platforms)) throw new Error("no list");
+    } catch (error) {
+      throw invalidArgument("failed to parse platforms of the result (refs.platforms)", error);
+    }
+  } else if (result.refs.size === 1) platforms = [...result.refs.keys()].map((ID) => ({ ID, Platform: {} }));
+  else throw invalidArgument("unable to export multiple refs, missing platforms mapping");
+  return Promise.all(
+    platforms.map(async ({ ID, Platform: said }) => {
+      if (!result.refs.has(ID)) throw invalidArgument(`failed to find ref for ID ${ID}`);
+      const ref = result.refs.get(ID);
+      const platform = platformIn(said) ?? platformIn(configOf(result, ID)) ?? hostPlatform();
+      return { name: ID, platform, edge: ref?.edge, tree: await context.treeOf(ref) };
+    }),
+  );
+}
+
+function platformIn(json: Record<string, unknown>): Platform | undefined {
+  const { os, architecture, variant } = json;
+  if (typeof os !== "string" || typeof architecture !== "string" || os === "" || architecture === "") return undefined;
+  const version = json["os.version"];
+  return {
+    ...normalise({ os, architecture, ...(typeof variant === "string" && variant ? { variant } : {}) }),
+    ...(typeof version === "string" && version ? { "os.version": version } : {}),
+  };
+}
+
+function configOf(result: Result, name: string): Record<string, unknown> {
+  const bytes =
+    result.metadata.get(name === "" ? "containerimage.config" : `containerimage.config/${name}`) ??
+    result.metadata.get("containerimage.config");
+  if (!bytes) return {};
+  try {
+    const value: unknown = JSON.parse(Buffer.from(bytes).toString("utf8"));
+    if (typeof value === "object" && value !== null && !Array.isArray(value)) return value as Record<string, unknown>;
+  } catch {
+    // the same answer as for what is no object
+  }
+  throw invalidArgument("the result's image config is no JSON object");
+}
+
+async function makeManifest(
+  context: ExportContext,
+  result: Result,
+  part: Part,
+  options: ImageOptions,
+): Promise<{ manifest: Descriptor; config: Descriptor; layers: Layer[] }> {
+  const { host, lease, epoch, cache } = context;
+  const { manager } = host;
+  // Also the layers of a base image that nothing has needed until now.
+  await part.tree.fetch?.();
+  const { compression, level, force, ociTypes } = options;
+  const layers: Layer[] = [];
+  for (const layer of part.tree.layers) {
+    layers.push(await layerAs(layer, { host, lease, compression, level, force, ociTypes, signal: context.signal }));
+    context.status({
+      id: `exporting layers ${part.name}`,
+      name: "exporting layers",
+      current: layers.length,
+      total: part.tree.layers.length,
+      completed: layers.length === part.tree.layers.length,
+    });
+  }
+  const given = configOf(result, part.name);
+  const told = Array.isArray(given.history) ? (given.history as HistoryEntry[]) : [];
+  const diffIds = layers.map(({ diffId }) => diffId);
+  // The same content keeps the time of its first build, and so its id.
+  const now = new Date(epoch === undefined ? Date.now() : epoch * 1000).toISOString();
+  const what = digestOf(JSON.stringify(["export", diffIds, given, formatPlatform(part.platform)]));
+  const created = epoch !== undefined || context.noCache ? now : cache.first(what, now);
+  const clamp = (entry: HistoryEntry): HistoryEntry =>
+    epoch !== undefined && (entry.created ?? "") > now ? { ...entry, created: now } : entry;
+  const history = fitHistory(told, layers.length, contributions(context.graph, await context.solved(), part.edge), created).map(clamp);
+  const document: Record<string, unknown> = {
+    architecture: part.platform.architecture,
+    os: part.platform.os,
+    ...(part.platform.variant ? { variant: part.platform.variant } : {}),
+    ...given,
+    config: given.config ?? {},
+    created: typeof given.created === "string" && epoch === undefined ? given.created : created,
+    rootfs: { type: "layers", diff_ids: diffIds },
+    history,
+  };
+  if (options.inlineCache) {
+    const cacheConfig = await context.inlineCache(part.edge, layers);
+    if (cacheConfig) document["moby.buildkit.cache.v0"] = Buffer.from(JSON.stringify(cacheConfig)).toString("base64");
+  }
+  const top = chainIds(diffIds).at(-1);
+  const labels = top && (await context.hasSnapshot(top)) ? { [`containerd.io/gc.ref.snapshot.${manager.snapshotter}`]: top } : {};
+  const config = await writeBytes(manager, Buffer.from(JSON.stringify(document)), {
+    mediaType: ociTypes ? MEDIA.ociConfig : MEDIA.dockerConfig,
+    labels,
+    lease,
+  });
+  const mediaType = ociTypes ? MEDIA.ociManifest : MEDIA.dockerManifest;
+  const annotations = ociTypes ? annotationsFor(options.annotations, "manifest", formatPlatform(part.platform)) : undefined;
+  const descriptors = layers.map(({ descriptor: { mediaType: type, digest, size } }) => ({ mediaType: type, digest, size }));
+  const manifest = { schemaVersion: 2, mediaType, config, layers: descriptors, ...(annotations ? { annotations } : {}) };
+  const written = await writeBytes(manager, Buffer.from(JSON.stringify(manifest)), {
+    mediaType,
+    labels: childLabels("manifest", [config, ...descriptors]),
+    lease,
+  });
+  return { manifest: written, config, layers };
+}
+
+/** What is said of one part: by the frontend, and our own provenance. */
+export async function attestationsOf(context: ExportContext, result: Result, part: Part, asImage: boolean): Promise<Statement[]> {
+  const statements = await statementsOf(result.attestations.get(part.name) ?? result.attestations.get(formatPlatform(part.platform)) ?? []);
+  const wanted = provenanceOptions(context.request?.attrs["attest:provenance"]);
+  if (!wanted || (wanted.inlineOnly && !asImage)) return statements;
+  const steps = Object.fromEntries(
+    [...(await context.solved())].flatMap(([digest, { added }]) =>
+      added.length > 0 ? [[digest, added.map(({ descriptor }) => [descriptor])]] : [],
+    ),
+  );
+  const made = provenance(wanted, {
+    graph: context.graph,
+    solved: await context.solved(),
+    result: part.edge,
+    platform: part.platform,
+    request: context.request ?? { frontend: "", attrs: {} },
+    source: context.source(),
+    id: context.id,
+    started: context.started,
+    finished: new Date(),
+    layers: steps,
+  });
+  return [...statements, made];
+}
+
+export async function makeImage(context: ExportContext, result: Result, options: ImageOptions): Promise<MadeImage> {
+  const { host, lease } = context;
+  const parts = await partsOf(context, result);
+  const made: { part: Part; manifest: Descriptor; config: Descriptor; statements: Statement[] }[] = [];
+  for (const part of parts) {
+    const { manifest, config } = await makeManifest(context, result, part, options);
+    made.push({ part, manifest, config, statements: await attestationsOf(context, result, part, true) });
+  }
+  const platforms = parts.map(({ platform }) => platform);
+  const first = made[0]!;
+  const attested = made.some(({ statements }) => statements.length > 0);
+  if (made.length === 1 && !attested && result.refs.size <= 1)
+    return { target: first.manifest, configDigest: first.config.digest, platforms };
+  const entries: Descriptor[] = made.map(({ part, manifest }) => {
+    const annotations = annotationsFor(options.annotations, "manifest-descriptor", formatPlatform(part.platform));
+    return { ...manifest, platform: part.platform, ...(annotations ? { annotations } : {}) };
+  });
+  for (const { part, manifest, statements } of made) {
+    if (statements.length === 0) continue;
+    const image = { manifest, names: options.names, platform: part.platform };
+    entries.push(await attestationManifest(host, lease, image, statements));
+  }
+  const mediaType = options.ociTypes || attested ? MEDIA.ociIndex : MEDIA.dockerList;
+  const annotations = annotationsFor(options.annotations, "index");
+  const index = { schemaVersion: 2, mediaType, manifests: entries, ...(annotations ? { annotations } : {}) };
+  const target = await writeBytes(host.manager, Buffer.from(JSON.stringify(index)), {
+    mediaType,
+    labels: childLabels("index", entries),
+    lease,
+  });
+  return { target, configDigest: made.length === 1 ? first.config.digest : undefined, platforms };
+}

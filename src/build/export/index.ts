@@ -1,0 +1,156 @@
+// Exports of a build's result: an image in the content store, an archive of one (oci, docker), files (local, tar).
+import { Readable } from "node:stream";
+import { pipeline } from "node:stream/promises";
+import { failedPrecondition, invalidArgument, unimplemented } from "../../lib/errors.ts";
+import {
+  blobPath,
+  type Descriptor,
+  familiarReference,
+  formatReference,
+  imageArchive,
+  isIndexType,
+  MAX_MANIFEST,
+  MEDIA,
+  parseManifest,
+  parseReference,
+  withDefaultTag,
+} from "../../oci/index.ts";
+import { hasBlob, readBlob, streamBlob } from "../content.ts";
+import type { ExportAnswer, ExportSink, FileTree, Result } from "../session.ts";
+import type { ExportContext } from "./context.ts";
+import { type MadeImage, makeImage } from "./image.ts";
+import { annotationsFor, type ImageOptions, imageOptions, isTrue } from "./options.ts";
+import { blobTree, sizedFile, treeTar, withResultTree } from "./trees.ts";
+
+function answerOf(made: MadeImage, names: string[]): ExportAnswer {
+  const { target, configDigest } = made;
+  return {
+    "containerimage.digest": target.digest,
+    "containerimage.descriptor": Buffer.from(JSON.stringify(target)).toString("base64"),
+    ...(configDigest ? { "containerimage.config.digest": configDigest } : {}),
+    ...(names.length > 0 ? { "image.name": names.join(",") } : {}),
+  };
+}
+
+function archiveNames(options: ImageOptions, made: MadeImage) {
+  const created = annotationsFor(options.annotations, "index-descriptor");
+  const base = { ...created };
+  const names = options.names.map((name) => {
+    const reference = withDefaultTag(parseReference(name));
+    const annotations = {
+      ...base,
+      "io.containerd.image.name": formatReference(reference),
+      "org.opencontainers.image.ref.name": reference.tag ?? "",
+    };
+    return { reference, annotations, repoTag: familiarReference(reference) };
+  });
+  return { target: made.target, names };
+}
+
+/** An OCI layout as a tree, for a client that wants a directory. */
+async function layoutTree(context: ExportContext, made: MadeImage, options: ImageOptions): Promise<FileTree> {
+  const { manager } = context.host;
+  const files = new Map<string, { size: number; open(): Readable }>();
+  const take = async ({ digest, size, mediaType }: Descriptor): Promise<void> => {
+    files.set(blobPath(digest), { size, open: () => Readable.from(streamBlob(manager, digest)) });
+    const document = isIndexType(mediaType) || mediaType === MEDIA.ociManifest || mediaType === MEDIA.dockerManifest;
+    if (!document) return;
+    const { manifest, index } = parseManifest(await readBlob(manager, digest, MAX_MANIFEST), mediaType);
+    for (const child of index ? index.manifests : [manifest.config, ...manifest.layers]) await take(child);
+  };
+  await take(made.target);
+  const { names } = archiveNames(options, made);
+  const base = { mediaType: made.target.mediaType, digest: made.target.digest, size: made.target.size };
+  const manifests = names.length > 0 ? names.map(({ annotations }) => ({ ...base, annotations })) : [base];
+  const json = (value: unknown) => sizedFile(Buffer.from(JSON.stringify(value)));
+  files.set("index.json", json({ schemaVersion: 2, mediaType: MEDIA.ociIndex, manifests }));
+  files.set("oci-layout", json({ imageLayoutVersion: "1.0.0" }));
+  return blobTree(files);
+}
+
+const need = <T>(part: T | undefined, type: string): T => {
+  if (!part) throw failedPrecondition(`exports of the type ${type} have nowhere to go here`);
+  return part;
+};
+
+export async function exportResult(
+  context: ExportContext,
+  result: Result,
+  { type, attrs }: { type: string; attrs: Record<string, string> },
+  sink: ExportSink,
+): Promise<ExportAnswer> {
+  const { host, lease, signal, status } = context;
+  switch (type) {
+    case "image": {
+      const image = need(sink.image, type);
+      const given = imageOptions({ ...metadataAnnotations(result), ...attrs });
+      // What registries get is compressed; what stays here need not be.
+      const options = { ...given, compression: given.compression ?? (given.push ? ("gzip" as const) : undefined) };
+      if (isTrue(attrs.unpack)) {
+        for (const ref of result.refs.size > 0 ? result.refs.values() : [result.ref])
+          await context.workspace.ready(await context.treeOf(ref));
+      }
+      const made = await makeImage(context, result, options);
+      await image({ ...made, names: options.names, attrs, lease }, status);
+      return answerOf(made, options.names);
+    }
+    case "oci":
+    case "docker": {
+      const given = imageOptions({ ...metadataAnnotations(result), ...attrs });
+      const options = { ...given, compression: given.compression ?? ("gzip" as const) };
+      if (type === "docker" && result.refs.size > 1)
+        throw invalidArgument("docker exporter does not currently support exporting manifest lists");
+      const made = await makeImage(context, result, options);
+      if (!isTrue(attrs.tar, true)) {
+        await need(sink.tree, type)(await layoutTree(context, made, options), status);
+        return answerOf(made, options.names);
+      }
+      const { manager } = host;
+      const source = {
+        has: (digest: string) => hasBlob(manager, digest),
+        read: (digest: string, limit: number) => readBlob(manager, digest, limit),
+        open: (digest: string) => streamBlob(manager, digest),
+      };
+      const { tar } = await imageArchive(source, [archiveNames(options, made)], { layoutOnly: type === "oci", signal });
+      await send(tar, sink, type, context);
+      return answerOf(made, options.names);
+    }
+    case "tar":
+      await withResultTree(context, result, attrs, (tree) => send(treeTar(tree), sink, type, context));
+      return {};
+    case "local": {
+      const receive = need(sink.tree, type);
+      await withResultTree(context, result, attrs, (tree) => receive(tree, status));
+      return {};
+    }
+    default:
+      throw unimplemented(`exports of the type ${type}`);
+  }
+}
+
+async function send(tar: AsyncIterable<Uint8Array>, sink: ExportSink, type: string, { signal, status }: ExportContext): Promise<void> {
+  const out = await need(sink.stream, type)(status);
+  let sent = 0;
+  const name = "sending tarball";
+  const tell = (completed: boolean) => status({ id: name, name, current: sent, total: 0, completed });
+  async function* counted() {
+    let told = 0;
+    for await (const piece of tar) {
+      sent += piece.length;
+      if (sent - told > 1 << 22) {
+        told = sent;
+        tell(false);
+      }
+      yield piece;
+    }
+  }
+  tell(false);
+  await pipeline(Readable.from(counted()), out, { signal });
+  tell(true);
+}
+
+/** Annotations that a frontend gave. */
+function metadataAnnotations({ metadata }: Result): Record<string, string> {
+  const found = [...metadata].filter(([name]) => /^annotation[-.[]/.test(name));
+  return Object.fromEntries(found.map(([name, value]) => [name, Buffer.from(value).toString("utf8")]));
+}

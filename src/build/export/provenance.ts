@@ -1,0 +1,211 @@
+// Provenance: what went into a build, as SLSA says it (https://slsa.dev/provenance, v0.2 and v1; BuildKit docs, "SLSA definitions").
+import { toJson } from "@bufbuild/protobuf";
+import { NetMode, OpSchema, type Source } from "../../gen/pb_pb.ts";
+import { invalidArgument } from "../../lib/errors.ts";
+import { formatPlatform, hostPlatform, type Platform } from "../../oci/index.ts";
+import type { Edge, Graph } from "../graph/llb.ts";
+import type { Solved } from "../solve/solver.ts";
+import { platformOf } from "../solve/sources.ts";
+import { imagePurl, type Statement } from "./attestations.ts";
+
+export interface ProvenanceOptions {
+  mode: "min" | "max";
+  version: "v0.2" | "v1";
+  builderId: string;
+  /** Only where the export is an image. */
+  inlineOnly: boolean;
+}
+
+/** "mode=max,version=v1,…" of the attribute attest:provenance; undefined where none is wanted. */
+export function provenanceOptions(text: string | undefined): ProvenanceOptions | undefined {
+  if (text === undefined || /^(false|0)$/i.test(text)) return undefined;
+  const options: ProvenanceOptions = { mode: "max", version: "v0.2", builderId: "", inlineOnly: false };
+  for (const part of text.split(",").filter(Boolean)) {
+    const [name = "", value = ""] = part.split(/=(.*)/s);
+    if (name === "disabled" && value !== "false" && value !== "0") return undefined;
+    if (name === "mode") {
+      if (value !== "min" && value !== "max") throw invalidArgument(`invalid provenance mode ${value}`);
+      options.mode = value;
+    } else if (name === "version") {
+      const version = value.replace(/^v/, "");
+      if (version !== "0.2" && version !== "1" && version !== "1.0") throw invalidArgument(`invalid provenance version ${value}`);
+      options.version = version === "0.2" ? "v0.2" : "v1";
+    } else if (name === "builder-id") options.builderId = value;
+    else if (name === "inline-only") options.inlineOnly = value !== "false";
+  }
+  return options;
+}
+
+/** All that leads to an edge, inputs first. */
+function closure(graph: Graph, result: Edge | undefined): string[] {
+  const order: string[] = [];
+  const seen = new Set<string>();
+  const pending: { digest: string; next: number }[] = result ? [{ digest: result.digest, next: 0 }] : [];
+  if (result) seen.add(result.digest);
+  for (let top = pending.at(-1); top; top = pending.at(-1)) {
+    const input = graph.vertices.get(top.digest)?.inputs[top.next++];
+    if (!input) {
+      order.push(top.digest);
+      pending.pop();
+    } else if (!seen.has(input.digest)) {
+      seen.add(input.digest);
+      pending.push({ digest: input.digest, next: 0 });
+    }
+  }
+  return order;
+}
+
+const HOST_ONLY = new Set(["cgroup-parent", "image-resolve-mode", "platform", "cache-imports"]);
+const withoutPassword = (text: string) => text.replace(/^([a-z+]+:\/\/)[^/@]*@/i, "$1xxxxx@");
+
+export interface ProvenanceInput {
+  graph: Graph;
+  solved: ReadonlyMap<string, Solved>;
+  result: Edge | undefined;
+  platform: Platform | undefined;
+  request: { frontend: string; attrs: Readonly<Record<string, string>> };
+  source: Source | undefined;
+  id: string;
+  started: Date;
+  finished: Date;
+  /** Descriptors of the layers that steps made. */
+  layers: Record<string, unknown>;
+}
+
+export function provenance(options: ProvenanceOptions, input: ProvenanceInput): Statement {
+  const { graph, solved, request } = input;
+  const max = options.mode === "max";
+  const order = closure(graph, input.result);
+  const materials: { uri: string; digest: Record<string, string> }[] = [];
+  const locals = new Set<string>();
+  const secrets = new Map<string, boolean>();
+  const ssh = new Map<string, boolean>();
+  let network = false;
+  for (const digest of order) {
+    const { op } = graph.vertices.get(digest)!;
+    if (op.op.case === "source") {
+      const { identifier } = op.op.value;
+      const { material } = solved.get(digest) ?? {};
+      if (identifier.startsWith("local://")) locals.add(identifier.slice("local://".length));
+      if (!material) continue;
+      const uri = identifier.startsWith("docker-image://")
+        ? imagePurl(material.uri.replace(/@.*$/, "") || material.uri, platformOf(op.platform) ?? input.platform ?? hostPlatform())
+        : withoutPassword(material.uri);
+      const [algorithm = "", hex = ""] = material.digest.split(":");
+      if (!materials.some((each) => each.uri === uri)) materials.push({ uri, digest: { [algorithm]: hex } });
+    } else if (op.op.case === "exec") {
+      if (op.op.value.network !== NetMode.NONE) network = true;
+      for (const { secretOpt, SSHOpt } of op.op.value.mounts) {
+        if (secretOpt) secrets.set(secretOpt.ID, secretOpt.optional);
+        if (SSHOpt) ssh.set(SSHOpt.ID, SSHOpt.optional);
+      }
+      for (const { ID, optional } of op.op.value.secretenv) secrets.set(ID, optional);
+    }
+  }
+  const given = Object.entries(request.attrs).filter(([name]) => !HOST_ONLY.has(name) && !name.startsWith("attest:"));
+  const shown = max ? given : given.filter(([name]) => !/^(build-arg|label):/.test(name));
+  const args = Object.fromEntries(shown.map(([name, value]) => [name, /^context(:|$)/.test(name) ? withoutPassword(value) : value]));
+  const list = (map: Map<string, boolean>) => [...map].map(([id, optional]) => ({ id, ...(optional ? { optional } : {}) }));
+  const parameters = {
+    ...(request.frontend ? { frontend: request.frontend } : {}),
+    ...(Object.keys(args).length > 0 ? { args } : {}),
+    ...(max && secrets.size > 0 ? { secrets: list(secrets) } : {}),
+    ...(max && ssh.size > 0 ? { ssh: list(ssh) } : {}),
+    ...(locals.size > 0 ? { locals: [...locals].sort().map((name) => ({ name })) } : {}),
+  };
+  const context = request.attrs.context ?? "";
+  const entryPoint = request.frontend === "" ? {} : { path: request.attrs.filename || "Dockerfile" };
+  const configSource = { ...(/^[a-z+]+:\/\//i.test(context) ? { uri: withoutPassword(context) } : {}), ...entryPoint };
+  const names = new Map(order.map((digest, i) => [digest, `step${i}`]));
+  const steps = order.map((digest, i) => {
+    const vertex = graph.vertices.get(digest)!;
+    const op = toJson(OpSchema, vertex.op) as Record<string, unknown>;
+    delete op.inputs;
+    const inputs = vertex.inputs.map((each) => `${names.get(each.digest)}:${each.index}`);
+    return { id: `step${i}`, op, ...(inputs.length > 0 ? { inputs } : {}) };
+  });
+  const buildConfig = { llbDefinition: steps, digestMapping: Object.fromEntries(names) };
+  const environment = { platform: formatPlatform(hostPlatform()) };
+  const complete = {
+    parameters: request.frontend !== "" && shown.length === given.length,
+    environment: true,
+    materials: locals.size === 0,
+  };
+  const hermetic = !network && locals.size === 0;
+  const source = input.source && {
+    locations: Object.fromEntries(
+      Object.entries(input.source.locations).flatMap(([digest, { locations }]) => {
+        const name = names.get(digest);
+        const ranges = locations.map(({ ranges: each }) => ({
+          ranges: each.map(({ start, end }) => ({ start: { line: start?.line ?? 0 }, end: { line: end?.line ?? 0 } })),
+        }));
+        return name ? [[name, { locations: ranges }]] : [];
+      }),
+    ),
+    infos: input.source.infos.map(({ filename, language, data }) => ({
+      filename,
+      ...(language ? { language } : {}),
+      data: Buffer.from(data).toString("base64"),
+    })),
+  };
+  const vcs = Object.fromEntries(
+    Object.entries(request.attrs)
+      .filter(([name]) => name.startsWith("vcs:"))
+      .map(([name, value]) => [name.slice(4), value]),
+  );
+  const own = {
+    ...(max && Object.keys(vcs).length > 0 ? { vcs } : {}),
+    ...(max && source ? { source } : {}),
+    ...(max ? { layers: input.layers } : {}),
+  };
+  const [startedOn, finishedOn] = [input.started.toISOString(), input.finished.toISOString()];
+  const base = { subjects: [], reason: "provenance", path: "provenance.json" };
+  if (options.version === "v1") {
+    const { path, ...rest } = configSource as { path?: string; uri?: string };
+    return {
+      ...base,
+      predicateType: "https://slsa.dev/provenance/v1",
+      predicate: {
+        buildDefinition: {
+          buildType: "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-definitions.md",
+          externalParameters: { configSource: { ...rest, ...(path ? { path } : {}) }, request: parameters },
+          internalParameters: { ...(max ? { buildConfig } : {}), builderPlatform: environment.platform },
+          resolvedDependencies: materials,
+        },
+        runDetails: {
+          builder: { id: options.builderId },
+          metadata: {
+            invocationId: input.id,
+            startedOn,
+            finishedOn,
+            ...(max ? { buildkit_metadata: own } : {}),
+            buildkit_hermetic: hermetic,
+            buildkit_completeness: { request: complete.parameters, resolvedDependencies: complete.materials },
+            buildkit_reproducible: false,
+          },
+        },
+      },
+    };
+  }
+  const { path, ...rest } = configSource as { path?: string; uri?: string };
+  return {
+    ...base,
+    predicateType: "https://slsa.dev/provenance/v0.2",
+    predicate: {
+      builder: { id: options.builderId },
+      buildType: "https://mobyproject.org/buildkit@v1",
+      materials,
+      invocation: { configSource: { ...rest, ...(path ? { entryPoint: path } : {}) }, parameters, environment },
+      ...(max ? { buildConfig } : {}),
+      metadata: {
+        buildInvocationID: input.id,
+        buildStartedOn: startedOn,
+        buildFinishedOn: finishedOn,
+        completeness: complete,
+        reproducible: false,
+        "https://mobyproject.org/buildkit@v1#hermetic": hermetic,
+        ...(Object.keys(own).length > 0 ? { "https://mobyproject.org/buildkit@v1#metadata": own } : {}),
+      },
+    },
+  };
+}
