@@ -19,8 +19,8 @@ export interface ReceiveOptions {
   /** Labels of the content. */
   labels: Record<string, string>;
   lease: string;
-  /** The layer's bytes; not verified yet. */
-  open(): AsyncIterable<Uint8Array>;
+  /** The layer's bytes from a place on, as an earlier attempt may have left those before; not verified yet. */
+  open(offset: number): AsyncIterable<Uint8Array>;
   /** Bytes that are here. */
   onReceived?: (bytes: number) => void;
   /** All bytes are here. */
@@ -41,13 +41,15 @@ export interface ReceivedLayer {
 export interface LayerReceiver {
   /**
    * InvalidArgument or FailedPrecondition where size, digest or diff id are wrong; ResourceExhausted where the disk is full; whatever `open` throws. Nothing is
-   * left behind then.
+   * left behind then but, where it broke off, what had come: as an ingest, with which the next attempt goes on.
    */
   receive(options: ReceiveOptions): Promise<ReceivedLayer>;
 }
 
 const SNAPSHOTTER = "overlayfs";
 const PIECE = 256 << 10;
+/** A part that is smaller is not worth keeping. */
+const WORTH = 1 << 20;
 let count = 0;
 
 export function createLayerReceiver(manager: Manager, namespace: string): LayerReceiver {
@@ -74,9 +76,11 @@ export function createLayerReceiver(manager: Manager, namespace: string): LayerR
           if (!isKind(error, "NotFound")) throw error;
         }
       };
+      const ref = `layer-${descriptor.digest}`;
+      const receipt: Receipt = { have: await manager.content.takeUp(namespace, ref, file), brokeOff: false };
       let unpacked: Unpacked;
       try {
-        unpacked = await receiveInto(file, root, options);
+        unpacked = await receiveInto(file, root, options, receipt);
         await manager.content.adopt(namespace, file, {
           digest: descriptor.digest,
           size: descriptor.size,
@@ -85,7 +89,9 @@ export function createLayerReceiver(manager: Manager, namespace: string): LayerR
         });
         signal.throwIfAborted();
       } catch (error) {
-        await rm(file, { force: true });
+        if (receipt.brokeOff && receipt.have >= WORTH && receipt.have < descriptor.size) {
+          await manager.content.setAside(namespace, file, { ref, expected: descriptor.digest, total: descriptor.size });
+        } else await rm(file, { force: true });
         discard();
         throw error;
       }
@@ -117,14 +123,27 @@ export function createLayerReceiver(manager: Manager, namespace: string): LayerR
   };
 }
 
-async function receiveInto(path: string, root: string, options: ReceiveOptions): Promise<Unpacked> {
+/** How far a layer has come. */
+interface Receipt {
+  /** Bytes that are in its file. */
+  have: number;
+  /** It ended because no more came, not because of what came. */
+  brokeOff: boolean;
+}
+
+async function receiveInto(path: string, root: string, options: ReceiveOptions, receipt: Receipt): Promise<Unpacked> {
   const { descriptor, diffId, lowest, signal } = options;
   const progress = createProgress();
   const stop = new AbortController();
   const abort = () => stop.abort(signal.reason);
   signal.throwIfAborted();
   signal.addEventListener("abort", abort, { once: true });
-  const file = await open(path, "wx", 0o444);
+  // what an earlier attempt left is longer than it may be: it was something else
+  if (receipt.have > descriptor.size) {
+    await rm(path, { force: true });
+    receipt.have = 0;
+  }
+  const file = await open(path, receipt.have > 0 ? "r+" : "wx", 0o444);
   const ticking = setInterval(() => options.onUnpacked?.(progress.read()), 100);
   try {
     const applying = applyLayer({
@@ -138,10 +157,15 @@ async function receiveInto(path: string, root: string, options: ReceiveOptions):
       signal: stop.signal,
     });
     // A layer that can't be unpacked need not be fetched to its end.
-    applying.catch((error: unknown) => stop.abort(error));
+    let bad = false;
+    applying.catch((error: unknown) => {
+      bad = true;
+      stop.abort(error);
+    });
     try {
-      await write(file, options, progress, stop.signal);
+      await write(file, options, receipt, progress, stop.signal);
     } catch (error) {
+      receipt.brokeOff = !bad && (error as NodeJS.ErrnoException).code !== "ENOSPC" && !isKind(error, "InvalidArgument");
       stop.abort(error);
       await applying.catch(() => {});
       throw error;
@@ -160,25 +184,26 @@ async function receiveInto(path: string, root: string, options: ReceiveOptions):
 async function write(
   file: FileHandle,
   options: ReceiveOptions,
+  receipt: Receipt,
   progress: ReturnType<typeof createProgress>,
   signal: AbortSignal,
 ): Promise<void> {
-  let at = 0;
   let held: Uint8Array[] = [];
   let length = 0;
   const flush = async () => {
     for (let n = 0; n < length; ) {
       // one call for many small pieces; what a short write left is joined and written again
       const parts: Uint8Array[] = n === 0 ? held : [Buffer.concat(held).subarray(n)];
-      n += (await file.writev(parts)).bytesWritten;
+      n += (await file.writev(parts, receipt.have + n)).bytesWritten;
     }
-    at += length;
+    receipt.have += length;
     held = [];
     length = 0;
-    progress.available(at);
-    options.onReceived?.(at);
+    progress.available(receipt.have);
+    options.onReceived?.(receipt.have);
   };
-  for await (const piece of options.open()) {
+  if (receipt.have > 0) progress.available(receipt.have);
+  for await (const piece of options.open(receipt.have)) {
     signal.throwIfAborted();
     held.push(piece);
     length += piece.length;

@@ -69,6 +69,10 @@ export interface ContentStore {
     file: string,
     blob: { digest: string; size: number; labels: Record<string, string>; lease: string },
   ): Promise<boolean>;
+  /** Keeps the part of a blob that is in a file of the same file system as the ingest `ref`, for a later attempt; where there is such an ingest already, the file is removed. */
+  setAside(namespace: string, file: string, ingest: { ref: string; expected: string; total: number }): Promise<void>;
+  /** Moves what an earlier attempt left under `ref` to `file`, and answers how many bytes that are; 0 where there is nothing, or somebody is writing it. */
+  takeUp(namespace: string, ref: string, file: string): Promise<number>;
   status(namespace: string, ref: string): Promise<IngestStatus>;
   statuses(namespace: string): Promise<IngestStatus[]>;
   abort(namespace: string, ref: string): Promise<void>;
@@ -386,6 +390,33 @@ export function createContentStore(state: State): ContentStore {
         throw error;
       }
       return true;
+    },
+    async setAside(namespace, file, { ref, expected, total }) {
+      const now = microseconds();
+      const id = db.transaction(() => {
+        touchNamespace(db, namespace);
+        if (findIngest(namespace, ref)) return undefined;
+        return db.run(
+          "insert into ingests (namespace, ref, expected, total, started, updated, lease) values (?, ?, ?, ?, ?, ?, '')",
+          namespace,
+          ref,
+          expected,
+          total,
+          now,
+          now,
+        ).id;
+      });
+      if (id === undefined) await rm(file, { force: true });
+      else await rename(file, ingestPath(Number(id)));
+    },
+    async takeUp(namespace, ref, file) {
+      const row = findIngest(namespace, ref);
+      if (!row || busy.has(lockName(namespace, ref))) return 0;
+      const size = (await stat(ingestPath(row.id)).catch(() => undefined))?.size ?? 0;
+      if (size === 0 || findIngest(namespace, ref)?.id !== row.id) return 0;
+      renameSync(ingestPath(row.id), file);
+      drop(row.id);
+      return size;
     },
     async status(namespace, ref) {
       const row = findIngest(namespace, ref);

@@ -59,8 +59,8 @@ export async function readBlob(manager: Manager, digest: string, limit: number):
   return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
 }
 
-export async function* streamBlob(manager: Manager, digest: string): AsyncGenerator<Uint8Array, void> {
-  for await (const { data } of manager.content.read({ digest })) yield data;
+export async function* streamBlob(manager: Manager, digest: string, offset = 0): AsyncGenerator<Uint8Array, void> {
+  for await (const { data } of manager.content.read({ digest, offset: BigInt(offset) })) yield data;
 }
 
 export async function hasBlob(manager: Manager, digest: string): Promise<boolean> {

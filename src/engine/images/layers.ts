@@ -165,8 +165,10 @@ async function receiveAll(core: Core, fetch: Fetch, chain: readonly Digest[], pr
           labels,
           lease: lease.id,
           signal,
-          open: () =>
-            here ? streamBlob(manager, layer.digest) : repository.stream(layer, { signal, verify: false, onRetry: retrying(sink, id) }),
+          open: (offset) =>
+            here
+              ? streamBlob(manager, layer.digest, offset)
+              : repository.stream(layer, { offset, signal, verify: false, onRetry: retrying(sink, id) }),
           onReceived: (bytes) => sink.bar(id, "Downloading", bytes, layer.size),
           onComplete() {
             received = true;
