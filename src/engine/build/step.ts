@@ -16,19 +16,41 @@ import type { ContainerRecord, Engine } from "../context.ts";
 
 const NEVER = "0001-01-01T00:00:00Z";
 
+/** What the step itself asks for, above what the whole build has. */
+function limitsOf({ resources = {}, ...request }: StepRequest, limits: HostConfig): HostConfig {
+  const own: HostConfig = {};
+  if (resources.memory) own.Memory = resources.memory;
+  if (resources.memorySwap) own.MemorySwap = resources.memorySwap;
+  if (resources.cpuShares) own.CpuShares = resources.cpuShares;
+  if (resources.cpuPeriod) own.CpuPeriod = resources.cpuPeriod;
+  if (resources.cpuQuota) own.CpuQuota = resources.cpuQuota;
+  if (resources.cpusetCpus) own.CpusetCpus = resources.cpusetCpus;
+  if (resources.cpusetMems) own.CpusetMems = resources.cpusetMems;
+  if (request.cgroupParent) own.CgroupParent = request.cgroupParent;
+  if (request.ulimits?.length)
+    own.Ulimits = request.ulimits.map(({ Name, Soft, Hard }) => ({ Name, Soft: Number(Soft), Hard: Number(Hard) }));
+  if (request.extraHosts?.length)
+    own.ExtraHosts = [...(limits.ExtraHosts ?? []), ...request.extraHosts.map(({ Host, IP }) => `${Host}:${IP}`)];
+  return own;
+}
+
 function recordOf(engine: Engine, request: StepRequest, limits: HostConfig): ContainerRecord {
   const { id } = request;
   const [path = "", ...args] = request.args;
-  const hostname = id.slice(0, 12);
-  const config: ContainerConfig = { Hostname: hostname, Env: request.env, User: request.user, WorkingDir: request.cwd, Cmd: request.args };
-  const hostConfig: HostConfig = {
-    ...limits,
-    NetworkMode: request.network || "default",
-    ...(request.insecure ? { Privileged: true } : {}),
+  const short = id.slice(0, 12);
+  const config: ContainerConfig = {
+    Hostname: request.hostname || short,
+    Env: request.env,
+    User: request.user,
+    WorkingDir: request.cwd,
+    Cmd: request.args,
+    ...(request.terminal ? { Tty: true } : {}),
   };
+  const hostConfig: HostConfig = { ...limits, ...limitsOf(request, limits), NetworkMode: request.network || "default" };
+  if (request.insecure) hostConfig.Privileged = true;
   return {
     id,
-    name: `build-${hostname}`,
+    name: `build-${short}`,
     created: new Date().toISOString(),
     path,
     args,
