@@ -2,9 +2,9 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createHash, randomBytes } from "node:crypto";
 import { readdirSync, statSync, truncateSync } from "node:fs";
-import { createServer, type Server } from "node:http";
+import { createServer } from "node:http";
 import { join } from "node:path";
-import { lacks, startEngine, type TestEngine } from "./support/engine.ts";
+import { busyboxTar, lacks, sh, startEngine, type TestEngine, until } from "./support/engine.ts";
 import { startRegistry, type TestRegistry } from "./support/registry.ts";
 
 describe.skipIf(lacks("docker", "docker-registry", "skopeo"))("pull", () => {
@@ -85,89 +85,82 @@ describe.skipIf(lacks("docker", "docker-registry", "skopeo"))("pull", () => {
 
   test("a layer whose bytes do not match its digest is refused", async () => {
     const layer = Buffer.from("not what was promised");
-    const promised = `sha256:${createHash("sha256").update("something else, equally long").digest("hex")}`;
-    const config = Buffer.from(
-      JSON.stringify({ architecture: "amd64", os: "linux", config: {}, rootfs: { type: "layers", diff_ids: [promised] } }),
-    );
-    const digestOf = (b: Buffer) => `sha256:${createHash("sha256").update(b).digest("hex")}`;
-    const manifest = Buffer.from(
-      JSON.stringify({
-        schemaVersion: 2,
-        mediaType: "application/vnd.oci.image.manifest.v1+json",
-        config: { mediaType: "application/vnd.oci.image.config.v1+json", digest: digestOf(config), size: config.length },
-        layers: [{ mediaType: "application/vnd.oci.image.layer.v1.tar+gzip", digest: promised, size: layer.length }],
-      }),
-    );
-    const server: Server = createServer((request, response) => {
-      const url = request.url ?? "";
-      const body = url.includes("/manifests/")
-        ? manifest
-        : url.endsWith(digestOf(config))
-          ? config
-          : url.includes("/blobs/")
-            ? layer
-            : Buffer.alloc(0);
-      response.setHeader(
-        "content-type",
-        url.includes("/manifests/") ? "application/vnd.oci.image.manifest.v1+json" : "application/octet-stream",
-      );
-      response.setHeader("docker-content-digest", digestOf(manifest));
-      response.setHeader("content-length", body.length);
-      response.end(request.method === "HEAD" ? undefined : body);
-    });
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const { port } = server.address() as { port: number };
-    const pulling = await engine.dockerAsync("pull", `127.0.0.1:${port}/liar:1`);
-    server.close();
-    server.closeAllConnections();
+    await using server = await serveImage(layer, { promised: digestOf(Buffer.from("something else, equally long")) });
+    const pulling = await engine.dockerAsync("pull", `${server.address}/liar:1`);
     expect(pulling.status).toBe(1);
     expect(pulling.stderr).toMatch(/digest|verif/i);
     expect(engine.docker("images", "-q").stdout).toBe("");
   });
 
-  test("a registry that goes down in the middle of a layer fails the pull in bounded time, and nothing of it stays", async () => {
-    const layer = randomBytes(4 << 20);
-    const digestOf = (b: Buffer) => `sha256:${createHash("sha256").update(b).digest("hex")}`;
-    const config = Buffer.from(
-      JSON.stringify({ architecture: "amd64", os: "linux", config: {}, rootfs: { type: "layers", diff_ids: [digestOf(layer)] } }),
-    );
-    const descriptor = (mediaType: string, bytes: Buffer) => ({ mediaType, digest: digestOf(bytes), size: bytes.length });
-    const manifest = Buffer.from(
-      JSON.stringify({
-        schemaVersion: 2,
-        mediaType: "application/vnd.oci.image.manifest.v1+json",
-        config: descriptor("application/vnd.oci.image.config.v1+json", config),
-        layers: [descriptor("application/vnd.oci.image.layer.v1.tar", layer)],
-      }),
-    );
-    const server: Server = createServer((request, response) => {
-      const url = request.url ?? "";
-      if (url.endsWith(digestOf(layer))) {
-        response.setHeader("content-length", layer.length);
-        response.write(layer.subarray(0, layer.length >> 1), () => {
-          server.close();
-          server.closeAllConnections();
-        });
-        return;
-      }
-      const body = url.includes("/manifests/") ? manifest : url.endsWith(digestOf(config)) ? config : Buffer.alloc(0);
-      response.setHeader(
-        "content-type",
-        url.includes("/manifests/") ? "application/vnd.oci.image.manifest.v1+json" : "application/octet-stream",
-      );
-      response.setHeader("docker-content-digest", digestOf(manifest));
-      response.setHeader("content-length", body.length);
-      response.end(request.method === "HEAD" ? undefined : body);
-    });
-    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-    const { port } = server.address() as { port: number };
-    const pulled = await engine.dockerAsync("pull", `127.0.0.1:${port}/gone:1`);
+  test("a registry that goes down in the middle of a layer fails the pull in bounded time, and no image stays", async () => {
+    const server = await serveImage(randomBytes(4 << 20), { half: () => server[Symbol.asyncDispose]() });
+    const pulled = await engine.dockerAsync("pull", `${server.address}/gone:1`);
     expect(pulled.status).toBe(1);
     expect(pulled.stderr).toMatch(/EOF|refused|reset|closed/i);
     expect(engine.docker("images", "-q").stdout).toBe("");
-    const busy = readdirSync(join(engine.dir, "root"), { recursive: true, encoding: "utf8" }).filter((path) =>
-      /ingest.*\/data$/.test(path),
-    );
-    expect(busy).toEqual([]);
+  }, 30_000);
+
+  test("an engine that is killed in the middle of a pull has nothing half done when it is back", async () => {
+    const content = join(engine.dir, "root/containerd");
+    const before = count(content);
+    const half = Promise.withResolvers<void>();
+    await using server = await serveImage(randomBytes(8 << 20), { half: half.resolve });
+    const pulling = engine.dockerAsync("pull", `${server.address}/cut:1`);
+    await half.promise;
+    await Bun.sleep(200);
+    await engine.kill();
+    expect((await pulling).status).not.toBe(0);
+    await engine.start();
+    await until("what was half done is gone", () => count(content) <= before);
+    expect(engine.docker("images", "-q").stdout).toBe("");
+    expect(engine.dockerWith({ input: busyboxTar() }, "load").stdout).toBe("Loaded image: busybox:latest\n");
+    expect(engine.docker("run", "--rm", "busybox", "echo", "whole").stdout).toBe("whole\n");
   }, 30_000);
 });
+
+const digestOf = (bytes: Uint8Array) => `sha256:${createHash("sha256").update(bytes).digest("hex")}`;
+
+/** Files and directories of content and snapshots below the manager's root; directories that are made ahead of need are empty and not counted. */
+function count(root: string): number {
+  return Number(sh(`find ${root}/content ${root}/snapshots ${root}/io.containerd* -type f 2>/dev/null | wc -l`).stdout.trim());
+}
+
+interface ImageServer {
+  address: string;
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** A registry with one image of one plain layer: its digest may be `promised` to be another, and of its bytes only `half` come. */
+async function serveImage(layer: Buffer, options: { promised?: string; half?: () => void }): Promise<ImageServer> {
+  const promised = options.promised ?? digestOf(layer);
+  const config = Buffer.from(
+    JSON.stringify({ architecture: "amd64", os: "linux", config: {}, rootfs: { type: "layers", diff_ids: [promised] } }),
+  );
+  const type = (name: string) => `application/vnd.oci.image.${name}`;
+  const manifest = Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: type("manifest.v1+json"),
+      config: { mediaType: type("config.v1+json"), digest: digestOf(config), size: config.length },
+      layers: [{ mediaType: type("layer.v1.tar"), digest: promised, size: layer.length }],
+    }),
+  );
+  const server = createServer((request, response) => {
+    const url = request.url ?? "";
+    const isManifest = url.includes("/manifests/");
+    const body = isManifest ? manifest : url.endsWith(digestOf(config)) ? config : url.endsWith(promised) ? layer : Buffer.alloc(0);
+    response.setHeader("content-type", isManifest ? type("manifest.v1+json") : "application/octet-stream");
+    response.setHeader("docker-content-digest", digestOf(manifest));
+    response.setHeader("content-length", body.length);
+    if (body === layer && options.half) response.write(layer.subarray(0, layer.length >> 1), options.half);
+    else response.end(request.method === "HEAD" ? undefined : body);
+  });
+  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  return {
+    address: `127.0.0.1:${(server.address() as { port: number }).port}`,
+    async [Symbol.asyncDispose]() {
+      server.close();
+      server.closeAllConnections();
+    },
+  };
+}
