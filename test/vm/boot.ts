@@ -10,13 +10,18 @@ import { join } from "node:path";
 import { bin, which } from "../support/engine.ts";
 import { type Entry, writeInitramfs } from "./initramfs.ts";
 import { findKernel, type Kernel } from "./kernel.ts";
+import { systemdFiles, systemdPrograms } from "./systemd.ts";
 
 export interface Machine {
   /** For busybox' sh, with dist/bin in PATH. */
   script: string;
   /** More files, by path without a leading slash. */
   files?: Record<string, Entry>;
+  /** Of the kernel, beside those that an engine needs. */
+  modules?: string[];
   memoryMb?: number;
+  /** The script is a service of systemd's; see systemd.ts. */
+  systemd?: boolean;
   /** BOOT_MS unless told. */
   timeoutMs?: number;
 }
@@ -65,10 +70,18 @@ export function machineLacks(): boolean {
 }
 
 /** The shared objects that a program is linked with, at their own places. */
-function libraries(program: string): Record<string, Entry> {
+export function libraries(program: string): Record<string, Entry> {
   const listed = spawnSync("ldd", [program], { encoding: "utf8" }).stdout ?? "";
   const paths = [...listed.matchAll(/(\/\S+) \(0x/g)].map((match) => match[1]!);
   return Object.fromEntries(paths.map((path) => [path.slice(1), { from: path }]));
+}
+
+function systemd(): Record<string, Entry> {
+  const programs = systemdPrograms.flatMap((program) => [
+    [program.slice(1), { from: program }] as const,
+    ...Object.entries(libraries(program)),
+  ]);
+  return { ...Object.fromEntries(programs), ...systemdFiles };
 }
 
 /** dlopened, not linked. */
@@ -87,7 +100,14 @@ mount --move . /
 exec chroot . /bin/sh /init.2
 `;
 
-const secondInit = (modules: string[]) => `
+const runScript = `sh /script </dev/null 2>&1
+status=$?
+echo
+echo ${MARK} $status
+reboot -f
+`;
+
+const secondInit = (modules: string[], systemd: boolean) => `
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -102,11 +122,7 @@ ip link set lo up
 stty -opost 2>/dev/null </dev/console
 ${modules.map((name) => `insmod /lib/modules/${name}.ko || echo "${name} did not load"`).join("\n")}
 cd /root
-sh /script </dev/null 2>&1
-status=$?
-echo
-echo ${MARK} $status
-reboot -f
+${systemd ? "exec /lib/systemd/systemd --log-target=console --log-level=warning --show-status=no" : runScript}
 `;
 
 export async function boot(machine: Machine): Promise<Outcome> {
@@ -116,11 +132,17 @@ export async function boot(machine: Machine): Promise<Outcome> {
   const began = performance.now();
   try {
     const executable = bin("jubako");
-    const modules = kernel.modules(MODULES);
+    const modules = kernel.modules([...MODULES, ...(machine.modules ?? [])]);
     const busybox = which("busybox")!;
     const entries: Record<string, Entry> = {
       init: { mode: 0o755, data: init },
-      "init.2": { data: secondInit(modules.map(({ name }) => name)) },
+      "init.2": {
+        data: secondInit(
+          modules.map(({ name }) => name),
+          machine.systemd === true,
+        ),
+      },
+      "script.systemd": { data: runScript },
       script: { data: machine.script },
       "bin/busybox": { from: busybox },
       "jubako/jubako": { from: executable },
@@ -137,6 +159,7 @@ export async function boot(machine: Machine): Promise<Outcome> {
         ]),
       ),
       ...Object.fromEntries(["proc", "sys", "dev", "run", "tmp", "mnt", "root", "var/lib"].map((name) => [name, { directory: true }])),
+      ...(machine.systemd ? systemd() : {}),
       ...machine.files,
     };
     const archive = join(dir, "initramfs");

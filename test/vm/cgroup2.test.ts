@@ -1,38 +1,7 @@
 // The runtime on cgroup v2, in a machine that has it: one boot, one script; limits are read back from the kernel's files. The tests read what it said.
 import { beforeAll, describe, expect, test } from "bun:test";
 import { BOOT_MS, boot, machineLacks, type Outcome, readers } from "./boot.ts";
-import type { Entry } from "./initramfs.ts";
-
-interface Bundle {
-  args: string[];
-  resources?: object;
-  namespaces?: string[];
-  cgroupsPath?: string;
-}
-
-/** A bundle's config.json on the machine's own busybox, with every capability that a device node needs. */
-function bundle({ args, resources = {}, namespaces = ["pid", "mount", "ipc", "uts", "cgroup"], cgroupsPath }: Bundle): Entry {
-  const capabilities = ["CAP_MKNOD", "CAP_KILL", "CAP_SYS_ADMIN"];
-  return {
-    data: JSON.stringify({
-      ociVersion: "1.2.0",
-      process: {
-        user: { uid: 0, gid: 0 },
-        args,
-        env: ["PATH=/bin"],
-        cwd: "/",
-        capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
-      },
-      root: { path: "/rootfs" },
-      mounts: [
-        { destination: "/proc", type: "proc", source: "proc" },
-        { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["mode=755"] },
-        { destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev", "relatime", "ro"] },
-      ],
-      linux: { namespaces: namespaces.map((type) => ({ type })), resources, ...(cgroupsPath ? { cgroupsPath } : {}) },
-    }),
-  };
-}
+import { bundle } from "./bundle.ts";
 
 const denyAll = { allow: false, access: "rwm" };
 

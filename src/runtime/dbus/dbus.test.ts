@@ -118,6 +118,15 @@ test("a message goes there and back", () => {
   const bytes = encodeMessage(honest);
   expect(messageLength(bytes)).toBe(bytes.length);
   expect(decodeMessage(bytes)).toEqual(honest);
+  // Longer than the room that there is at first, whatever comes last.
+  for (let length = 200; length < 280; length++) {
+    const long: Message = {
+      ...honest,
+      signature: "sytsua(sv)",
+      body: ["x".repeat(length), 1, 2n, "y", 3, [["k", { signature: "b", value: true }]]],
+    };
+    expect(decodeMessage(encodeMessage(long))).toEqual(long);
+  }
 });
 
 test("every byte of a message may be another: it is understood or refused, never anything else", () => {

@@ -117,6 +117,12 @@ function room(writer: Writer, size: number): number {
   return at;
 }
 
+/** The view once there is room: more of it is another view. */
+function put(writer: Writer, size: number): DataView {
+  room(writer, size);
+  return writer.view;
+}
+
 function align(writer: Writer, size: number): void {
   room(writer, -writer.length & (size - 1));
 }
@@ -127,7 +133,8 @@ function writeText(writer: Writer, text: string, lengthSize: 1 | 4): void {
   const at = room(writer, lengthSize);
   if (lengthSize === 1) writer.view.setUint8(at, bytes.length < 256 ? bytes.length : fail("a signature is longer than 255 bytes"));
   else writer.view.setUint32(at, bytes.length, true);
-  writer.bytes.set(bytes, room(writer, bytes.length + 1));
+  const start = room(writer, bytes.length + 1);
+  writer.bytes.set(bytes, start);
 }
 
 function writeValue(writer: Writer, type: string, value: Value): void {
@@ -137,30 +144,30 @@ function writeValue(writer: Writer, type: string, value: Value): void {
   const list = () => (Array.isArray(value) ? (value as readonly Value[]) : fail(`${type} takes a list`));
   switch (code) {
     case "y":
-      writer.view.setUint8(room(writer, 1), number());
+      put(writer, 1).setUint8(writer.length - 1, number());
       break;
     case "n":
-      writer.view.setInt16(room(writer, 2), number(), true);
+      put(writer, 2).setInt16(writer.length - 2, number(), true);
       break;
     case "q":
-      writer.view.setUint16(room(writer, 2), number(), true);
+      put(writer, 2).setUint16(writer.length - 2, number(), true);
       break;
     case "i":
-      writer.view.setInt32(room(writer, 4), number(), true);
+      put(writer, 4).setInt32(writer.length - 4, number(), true);
       break;
     case "u":
     case "h":
-      writer.view.setUint32(room(writer, 4), number(), true);
+      put(writer, 4).setUint32(writer.length - 4, number(), true);
       break;
     case "b":
-      writer.view.setUint32(room(writer, 4), value ? 1 : 0, true);
+      put(writer, 4).setUint32(writer.length - 4, value ? 1 : 0, true);
       break;
     case "x":
     case "t":
-      writer.view.setBigUint64(room(writer, 8), BigInt.asUintN(64, BigInt(value as bigint | number)), true);
+      put(writer, 8).setBigUint64(writer.length - 8, BigInt.asUintN(64, BigInt(value as bigint | number)), true);
       break;
     case "d":
-      writer.view.setFloat64(room(writer, 8), number(), true);
+      put(writer, 8).setFloat64(writer.length - 8, number(), true);
       break;
     case "s":
     case "o":
