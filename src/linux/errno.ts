@@ -14,10 +14,14 @@ export function errnoName(number: number): string {
 
 let texts: Map<number, [string, string]> | undefined;
 
+/** Node does not know it. */
+const ENOTBLK = 15;
+
 /** "no such file or directory" for 2. */
 export function errnoText(number: number): string {
   // Loading node:util is a sixth of what starting a command costs.
   texts ??= process.getBuiltinModule("node:util").getSystemErrorMap();
+  if (number === ENOTBLK) return "block device required";
   return texts.get(-number)?.[1] ?? errnoName(number);
 }
 

@@ -54,7 +54,7 @@ export function createVolumes(engine: Engine): Volumes {
     if (driver !== "local") throw notFound(`error looking up volume plugin ${driver}: plugin "${driver}" not found`);
     if (existing) return existing;
     checkVolumeName(name);
-    checkOptions(options);
+    checkOptions(name, options);
     const volume = { name, driver, labels, options, created: `${new Date().toISOString().slice(0, 19)}Z`, anonymous };
     store.add(volume);
     publish("create", name, { driver });
@@ -215,7 +215,7 @@ export function createVolumes(engine: Engine): Volumes {
           if (!volume) continue;
           const wanted = specOf(mount, record);
           if (wanted?.noCopy || wanted?.subpath) continue;
-          await populateVolume(engine, record, mount.Destination!, mountVolume(volume, store.path(volume.name)));
+          await populateVolume(engine, record, mount.Destination!, await mountVolume(volume, store.path(volume.name)));
         }
       }),
     async source(mount, record) {
@@ -223,7 +223,7 @@ export function createVolumes(engine: Engine): Volumes {
       if (mount.Type === "volume") {
         const volume = store.get(mount.Name!);
         if (!volume) throw notFound(`get ${mount.Name}: no such volume`);
-        const dir = sourceOf(mountVolume(volume, store.path(volume.name)), wanted?.subpath ?? "");
+        const dir = sourceOf(await mountVolume(volume, store.path(volume.name)), wanted?.subpath ?? "");
         publish("mount", volume.name, {
           container: record.id,
           destination: mount.Destination!,
@@ -257,11 +257,15 @@ export function createVolumes(engine: Engine): Volumes {
   };
 }
 
-const OPTIONS = ["type", "device", "o", "size"];
+/** Options of the local driver, and which others each of them needs. */
+const OPTIONS: Record<string, string[]> = { type: ["device"], device: ["type"], o: ["device", "type"], size: [] };
 
-function checkOptions(options: Record<string, string>): void {
-  for (const name of Object.keys(options)) if (!OPTIONS.includes(name)) throw invalidArgument(`create volume: invalid option: "${name}"`);
-  if ((options.type || options.o) && !options.device && options.type !== "tmpfs") {
-    throw invalidArgument('create volume: missing required option: "device"');
+function checkOptions(volume: string, options: Record<string, string>): void {
+  const refuse = (why: string) => invalidArgument(`create ${volume}: ${why}`);
+  for (const name of Object.keys(options)) if (!(name in OPTIONS)) throw refuse(`invalid option: "${name}"`);
+  for (const name of Object.keys(options)) {
+    const missing = OPTIONS[name]!.find((other) => !(other in options));
+    if (missing) throw refuse(`missing required option: "${missing}"`);
   }
+  if (options.size !== undefined) throw refuse("quota size requested but no quota support");
 }

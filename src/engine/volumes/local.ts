@@ -1,7 +1,10 @@
 // The local driver: where a volume's files are. Without options that is its own directory; with `o=bind` the device itself, which needs no mount;
 // any other file system (nfs, tmpfs, ext4 on a device) is mounted on the volume's directory while containers use it, as containers share it.
+
+import { lookup } from "node:dns/promises";
 import { lstatSync, readFileSync, readlinkSync } from "node:fs";
-import { invalidArgument, unknown } from "../../lib/errors.ts";
+import { isIP } from "node:net";
+import { invalidArgument, messageOf, unknown } from "../../lib/errors.ts";
 import { binding, close, errno, errnoText, O_PATH, open, openat2, RESOLVE_IN_ROOT, SYS, SystemError } from "../../linux/index.ts";
 import type { StoredVolume } from "./store.ts";
 
@@ -28,34 +31,68 @@ function mounted(path: string): boolean {
   return readFileSync("/proc/self/mountinfo", "utf8").includes(` ${escaped} `);
 }
 
-function isBind(options: Record<string, string>): boolean {
-  return (options.o ?? "").split(",").some((option) => option === "bind" || option === "rbind");
+const MS_REMOUNT = 32;
+const MS_BIND = 4096;
+const MS_REC = 16384;
+
+/** mount(8)'s options as flags and what is for the file system itself. */
+function parseOptions(text: string): { bind: number; flags: number; data: string } {
+  let flags = 0;
+  let bind = 0;
+  const data: string[] = [];
+  for (const option of text.split(",").filter((each) => each !== "")) {
+    const flag = FLAGS[option];
+    if (flag) flags = (flags | flag[0]) & ~flag[1];
+    else if (option === "bind" || option === "rbind") bind |= option === "bind" ? MS_BIND : MS_BIND | MS_REC;
+    else data.push(option);
+  }
+  return { bind, flags, data: data.join(",") };
+}
+
+/** The server's address of a network file system: the kernel takes no names. */
+async function resolveAddress(options: string): Promise<string> {
+  const name = /(?:^|,)addr=([^,]*)/.exec(options)?.[1];
+  if (!name || isIP(name) !== 0) return options;
+  try {
+    return options.replace(`addr=${name}`, `addr=${(await lookup(name)).address}`);
+  } catch (error) {
+    throw unknown(`error resolving passed in network volume address: lookup ${name}: no such host`, error);
+  }
 }
 
 /** The directory with the volume's files, mounted where it has to be. */
-export function mountVolume(volume: StoredVolume, path: string): string {
-  const { type, device, o } = volume.options;
+export async function mountVolume(volume: StoredVolume, path: string): Promise<string> {
+  const { type, device, o = "" } = volume.options;
   if (!type && !device) return path;
-  if (isBind(volume.options)) {
-    if (!device?.startsWith("/") || !lstatSync(device, { throwIfNoEntry: false })) {
-      throw unknown(`failed to mount local volume: mount ${device}:${path}, flags: 0x1000: no such file or directory`);
+  try {
+    const { bind, flags, data } = parseOptions(type === "nfs" || type === "cifs" ? await resolveAddress(o) : o);
+    const mount = (what: number) => {
+      const result = binding.syscall(SYS.mount, device ?? type ?? "none", path, type ?? "none", what, data);
+      if (result === 0) return;
+      const details = `${what ? `, flags: 0x${what.toString(16)}` : ""}${data ? `, data: ${data.replace(/password=[^,]*/, "password=********")}` : ""}`;
+      throw unknown(
+        `failed to mount local volume: mount ${device}:${path}${details}: ${errnoText(-result)}`,
+        new SystemError(`mount ${device} on ${path}`, -result),
+      );
+    };
+    if (bind && !(device?.startsWith("/") && lstatSync(device, { throwIfNoEntry: false })))
+      throw unknown(`failed to mount local volume: mount ${device}:${path}, flags: 0x${bind.toString(16)}: no such file or directory`);
+    // The device itself, as good as a mount of it.
+    if (bind && !flags) return device!;
+    if (mounted(path)) return path;
+    mount(bind || flags);
+    if (bind) {
+      try {
+        mount(MS_REMOUNT | bind | flags);
+      } catch (error) {
+        unmountVolume(path);
+        throw error;
+      }
     }
-    return device;
+    return path;
+  } catch (error) {
+    throw unknown(`error while mounting volume '${path}': ${messageOf(error)}`, error);
   }
-  if (mounted(path)) return path;
-  let flags = 0;
-  const data: string[] = [];
-  for (const option of (o ?? "").split(",").filter((each) => each !== "")) {
-    const flag = FLAGS[option];
-    if (flag) flags = (flags | flag[0]) & ~flag[1];
-    else data.push(option);
-  }
-  const result = binding.syscall(SYS.mount, device ?? type ?? "none", path, type ?? "none", flags, data.join(","));
-  if (result < 0) {
-    const text = `failed to mount local volume: mount ${device}:${path}, data: ${data.join(",")}: ${errnoText(-result)}`;
-    throw unknown(text, new SystemError(`mount ${device} on ${path}`, -result));
-  }
-  return path;
 }
 
 /** Takes the mount away where there is one. */
