@@ -26,6 +26,8 @@ const commands: Record<string, () => Promise<Command>> = {
   events: async () => (await import("./commands/inform.ts")).events,
   features: async () => (await import("./commands/inform.ts")).features,
   spec: async () => (await import("./commands/inform.ts")).spec,
+  checkpoint: async () => (await import("./commands/checkpoint.ts")).checkpoint,
+  restore: async () => (await import("./commands/restore.ts")).restore,
   seccomp: async () => (await import("./commands/seccomp.ts")).seccomp,
   explain: async () => (await import("./commands/inform.ts")).explain,
 };
@@ -33,7 +35,7 @@ const commands: Record<string, () => Promise<Command>> = {
 const usage = `Usage: jubako-runtime [global options] command [options] [arguments]
 
 Commands:
-  create run start exec kill delete state list ps pause resume update events features spec
+  create run start exec kill delete state list ps pause resume update events features spec checkpoint restore
   explain [--json] BUNDLE    print every step that would create the container, and do nothing
 
 Global options:
@@ -119,7 +121,6 @@ export async function main(argv: string[]): Promise<number> {
       print(1, usage);
       return 0;
     }
-    if (name === "checkpoint" || name === "restore") throw new Failure("Unimplemented", `${name} is not supported`);
     const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
     if (!load) throw new Failure("InvalidArgument", `No help topic for '${name}'`);
     if (rest[0] === "--help" || rest[0] === "-h") {
@@ -132,6 +133,7 @@ export async function main(argv: string[]): Promise<number> {
         store: openStore(flags.value("root") ?? defaultRoot()),
         systemdCgroup: flags.on("systemd-cgroup"),
         rootless: isRootless(flags.value("rootless") ?? "auto"),
+        criu: flags.value("criu"),
         warn: (message) => log("warning", message),
       },
       rest,

@@ -219,6 +219,7 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
         holds: io.hold.length,
         holdStdin: io.holdStdin >= 0,
         ownStdio: [io.stdin >= 0, io.stdout >= 0, io.stderr >= 0],
+        nullStdio: [io.stdin < 0, io.stdout < 0, io.stderr < 0],
         preserved: 0,
         noPivot: false,
         keyring: true,
@@ -306,6 +307,7 @@ export function runtimeContainer(
           holds: io.hold.length,
           holdStdin: io.holdStdin >= 0,
           ownStdio: [io.stdin >= 0, io.stdout >= 0, io.stderr >= 0],
+          nullStdio: [io.stdin < 0, io.stdout < 0, io.stderr < 0],
           preserved: 0,
         });
         // The master of a terminal is fetched from the process at its gate.

@@ -34,7 +34,8 @@ export function makeMissing(plan: Pick<Plan, "missing">, pidfd: number, { index,
   }
 }
 
-export function makeInRoot(root: number, path: string, kind: "directory" | "file"): void {
+/** The place's own path below the root, without links. */
+export function makeInRoot(root: number, path: string, kind: "directory" | "file"): string {
   const within = { resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
   const todo = path.split("/");
   let links = 0;
@@ -67,6 +68,7 @@ export function makeInRoot(root: number, path: string, kind: "directory" | "file
       close(parent);
     }
   }
+  return `/${here.join("/")}`;
 }
 
 /** Where a symbolic link leads; "" for what is none, undefined for what is not there. */

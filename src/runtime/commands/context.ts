@@ -7,5 +7,7 @@ export interface Context {
   rootless: boolean;
   /** cgroups are units of systemd's. */
   systemdCgroup: boolean;
+  /** --criu: the program, instead of that in $PATH. */
+  criu?: string | undefined;
   warn(message: string): void;
 }

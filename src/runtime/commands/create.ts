@@ -13,7 +13,7 @@ import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
 import { attend } from "./foreground.ts";
-import { type Launched, launch, openGateNow, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { type Launched, launch, nullStdio, openGateNow, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
 import { type Stored, stateOf } from "./store.ts";
 
 const shared: FlagTable = {
@@ -56,6 +56,7 @@ export function planBundle(
       holds: 0,
       holdStdin: false,
       ownStdio: spec.process ? ownStdio(spec.process) : [],
+      nullStdio: nullStdio(),
       preserved,
       noPivot: flags.on("no-pivot"),
       keyring: !flags.on("no-new-keyring"),
@@ -142,7 +143,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
 }
 
 /** As /etc/passwd has it; who is not there is called by his number, as runc does. */
-function ownerName(): string {
+export function ownerName(): string {
   const uid = globalThis.process.geteuid?.() ?? 0;
   if (uid === 0) return "root";
   const line = (readText("/etc/passwd") ?? "").split("\n").find((each) => each.split(":")[2] === String(uid));

@@ -13,7 +13,7 @@ import type { Context } from "./context.ts";
 import { checkConsole } from "./create.ts";
 import { type Flags, type FlagTable, parseFlags, usageError } from "./flags.ts";
 import { attend } from "./foreground.ts";
-import { launch, openGateNow, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { launch, nullStdio, openGateNow, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
 import { cgroupOf, stateOf, statusOf } from "./store.ts";
 
 const table: FlagTable = {
@@ -147,6 +147,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
         holds: 0,
         holdStdin: false,
         ownStdio: ownStdio(process),
+        nullStdio: nullStdio(),
         preserved: preserved.fds.length,
       },
       facts(),

@@ -38,9 +38,16 @@ export function preservedFds(count: number): { fds: number[]; env: string[] } {
 /** Which of stdin, stdout and stderr are given to the program's user: never the host's /dev/null. */
 export function ownStdio(process: Process): boolean[] {
   if (!process.user?.uid) return [false, false, false];
+  return stdio((rdev) => rdev !== DEV_NULL);
+}
+
+/** Which of them are the host's null device. */
+export const nullStdio = () => stdio((rdev) => rdev === DEV_NULL);
+
+function stdio(is: (rdev: number) => boolean): boolean[] {
   return [0, 1, 2].map((fd) => {
     try {
-      return fstatSync(fd).rdev !== DEV_NULL;
+      return is(fstatSync(fd).rdev);
     } catch {
       return false;
     }

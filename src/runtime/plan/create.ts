@@ -46,6 +46,7 @@ export interface CreateInput {
   holds: number;
   holdStdin: boolean;
   ownStdio: boolean[];
+  nullStdio?: boolean[];
   /** Descriptors 3, 4, … to let through to the program. */
   preserved: number;
   noPivot: boolean;
@@ -248,6 +249,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
       seccomp: input.seccomp,
       dieWithParent: input.keeper,
       ownStdio: input.ownStdio,
+      nullStdio: input.nullStdio,
       preserved: input.preserved,
       keyring: input.keyring ? `_ses.${input.id}` : undefined,
       label,

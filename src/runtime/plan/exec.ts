@@ -30,6 +30,7 @@ export interface ExecInput {
   holds: number;
   holdStdin: boolean;
   ownStdio: boolean[];
+  nullStdio?: boolean[];
   preserved: number;
 }
 
@@ -114,6 +115,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
       seccomp: input.seccomp,
       dieWithParent: input.keeper,
       ownStdio: input.ownStdio,
+      nullStdio: input.nullStdio,
       preserved: input.preserved,
       keyring: `_ses.${input.id}`,
       label,

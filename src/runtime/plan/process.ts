@@ -28,6 +28,8 @@ export interface ProcessPlan {
   dieWithParent: boolean;
   /** Which of stdin, stdout, stderr become the user's own. */
   ownStdio: boolean[];
+  /** Which of them are the host's null device, in whose place the container's own comes. */
+  nullStdio?: boolean[] | undefined;
   preserved: number;
   /** Name of the session keyring; undefined leaves the caller's. */
   keyring: string | undefined;
@@ -257,6 +259,16 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
       why: "set the security label of the program",
     });
     p.close(plan.label.fd);
+  }
+
+  const nulls = process.terminal ? [] : (plan.nullStdio ?? []).flatMap((isNull, fd) => (isNull ? [fd] : []));
+  if (nulls.length > 0) {
+    const own = tape.word("null");
+    const none = tape.label();
+    p.open("/dev/null", O.O_RDWR, own, { why: "have the container's own null device", jump: { to: none } });
+    for (const fd of nulls) tape.step(SYS.dup3, [own, fd, 0]);
+    p.close(own);
+    tape.place(none);
   }
 
   // Identity. Everything that needs more than the user's own rights comes before it.
