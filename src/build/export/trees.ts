@@ -119,20 +119,20 @@ export async function withResultTree<T>(
   return build(parts, []);
 }
 
-const TYPES: Record<number, TarType> = {
-  [S_IFREG]: "file",
-  [S_IFDIR]: "directory",
-  21609: "symlink",
-  4802: "char",
-  14406: "block",
-  2401: "fifo",
-};
+const TYPES = new Map<number, TarType>([
+  [S_IFREG, "file"],
+  [S_IFDIR, "directory"],
+  [0o120000, "symlink"],
+  [0o020000, "char"],
+  [0o060000, "block"],
+  [0o010000, "fifo"],
+]);
 
 /** A tree as a tar. */
 export async function* treeTar(tree: FileTree): AsyncGenerator<Uint8Array, void> {
   const bytes = (text: string) => Buffer.from(text).toString("latin1");
   for await (const info of tree.entries()) {
-    const type = TYPES[info.mode & 0o170000];
+    const type = TYPES.get(info.mode & 0o170000);
     if (!type) continue;
     const hard = type === "file" && info.linkname !== "";
     const size = type === "file" && !hard ? info.size : 0;

@@ -51,7 +51,7 @@ function checkOp(op: Op, digest: string): void {
       for (const [i, { input, secondaryInput, output, action }] of actions.entries()) {
         if (action.case === undefined) throw unimplemented(`an action of file op ${digest} is of a kind that is not known here`);
         if (!within(input, count + i)) throw bad("file action input index");
-        if (!within(secondaryInput, count + i)) throw bad("file action secondary input index");
+        if (action.case === "copy" && !within(secondaryInput, count + i)) throw bad("file action secondary input index");
         if (!within(output, actions.length) || (output >= 0n && outputs.has(output))) throw bad("file action output index");
         outputs.add(output);
       }
