@@ -64,6 +64,7 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
         epoch: epochOf(attrs),
         entitlements: new Set(request.Entitlements),
         cacheImports: cacheOptions(request.Cache?.Imports ?? []),
+        request: { frontend: request.Frontend, attrs },
       },
       host,
     );
