@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { lacks, startEngine, type TestEngine } from "./support/engine.ts";
+import { lacks, startEngine, type TestEngine, until } from "./support/engine.ts";
 
 describe.skipIf(lacks("docker"))("docker run --init without an init on the host", () => {
   const path = process.env.PATH;
@@ -45,15 +45,16 @@ describe.skipIf(lacks("docker"))("docker run --init without an init on the host"
     expect(run("-u", "1000:1000", "--read-only", "busybox", "id", "-u").stdout).toBe("1000\n");
   });
 
-  test("stop is passed on; a restart uses the same program", () => {
-    const script = "trap 'echo got; exit 9' TERM; while :; do sleep 0.05; done";
+  test("stop is passed on; a restart uses the same program", async () => {
+    const script = "trap 'echo got; exit 9' TERM; echo set; while :; do sleep 0.05; done";
     expect(engine.docker("run", "-d", "--init", "--name", "trapper", "busybox", "sh", "-c", script).status).toBe(0);
     for (let round = 0; round < 2; round++) {
+      await until("the trap is set", () => engine.docker("logs", "trapper").stdout.split("set\n").length === round + 2 || undefined);
       expect(engine.docker("stop", "-t", "5", "trapper").status).toBe(0);
       expect(engine.docker("wait", "trapper").stdout).toBe("9\n");
       if (round === 0) expect(engine.docker("start", "trapper").status).toBe(0);
     }
-    expect(engine.docker("logs", "trapper").stdout).toBe("got\ngot\n");
+    expect(engine.docker("logs", "trapper").stdout).toBe("set\ngot\nset\ngot\n");
     expect(engine.docker("rm", "trapper").status).toBe(0);
   });
 });

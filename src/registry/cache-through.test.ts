@@ -130,10 +130,13 @@ test("what nobody asks for in the time to live is forgotten", async () => {
   await using cache = await serveRegistry({ proxy: proxyOf(upstream.base, { ttlMs: 300 }), graceMs: 100 });
   await text(cache, "/v2/a/b/manifests/v1");
   await text(cache, `/v2/a/b/blobs/${image.layer}`);
-  expect(await cache.registry.expire()).toBe(0);
+  const there = () => [image.digest, image.layer].map((digest) => kept(cache, digest));
+  expect(there()).toEqual([true, true]);
   await Bun.sleep(400);
-  expect(await cache.registry.expire()).toBe(2);
-  expect(await cache.registry.collect({ dryRun: false, deleteUntagged: false })).toMatchObject({ blobs: 2 });
+  // the registry does so by itself, too
+  await cache.registry.expire();
+  await cache.registry.collect({ dryRun: false, deleteUntagged: false });
+  expect(there()).toEqual([false, false]);
   expect(await text(cache, "/v2/a/b/manifests/v1")).toBe(image.bytes);
   expect(await text(cache, `/v2/a/b/blobs/${image.layer}`)).toBe("layer");
 });
