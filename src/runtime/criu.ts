@@ -2,7 +2,7 @@
 // Messages are protobuf in packets of a socket pair (CRIU's images/rpc.proto); descriptors in a request are numbers of this process.
 import { accessSync, constants, readFileSync } from "node:fs";
 import { Failure, failedPrecondition } from "../lib/errors.ts";
-import { binding, check, close, O_PATH, open, reap, SYS, spawn } from "../linux/index.ts";
+import { binding, check, close, O_PATH, O_RDWR, open, reap, SYS, spawn } from "../linux/index.ts";
 
 /** A message as its fields in order; a field that repeats stands there again. */
 export type Message = [field: number, value: number | boolean | string | undefined | Message][];
@@ -51,6 +51,7 @@ export interface Notification {
   fd: number | undefined;
 }
 
+const SHUT_WR = 1;
 const utf8 = new TextEncoder();
 
 export function encode(message: Message): Uint8Array {
@@ -143,10 +144,14 @@ export async function requestCriu(
   const [ours, theirs] = [sockets[0]!, sockets[1]!];
   let criu: { pid: number; pidfd: number } | undefined;
   let exe = -1;
+  let none = -1;
   try {
     exe = open(findCriu(request.criu), O_PATH);
+    // What is restored may take stdin, stdout and stderr over; of a dump all that is to be said is in the log.
+    none = request.type === REQUEST.restore ? -1 : open("/dev/null", O_RDWR);
+    const stdio = none < 0 ? [0, 1, 2] : [none, none, none];
     const env = Object.entries(process.env).map(([name, value]) => `${name}=${value}`);
-    criu = spawn({ exe, argv: ["criu", "swrk", "3"], env, fds: [0, 1, 2, theirs, ...(request.inherited ?? [])] });
+    criu = spawn({ exe, argv: ["criu", "swrk", "3"], env, fds: [...stdio, theirs, ...(request.inherited ?? [])] });
     close(theirs);
     const more = begun(criu.pid);
     send(ours, [
@@ -176,12 +181,15 @@ export async function requestCriu(
     }
   } finally {
     close(exe);
+    close(none);
     if (!criu) close(theirs);
-    close(ours);
+    // It waits for another request after some; the end of ours tells it that there is none.
+    binding.syscall(SYS.shutdown, ours, SHUT_WR);
     if (criu) {
       reapBlocking(criu.pidfd);
       close(criu.pidfd);
     }
+    close(ours);
   }
 }
 
