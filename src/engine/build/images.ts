@@ -55,11 +55,16 @@ function fits(entry: CatalogueEntry, platform: string | undefined): boolean {
 }
 
 export async function resolveBase(core: Core, ref: string, platform: string | undefined, settings: PullSettings): Promise<BaseImage> {
-  const find = () =>
-    core.catalogue.find(ref).catch((error: unknown) => {
-      if (isKind(error, "NotFound")) return undefined;
-      throw error;
-    });
+  const find = async (): Promise<CatalogueEntry | undefined> => {
+    try {
+      return await core.catalogue.find(ref);
+    } catch (error) {
+      if (!isKind(error, "NotFound")) throw error;
+      // "name:tag@digest": whatever image has this digest now
+      const { digest } = parseReference(ref);
+      return digest === undefined ? undefined : (await core.catalogue.list()).find(({ content }) => content.target.digest === digest);
+    }
+  };
   let entry = settings.always && asImageId(ref).digest === undefined ? undefined : await find();
   if (!entry || !fits(entry, platform)) {
     if (settings.never) throw notFound(`${ref}: not found`);

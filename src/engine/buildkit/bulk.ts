@@ -5,6 +5,8 @@ import { type Code, ConnectError } from "@connectrpc/connect";
 import { resourceExhausted } from "../../lib/errors.ts";
 
 const MAX_MESSAGE = 16 << 20;
+/** RST_STREAM's code (RFC 9113, 7). */
+const CANCEL = 8;
 /** What is gathered before it is handed to the connection. */
 const BATCH = 256 << 10;
 
@@ -53,7 +55,9 @@ export async function openBulkCall(
   };
   stream.on("response", note);
   stream.on("trailers", note);
-  const cancel = () => stream.close(8);
+  const cancel = () => {
+    if (!stream.closed && !stream.destroyed) stream.close(CANCEL);
+  };
   signal.addEventListener("abort", cancel, { once: true });
   stream.on("close", () => signal.removeEventListener("abort", cancel));
   // Errors reach whoever reads the batches.
@@ -123,7 +127,8 @@ export async function openBulkCall(
         }
       } catch (error) {
         signal.throwIfAborted();
-        throw outcome ?? error;
+        // A server that is done need not wait for our end: Go's then resets the stream, after its last message.
+        if (!answered || outcome) throw outcome ?? error;
       }
       signal.throwIfAborted();
       if (outcome) throw outcome;

@@ -6,7 +6,7 @@ import { type Credentials, openRepository, type Repository } from "../../distrib
 import { Secrets } from "../../gen/moby/buildkit/secrets/v1_pb.ts";
 import { Auth } from "../../gen/moby/filesync/v1_pb.ts";
 import { failedPrecondition, messageOf } from "../../lib/errors.ts";
-import { digestOf, formatReference, parseReference, type Reference, withDefaultTag } from "../../oci/index.ts";
+import { digestOf, formatPlatform, formatReference, parseReference, type Reference, withDefaultTag } from "../../oci/index.ts";
 import { resolveBase } from "../build/images.ts";
 import { prepareStep } from "../build/step.ts";
 import type { Engine } from "../context.ts";
@@ -80,8 +80,9 @@ export function createBuildHost(options: HostOptions): BuildHost {
     });
   }
 
-  // The same image may be asked for by several stages, and under several names of one platform.
+  // The same image may be asked for by several stages, and once more by its digest when it is used.
   const resolved = new Map<string, Promise<BaseImage>>();
+  const byDigest = new Map<string, BaseImage>();
 
   async function resolveImage(ref: string, platform: string | undefined, mode: ImageRequest["mode"] = "default"): Promise<BaseImage> {
     const reference = withDefaultTag(parseReference(ref));
@@ -89,6 +90,8 @@ export function createBuildHost(options: HostOptions): BuildHost {
     const key = `${full} ${platform ?? ""} ${mode}`;
     const known = resolved.get(key);
     if (known) return known;
+    const pinned = reference.digest && byDigest.get(`${reference.digest} ${platform ?? ""}`);
+    if (pinned) return pinned;
     const digest = digestOf(`load metadata ${key}`);
     const started = Date.now();
     const vertex = {
@@ -107,6 +110,7 @@ export function createBuildHost(options: HostOptions): BuildHost {
     resolved.set(key, looking);
     try {
       const image = await looking;
+      for (const each of [platform ?? "", formatPlatform(image.platform)]) if (image.digest) byDigest.set(`${image.digest} ${each}`, image);
       onEvent({ ...vertex, started, completed: Date.now(), error: undefined });
       return image;
     } catch (error) {
