@@ -5,7 +5,8 @@ import { Glob } from "bun";
 
 /** For each layer, the layers it may import; every layer may import the common ones. */
 const allowed: Record<string, string[]> = {
-  cli: ["client"],
+  // distribution for the manifest commands, which talk to registries themselves
+  cli: ["client", "distribution", "oci"],
   client: [],
   engine: ["build", "network", "containerd", "distribution", "oci", "runtime"],
   build: ["containerd", "distribution", "oci"],

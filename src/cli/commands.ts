@@ -162,6 +162,18 @@ const context: Group = {
   aliases: { list: "ls" },
 };
 
+const manifest: Group = {
+  short: "Manage Docker image manifests and manifest lists",
+  children: {
+    annotate: leaf("Add additional information to a local image manifest", () => import("./commands/manifest/annotate.ts")),
+    create: leaf("Create a local manifest list for annotating and pushing to a registry", () => import("./commands/manifest/create.ts")),
+    inspect: leaf("Display an image manifest, or manifest list", () => import("./commands/manifest/inspect.ts")),
+    push: leaf("Push a manifest list to a repository", () => import("./commands/manifest/push.ts")),
+    rm: leaf("Delete one or more manifest lists from local storage", () => import("./commands/manifest/rm.ts")),
+  },
+  aliases: {},
+};
+
 const login = leaf("Authenticate to a registry", () => import("./commands/login.ts"));
 const logout = leaf("Log out from a registry", () => import("./commands/logout.ts"));
 const search = leaf("Search Docker Hub for images", () => import("./commands/search.ts"));
@@ -171,7 +183,7 @@ const version = leaf("Show the Docker version information", () => import("./comm
 /** As help shows them. */
 export const sections: { title: string; entries: Record<string, Entry> }[] = [
   { title: "Common Commands", entries: { run, exec, ps, build, pull, push, images, login, logout, search, version, info } },
-  { title: "Management Commands", entries: { container, context, image, network, system, volume } },
+  { title: "Management Commands", entries: { container, context, image, manifest, network, system, volume } },
   {
     title: "Commands",
     entries: {
