@@ -18,7 +18,34 @@ async function contentOf(core: Core, entry: CatalogueEntry, name: string, platfo
   return content;
 }
 
-export async function inspect(core: Core, name: string, version: number, platform?: Platform): Promise<ImageInspect> {
+/** Of the container that the image was committed from: gone from the API with 1.45, and empty for long before. */
+const NO_CONTAINER = {
+  Container: "",
+  ContainerConfig: {
+    Hostname: "",
+    Domainname: "",
+    User: "",
+    AttachStdin: false,
+    AttachStdout: false,
+    AttachStderr: false,
+    Tty: false,
+    OpenStdin: false,
+    StdinOnce: false,
+    Env: null,
+    Cmd: null,
+    Image: "",
+    Volumes: null,
+    WorkingDir: "",
+    Entrypoint: null,
+    OnBuild: null,
+    Labels: null,
+  },
+};
+
+/** Whether a client takes the newest version and reads what is not there any more: docker-compose 1.x can't make a service anew without it. */
+export const needsContainerConfig = (agent: string | undefined): boolean => agent?.startsWith("docker-compose/1.") ?? false;
+
+export async function inspect(core: Core, name: string, version: number, platform?: Platform, old = version < 45): Promise<ImageInspect> {
   const entry = await core.catalogue.find(name);
   const content = await contentOf(core, entry, name, platform);
   const { config, target } = content;
@@ -26,7 +53,7 @@ export async function inspect(core: Core, name: string, version: number, platfor
   const size = await imageSize(core, config.diffIds);
   let tagged = 0;
   for (const image of entry.names) if (image.updatedAt) tagged = Math.max(tagged, timestampMs(image.updatedAt));
-  const out: ImageInspect & { Parent?: string; DockerVersion?: string; VirtualSize?: number; Container?: string } = {
+  const out: ImageInspect & { Parent?: string; DockerVersion?: string; VirtualSize?: number } = {
     Id: content.manifest.config.digest,
     RepoTags: tags,
     RepoDigests: digests,
@@ -47,6 +74,7 @@ export async function inspect(core: Core, name: string, version: number, platfor
     out.Parent = "";
     out.DockerVersion = typeof config.raw.docker_version === "string" ? config.raw.docker_version : "";
   }
+  if (old) Object.assign(out, NO_CONTAINER);
   if (version < 44) out.VirtualSize = size;
   if (version >= 48) out.Descriptor = { mediaType: target.mediaType, digest: target.digest, size: target.size };
   return out;

@@ -164,9 +164,10 @@ export function routes(engine: Engine): Route[] {
     {
       method: "GET",
       path: "/images/{name...}/json",
-      async handle({ params, query, version }) {
-        const { inspect } = await import("./inspect.ts");
-        return { json: await inspect(core, params.name!, version, platformOf(query.get("platform"))) };
+      async handle({ params, query, version, headers }) {
+        const { inspect, needsContainerConfig } = await import("./inspect.ts");
+        const old = version < 45 || needsContainerConfig(headers["user-agent"]);
+        return { json: await inspect(core, params.name!, version, platformOf(query.get("platform")), old) };
       },
     },
     {
