@@ -129,12 +129,15 @@ export function connectionTransport(connection: Duplex): { transport: Transport;
     notifyResponseByteRead: (from) => inner.notifyResponseByteRead(from),
   };
   const close = () => {
+    if (ending.signal.aborted) return;
     inner.abort();
     stream.destroy();
     ending.abort();
   };
+  // A server that ends its half serves no more; and a session manager whose connection is gone tries for ever.
+  for (const event of ["end", "close", "error"]) connection.once(event, close);
   stream.once("close", close);
-  stream.once("error", close);
+  stream.on("error", close);
   const transport = createGrpcTransport({
     baseUrl: "http://localhost",
     sessionManager: manager,
