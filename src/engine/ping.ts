@@ -8,7 +8,7 @@ import { API_VERSION, MIN_API_VERSION, VERSION } from "./version.ts";
 const PING_HEADERS = {
   "Cache-Control": "no-cache, no-store, must-revalidate",
   Pragma: "no-cache",
-  "Builder-Version": "1",
+  "Builder-Version": "2",
   Swarm: "inactive",
 };
 
