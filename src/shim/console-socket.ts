@@ -1,6 +1,6 @@
 // The console socket of OCI runtimes: a unix socket on which the runtime sends the master side of the terminal it made (SCM_RIGHTS).
 import { unlinkSync } from "node:fs";
-import { binding, check, close, EPOLLIN, errno, O_CLOEXEC, O_NONBLOCK, SYS, watch } from "../linux/index.ts";
+import { binding, check, close, EPOLLIN, errno, O_CLOEXEC, O_DIRECTORY, O_NONBLOCK, O_PATH, open, SYS, watch } from "../linux/index.ts";
 import { listenUnix } from "./unix.ts";
 
 const MSG_CMSG_CLOEXEC = 0x40000000;
@@ -15,8 +15,17 @@ export interface ConsoleSocket {
   close(): void;
 }
 
-export function consoleSocket(path: string): ConsoleSocket {
-  const listener = listenUnix(path, O_NONBLOCK);
+/** A socket's path has at most 107 bytes, and the shim's directories can be deep: it is named by a descriptor of this process. */
+export function consoleSocket(directory: string, name: string): ConsoleSocket {
+  const place = open(directory, O_PATH | O_DIRECTORY);
+  const path = `/proc/${process.pid}/fd/${place}/${name}`;
+  let listener = -1;
+  try {
+    listener = listenUnix(path, O_NONBLOCK);
+  } catch (error) {
+    close(place);
+    throw error;
+  }
   let connection = -1;
   let settled = false;
   let waiting: { close(): void } | undefined;
@@ -38,6 +47,7 @@ export function consoleSocket(path: string): ConsoleSocket {
     } catch {
       // already gone
     }
+    close(place);
   };
   waiting = watch(listener, EPOLLIN, () => {
     const fd = binding.syscall(SYS.accept4, listener, null, null, O_CLOEXEC | O_NONBLOCK);

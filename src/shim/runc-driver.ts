@@ -225,7 +225,7 @@ async function launch(
   args: (extra: string[]) => string[],
 ): Promise<{ pid: number; master: number }> {
   const pidFile = `${state}/pid.${sockets++}`;
-  const socket = io.terminal ? consoleSocket(`${state}/tty.${sockets}`) : undefined;
+  const socket = io.terminal ? consoleSocket(state, `tty.${sockets}`) : undefined;
   try {
     const extra = ["--pid-file", pidFile, ...(socket ? ["--console-socket", socket.path] : [])];
     await withIo(io, (fds) => runc(options, state, args(extra), fds));

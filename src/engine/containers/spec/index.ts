@@ -93,7 +93,8 @@ export function buildSpec(input: SpecInput): Spec {
   const limits: Resources = { ...resources(hostConfig), devices: nodes.rules };
   const sysctl = sysctls(input);
   const spec: Spec = {
-    ociVersion: "1.2.0",
+    // What is newer in it, runtimes take by name; crun before 1.9 refuses any version but 1.0.
+    ociVersion: "1.0.2",
     process: processOf(input),
     root: { path: "rootfs", ...(hostConfig.ReadonlyRootfs ? { readonly: true } : {}) },
     mounts: mounts({ ...input.mounts, host: hostConfig, files: input.attachment, writableCgroups: security.writableCgroups }),
