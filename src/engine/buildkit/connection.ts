@@ -4,9 +4,9 @@ import { createServer, type OutgoingHttpHeaders, type ServerHttp2Session } from 
 import type { Socket } from "node:net";
 import { Duplex } from "node:stream";
 import { Code, ConnectError, type ConnectRouter, type Transport } from "@connectrpc/connect";
-import { connectNodeAdapter, createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import { connectNodeAdapter, Http2SessionManager } from "@connectrpc/connect-node";
 
-import type { OpenStream } from "./bulk.ts";
+import { bulkTransport, type OpenStream } from "./bulk.ts";
 
 /** As BuildKit's own limit. */
 export const MESSAGE_LIMIT = 16 << 20;
@@ -123,11 +123,6 @@ export function connectionTransport(connection: Duplex): { transport: Transport;
       },
     },
   );
-  const manager: Pick<Http2SessionManager, "authority" | "request" | "notifyResponseByteRead"> = {
-    authority: inner.authority,
-    request: (method, path, headers, options) => inner.request(method, path, unpacked(headers), options),
-    notifyResponseByteRead: (from) => inner.notifyResponseByteRead(from),
-  };
   const close = () => {
     if (ending.signal.aborted) return;
     inner.abort();
@@ -138,12 +133,6 @@ export function connectionTransport(connection: Duplex): { transport: Transport;
   for (const event of ["end", "close", "error"]) connection.once(event, close);
   stream.once("close", close);
   stream.on("error", close);
-  const transport = createGrpcTransport({
-    baseUrl: "http://localhost",
-    sessionManager: manager,
-    readMaxBytes: MESSAGE_LIMIT,
-    writeMaxBytes: MESSAGE_LIMIT,
-  });
   const open: OpenStream = (path, headers) => inner.request("POST", path, unpacked(headers), {});
-  return { transport, open, closed: ending.signal, close };
+  return { transport: bulkTransport(open, ending.signal), open, closed: ending.signal, close };
 }
