@@ -44,7 +44,7 @@ function overlayOf(layers: string[]) {
 interface Change {
   name: string;
   stat: BigIntStats | undefined;
-  /** Only what lies below it has changed, or nothing: no entry for itself. */
+  /** Only what lies below a directory has changed, or nothing, or a file is as it was: no entry for itself. */
   silent?: boolean;
   opaque?: boolean;
 }
@@ -83,7 +83,8 @@ async function comparedChanges(root: Buffer, from: Buffer | undefined, at: strin
     const stat = await lstat(pathOf(root, path), { bigint: true });
     const was = from && old.has(name) ? await lstat(pathOf(from, path), { bigint: true }) : undefined;
     const same = was !== undefined && sameFile(stat, was) && xattrsAre(pathOf(root, path), pathOf(from!, path));
-    if (same && !stat.isDirectory()) continue;
+    // an unchanged file may be what a new name is a link to
+    if (same && !stat.isDirectory() && stat.nlink < 2n) continue;
     changes.push({ name, stat, silent: same });
   }
   return changes.sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -121,26 +122,45 @@ async function* write(root: Buffer, changes: Changes, { epoch, signal }: LayerTa
           yield* own;
           yield* directory(path, []);
         }
+      } else if (silent) {
+        const link = unchanged(path, stat);
+        if (link) yield* [...pending.splice(0), link];
       } else if (!stat.isSocket()) {
         yield* pending.splice(0);
         yield* file(path, stat);
       }
     }
   }
+  const identityOf = (stat: BigIntStats) => `${stat.dev}:${stat.ino}`;
+  const linkTo = (target: string, path: string, stat: BigIntStats): Buffer => {
+    // containerd changes the owner again for each link, by which the kernel takes capabilities away: they must be said again.
+    const xattrs = xattrsOf(pathOf(root, path));
+    return tarHeader(tarEntry(path, "link", { ...attributes(stat, epoch), linkname: target, ...(xattrs.length > 0 ? { xattrs } : {}) }));
+  };
+  /** Names that were there before, of files that may get new ones: they become links where that is so. */
+  const before = new Map<string, string[]>();
+  const unchanged = (path: string, stat: BigIntStats): Buffer | undefined => {
+    const identity = identityOf(stat);
+    const first = linked.get(identity);
+    if (first !== undefined) return linkTo(first, path, stat);
+    const names = before.get(identity);
+    if (names) names.push(path);
+    else before.set(identity, [path]);
+    return undefined;
+  };
   async function* file(path: string, stat: BigIntStats): AsyncIterable<Uint8Array> {
+    const identity = identityOf(stat);
     if (stat.nlink > 1n) {
-      const identity = `${stat.dev}:${stat.ino}`;
       const first = linked.get(identity);
       if (first !== undefined) {
-        // containerd changes the owner again for each link, by which the kernel takes capabilities away: they must be said again.
-        const xattrs = xattrsOf(pathOf(root, path));
-        yield tarHeader(tarEntry(path, "link", { ...attributes(stat, epoch), linkname: first, ...(xattrs.length > 0 ? { xattrs } : {}) }));
+        yield linkTo(first, path, stat);
         return;
       }
       linked.set(identity, path);
     }
     yield await header(path, stat);
     if (stat.isFile() && stat.size > 0n) yield* contents(pathOf(root, path), Number(stat.size));
+    for (const name of before.get(identity) ?? []) yield linkTo(path, name, stat);
   }
   async function header(path: string, stat: BigIntStats): Promise<Buffer> {
     const full = pathOf(root, path);

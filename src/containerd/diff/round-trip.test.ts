@@ -35,7 +35,7 @@ const BASE = `
 set -e
 mkdir -p usr/bin usr/lib/deep/er etc/conf.d var/log var/cache/x opaque/sub gone/dir/below 'sp ace' dev tmp
 printf '#!/bin/sh\\n' > usr/bin/tool; chmod 4755 usr/bin/tool; ln usr/bin/tool usr/bin/tool2; ln usr/bin/tool usr/bin/tool3
-head -c 300000 /dev/urandom > usr/lib/big; printf text > etc/file; printf old > etc/conf.d/a; : > etc/empty
+head -c 300000 /dev/urandom > usr/lib/big; printf text > etc/file; printf old > etc/conf.d/a; : > etc/empty; printf k > etc/kept
 ln -s ../bin/tool usr/lib/link; ln -s /etc/file usr/lib/abs; ln -s nowhere usr/lib/dangling
 ln -s "$(printf 'x%.0s' $(seq 150))" usr/lib/longlink
 mkfifo var/pipe; mknod dev/null c 1 3; mknod dev/sda b 8 0; mknod dev/high c 300 70000
@@ -57,6 +57,7 @@ rm usr/bin/tool3; ln usr/lib/big usr/lib/big2; printf m > usr/bin/more; ln usr/b
 rm -r 'sp ace'; printf now-a-file > 'sp ace'; rm etc/empty; mkdir etc/empty; printf in > etc/empty/in
 ln -sfn elsewhere usr/lib/link; rm usr/lib/dangling; chmod 600 usr/lib/big; chown 7:8 var/cache/x; chmod 700 var/log; touch -d '2021-01-01 00:00:00.987654321' var/cache/x/r
 rm dev/sda; mknod dev/sda c 8 1; rm var/pipe; mkfifo -m 600 var/pipe2; printf x > "d${ODD}/in/more"; rm ${ODD}; mv 'ünï' moved
+ln etc/kept a-link; ln etc/kept z-link
 mkdir -p new/a/b; printf c > new/a/b/c; chown -R 9:9 new; touch -d '2022-02-02 02:02:02.2' new/a
 `;
 
@@ -133,12 +134,13 @@ function listing(root: string, { time = (ns) => ns, xattrs = /./ }: Compared = {
       if (stat.isFile()) what = `${stat.size} ${createHash("sha256").update(readFileSync(full)).digest("hex").slice(0, 16)}`;
       else if (stat.isSymbolicLink()) what = readlinkSync(full, { encoding: "buffer" }).toString("latin1");
       else if (stat.isCharacterDevice() || stat.isBlockDevice()) what = String(stat.rdev);
-      // which names are one file
+      // which names are one file, of those that are here
       let one = "";
       if (!stat.isDirectory() && stat.nlink > 1n) {
         const identity = `${stat.dev}:${stat.ino}`;
-        if (!links.has(identity)) links.set(identity, at);
-        one = `= ${links.get(identity)}`;
+        const first = links.get(identity);
+        if (first === undefined) links.set(identity, at);
+        else one = `= ${first}`;
       }
       lines.push([at, stat.mode.toString(8), stat.uid, stat.gid, time(stat.mtimeNs), what, one, xattrsOf(full, xattrs)].join(" ").trim());
       if (stat.isDirectory()) walk(full, at);
@@ -230,6 +232,7 @@ if (rootfs)
   ]);
 
 describe.each(TREES)("%s", (label, make, change) => {
+  const timeout = label === rootfs ? 600_000 : 60_000;
   let base: string;
   let upper: string;
   let merged: string;
@@ -246,12 +249,11 @@ describe.each(TREES)("%s", (label, make, change) => {
     wanted = listing(merged);
     baseTar = await tarOf([], [base]);
     changeTar = await tarOf([base], [upper, base]);
-  });
+  }, timeout);
   afterAll(() => {
     for (const at of mounts.splice(0).reverse()) execFileSync("umount", ["-l", at]);
     rmSync(dir, { recursive: true, force: true });
   });
-  const timeout = label === rootfs ? 600_000 : 60_000;
 
   test(
     "ours: applied with deletions carried out, and as an overlay's directory",

@@ -19,8 +19,8 @@ export interface Fetch {
   signal: AbortSignal;
 }
 
-/** At most `limit` hold a place at a time; the answered function gives it back. */
-function createGate(limit: number): () => Promise<() => void> {
+/** At most `limit` hold a place at a time, the others are told to wait; the answered function gives the place back. */
+function createGate(limit: number): (onWait: () => void) => Promise<() => void> {
   let free = limit;
   const waiting: (() => void)[] = [];
   const release = () => {
@@ -28,9 +28,12 @@ function createGate(limit: number): () => Promise<() => void> {
     if (next) next();
     else free++;
   };
-  return async () => {
+  return async (onWait) => {
     if (free > 0) free--;
-    else await new Promise<void>((resolve) => waiting.push(resolve));
+    else {
+      onWait();
+      await new Promise<void>((resolve) => waiting.push(resolve));
+    }
     let held = true;
     return () => {
       if (held) release();
@@ -92,7 +95,7 @@ export async function fetchLayers(core: Core, fetch: Fetch): Promise<void> {
   }
 }
 
-type Enter = () => Promise<() => void>;
+type Enter = ReturnType<typeof createGate>;
 type Begin = <T>(work: Promise<T>) => Promise<T>;
 
 const retrying = (sink: ProgressSink, id: string) => (_: unknown, delayMs: number) =>
@@ -109,7 +112,7 @@ function download(core: Core, fetch: Fetch, layer: Descriptor, enter: Enter): Pr
   const id = shortId(layer.digest);
   return alone(layer.digest, async () => {
     if (await hasBlob(core.engine.manager, layer.digest)) return;
-    const leave = await enter();
+    const leave = await enter(() => sink.line({ status: "Waiting", progressDetail: {}, id }));
     try {
       signal.throwIfAborted();
       const onProgress = (bytes: number) => sink.bar(id, "Downloading", bytes, layer.size);
@@ -153,7 +156,7 @@ async function receiveAll(core: Core, fetch: Fetch, chain: readonly Digest[], pr
   const receive = (layer: Descriptor, i: number) =>
     alone(layer.digest, async () => {
       const id = shortId(layer.digest);
-      const leave = await enter();
+      const leave = await enter(() => sink.line({ status: "Waiting", progressDetail: {}, id }));
       try {
         signal.throwIfAborted();
         const here = await hasBlob(manager, layer.digest);

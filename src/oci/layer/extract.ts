@@ -135,14 +135,21 @@ export function createExtractor(options: ExtractOptions): Extractor {
     const known = dirs.get(path);
     if (known !== undefined) return known;
     const fd = kernel.openIn(root, path, DIRECTORY, IN_ROOT);
-    if (fd >= 0) return remember(path, fd);
+    if (fd >= 0) {
+      // what changes in a directory of before is no change of the directory, unless the layer says so
+      if (made && !dirTimes.has(path)) {
+        const { mtimeSec, mtimeNsec } = kernel.statOf(fd);
+        dirTimes.set(path, [mtimeSec, mtimeNsec]);
+      }
+      return remember(path, fd);
+    }
     if (-fd !== errno.ENOENT) fail("open", path, fd);
     const name = parts[count - 1]!;
     const parent = directory(parts, count - 1);
     must(kernel.mkdirAt(parent, name, 0o755), "mkdir", path);
-    const made = must(kernel.openAt(parent, name, DIRECTORY | O_NOFOLLOW, 0), "open", path);
-    adopt(path, made);
-    return remember(path, made);
+    const fresh = must(kernel.openAt(parent, name, DIRECTORY | O_NOFOLLOW, 0), "open", path);
+    adopt(path, fresh);
+    return remember(path, fresh);
   };
 
   const notDirectory = (path: string): boolean => {
