@@ -1,5 +1,6 @@
 // GET /containers/{id}/attach/ws with a WebSocket client that is not ours.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { connect } from "node:net";
 import { lacks, startEngine, type TestEngine, until } from "./support/engine.ts";
 import { freePort } from "./support/registry.ts";
 
@@ -60,6 +61,26 @@ describe.skipIf(lacks("docker"))("attach by a websocket", () => {
     await until("the detachment", () => got.closed !== undefined);
     expect(engine.docker("inspect", "-f", "{{.State.Running}}", "tty").stdout).toBe("true\n");
     engine.docker("rm", "-f", "tty");
+  });
+
+  test("without a websocket: a body that comes with the request is no input", async () => {
+    engine.docker("create", "-i", "--name", "bodied", "busybox", "cat");
+    const body = '{"stream":true}';
+    const head = `POST /v1.45/containers/bodied/attach?stream=1&stdin=1&stdout=1 HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n`;
+    const [host, port] = base.split(":");
+    let got = "";
+    const socket = connect(Number(port), host!, () =>
+      socket.write(`${head}Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}typed early\n`),
+    );
+    socket.on("data", (piece) => {
+      got += piece.toString("latin1");
+    });
+    await until("the answer", () => got.includes("\r\n\r\n"));
+    engine.docker("start", "bodied");
+    await until("the echo", () => got.includes("typed early"));
+    socket.destroy();
+    expect(got.slice(got.indexOf("\r\n\r\n") + 4).slice(8)).toBe("typed early\n");
+    engine.docker("rm", "-f", "bodied");
   });
 
   test("what is no handshake, and what is not there", async () => {

@@ -9,6 +9,8 @@ import { connectClient, frame, streamType } from "./connection.ts";
 import { DEFAULT_DETACH_KEYS, parseDetachKeys } from "./detach.ts";
 import { acceptHandshake, websocket } from "./websocket.ts";
 
+const MAX_BODY = 1 << 20;
+
 async function* replayLog(record: ContainerRecord, stdout: boolean, stderr: boolean, framed: boolean): AsyncGenerator<Buffer> {
   const settings = logSettings(record);
   if (!settings) return;
@@ -40,7 +42,17 @@ const websocketOf = (call: Call): Door => ({
   open: () => websocket(call.hijack(undefined, acceptHandshake(call.headers)), call.version >= 28),
 });
 
-function attach(engine: Engine, call: Call, door: Door): typeof hijacked {
+/** A body is no input: some clients (dockerode) send the query once more as JSON, and it must not reach the container. */
+async function swallowBody(call: Call): Promise<void> {
+  if (!(Number(call.headers["content-length"] ?? 0) > 0)) return;
+  let length = 0;
+  for await (const piece of call.body as AsyncIterable<Buffer>) {
+    length += piece.length;
+    if (length > MAX_BODY) throw invalidArgument(`request body is larger than ${MAX_BODY} bytes`);
+  }
+}
+
+async function attach(engine: Engine, call: Call, door: Door): Promise<typeof hijacked> {
   const record = engine.containers.get(call.params.id!);
   if (record.state.Paused) throw conflict(`container ${record.id} is paused, unpause the container before attach`);
   if (record.state.Restarting) throw conflict(`container ${record.id} is restarting, wait until the container is running`);
@@ -52,6 +64,7 @@ function attach(engine: Engine, call: Call, door: Door): typeof hijacked {
   const stdout = wants("stdout");
   const stderr = wants("stderr");
   const framed = door.framed && !terminal;
+  await swallowBody(call);
   const duplex = door.open(terminal);
   engine.events.publish("container", "attach", record.id, engine.events.containerAttributes(record));
   const replay = flag(call.query, "logs") ? replayLog(record, stdout, stderr, framed) : undefined;
