@@ -3,6 +3,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import type { Spec } from "../oci/runtime-spec.ts";
+import { helps } from "./commands/help.ts";
 import { exampleSpec } from "./spec.ts";
 
 const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
@@ -105,6 +106,29 @@ real("explain prints the tape and does nothing", () => {
   const steps = JSON.parse(jubako("explain", "--json", work).stdout);
   expect(steps[0]).toMatchObject({ index: 0, op: "syscall" });
   expect(existsSync(`${work}/state/ID`)).toBe(false);
+  expect(jubako("create", "--dry-run", "-b", work, id).stdout).toContain("# mount proc on /proc");
+  expect(JSON.parse(jubako("run", "--dry-run", "--json", "-b", work, id).stdout)).toHaveLength(steps.length);
+  expect(existsSync(`${work}/state/${id}`)).toBe(false);
+});
+
+real("help for every command; --debug tells the phases, and the step that failed", () => {
+  for (const name of Object.keys(helps)) expect(jubako(name, "--help").stdout).toContain(`jubako-runtime ${name}`);
+  expect(jubako("--help").stdout).toContain("checkpoint a running container");
+  const debugged = jubako("--debug", "--log-format", "json", "run", "-b", bundle(["true"]), id);
+  const lines = debugged.stderr
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as { level: string; msg: string });
+  expect(lines.map(({ level }) => level)).toEqual(["debug", "debug", "debug"]);
+  expect(lines[0]!.msg).toMatch(/a tape of \d+ steps/);
+  const failed = jubako(
+    "--debug",
+    "run",
+    "-b",
+    bundle(["true"], (spec) => spec.mounts!.push({ destination: "/x", type: "nosuchfs" })),
+    id,
+  );
+  expect(failed.stderr).toMatch(/level=debug msg="step \d+: fs = fsopen\(.*nosuchfs.*ENODEV/);
 });
 
 real("a directory of the host that is open does not lead out (CVE-2024-21626)", () => {

@@ -32,22 +32,6 @@ const commands: Record<string, () => Promise<Command>> = {
   explain: async () => (await import("./commands/inform.ts")).explain,
 };
 
-const usage = `Usage: jubako-runtime [global options] command [options] [arguments]
-
-Commands:
-  create run start exec kill delete state list ps pause resume update events features spec checkpoint restore
-  explain [--json] BUNDLE    print every step that would create the container, and do nothing
-
-Global options:
-  --root DIR           where containers are kept (default "/run/jubako/runtime"; for users $XDG_RUNTIME_DIR/jubako/runtime)
-  --systemd-cgroup     cgroups are units of systemd's; cgroupsPath is SLICE:PREFIX:NAME
-  --rootless VALUE     true, false or auto (default): do without cgroups that cannot be had
-  --log FILE           where to write the log (default: stderr)
-  --log-format FORMAT  text (default) or json
-  --debug              log more
-  --version, --help
-`;
-
 const globals = {
   root: "value",
   log: "value",
@@ -82,7 +66,7 @@ function isRootless(asked: string): boolean {
   throw new Failure("InvalidArgument", `strconv.ParseBool: parsing ${JSON.stringify(asked)}: invalid syntax`);
 }
 
-type Log = (level: "error" | "warning", message: string) => void;
+type Log = (level: "error" | "warning" | "debug", message: string) => void;
 
 function openLog(file: string | undefined, format: string): Log {
   return (level, message) => {
@@ -103,10 +87,6 @@ function openLog(file: string | undefined, format: string): Log {
   };
 }
 
-function version(): string {
-  return "jubako-runtime version 0.1.0\nspec: 1.2.0\n";
-}
-
 export async function main(argv: string[]): Promise<number> {
   let log = openLog(undefined, "text");
   try {
@@ -114,17 +94,18 @@ export async function main(argv: string[]): Promise<number> {
     log = openLog(flags.value("log"), flags.value("log-format") ?? "text");
     const [name, ...rest] = flags.rest;
     if (flags.on("version")) {
-      print(1, version());
+      print(1, (await import("./commands/help.ts")).version());
       return 0;
     }
     if (!name || name === "help" || flags.on("help")) {
-      print(1, usage);
+      const { commandUsage, usage } = await import("./commands/help.ts");
+      print(1, name === "help" && rest[0] ? commandUsage(rest[0]) : usage());
       return 0;
     }
     const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
     if (!load) throw new Failure("InvalidArgument", `No help topic for '${name}'`);
     if (rest[0] === "--help" || rest[0] === "-h") {
-      print(1, usage);
+      print(1, (await import("./commands/help.ts")).commandUsage(name));
       return 0;
     }
     const [command, { openStore }] = await Promise.all([load(), import("./commands/store.ts")]);
@@ -135,6 +116,7 @@ export async function main(argv: string[]): Promise<number> {
         rootless: isRootless(flags.value("rootless") ?? "auto"),
         criu: flags.value("criu"),
         warn: (message) => log("warning", message),
+        debug: flags.on("debug") ? (message) => log("debug", message) : undefined,
       },
       rest,
     );

@@ -533,7 +533,9 @@ real("hooks run in their order, and one that fails undoes the container", async 
   const failing = specOf(["true"], (spec) => {
     spec.hooks = { createRuntime: [{ path: "/bin/sh", args: ["sh", "-c", "echo no network >&2; exit 3"] }] };
   });
-  await expect(make(failing)).rejects.toThrow("error running createRuntime hook #0: exit status 3, stdout: , stderr: no network");
+  await expect(make(failing)).rejects.toThrow(
+    "error running createRuntime hook #0: error running hook: exit status 3, stdout: , stderr: no network",
+  );
 });
 
 real("a limit that is changed; stdin that ends only when told", async () => {

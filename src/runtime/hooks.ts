@@ -30,7 +30,7 @@ export async function runHooks(name: HookName, hooks: Hooks | undefined, state: 
   for (const [i, hook] of list.entries()) {
     const text = JSON.stringify(state);
     const problem = inside === undefined ? await runHere(hook, text) : await runInside(hook, text, inside);
-    if (problem) throw failedPrecondition(`error running ${name} hook #${i}: ${problem}`);
+    if (problem) throw failedPrecondition(`error running ${name} hook #${i}: error running hook: ${problem}`);
   }
 }
 

@@ -10,4 +10,6 @@ export interface Context {
   /** --criu: the program, instead of that in $PATH. */
   criu?: string | undefined;
   warn(message: string): void;
+  /** --debug; the words that people search for in runc's logs are in ours. */
+  debug?: ((message: string) => void) | undefined;
 }

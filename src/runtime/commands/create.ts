@@ -24,6 +24,8 @@ const shared: FlagTable = {
   "no-pivot": "boolean",
   "no-new-keyring": "boolean",
   "preserve-fds": "value",
+  "dry-run": "boolean",
+  json: "boolean",
 };
 
 export const createFlags = shared;
@@ -115,17 +117,26 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     };
     store.announce(id, spec);
     const creating = (pid: number) => stateOf({ ...stored, init: { pid, start: "" } }, "creating");
-    launched = await launch(plan, process, preserved.fds, -1, spec.linux, async (pid, pidfd) => {
-      if (spec.linux?.netDevices) (await import("../net-devices.ts")).moveNetDevices(spec, pid);
-      if (!spec.hooks) return;
-      const { runHooks } = await import("../hooks.ts");
-      await runHooks("prestart", spec.hooks, creating(pid));
-      await runHooks("createRuntime", spec.hooks, creating(pid));
-      await runHooks("createContainer", spec.hooks, creating(pid), { target: pidfd, cwd: rootPathOf(spec, bundle) });
-    });
+    launched = await launch(
+      plan,
+      process,
+      preserved.fds,
+      -1,
+      spec.linux,
+      async (pid, pidfd) => {
+        if (spec.linux?.netDevices) (await import("../net-devices.ts")).moveNetDevices(spec, pid);
+        if (!spec.hooks) return;
+        const { runHooks } = await import("../hooks.ts");
+        await runHooks("prestart", spec.hooks, creating(pid));
+        await runHooks("createRuntime", spec.hooks, creating(pid));
+        await runHooks("createContainer", spec.hooks, creating(pid), { target: pidfd, cwd: rootPathOf(spec, bundle) });
+      },
+      context.debug,
+    );
     stored.init = identityOf(launched.pid) ?? stored.init;
     store.save(stored);
     launched.made();
+    context.debug?.("init: closing the pipe to signal completion: the container is written down");
     const socket = flags.value("console-socket");
     if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
     writePidFile(flags.value("pid-file"), launched.pid);
@@ -160,6 +171,7 @@ export function checkConsole(process: Process, socket: string | undefined, detac
 
 export async function create(context: Context, argv: string[]): Promise<number> {
   const flags = parseFlags(argv, createFlags);
+  if (flags.on("dry-run")) return (await import("./inform.ts")).explainBundle(context, idOf("create", flags), flags);
   const { launched } = await wrap("create", () => createFromBundle(context, idOf("create", flags), flags, true));
   if (launched.terminal !== undefined) close(launched.terminal);
   return 0;
@@ -204,6 +216,7 @@ export async function run(context: Context, argv: string[]): Promise<number> {
   const flags = parseFlags(argv, runFlags);
   const id = idOf("run", flags);
   const detached = flags.on("detach");
+  if (flags.on("dry-run")) return (await import("./inform.ts")).explainBundle(context, id, flags);
   return wrap("run", async () => {
     const { stored, spec, launched } = await createFromBundle(context, id, flags, detached);
     const process = spec.process!;

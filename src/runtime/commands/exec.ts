@@ -108,7 +108,8 @@ export function joining(plan: CgroupPlan, { version, directories }: CgroupLocati
     if (!existsSync(full)) throw new Failure("NotFound", `adding pid 0 to cgroups: open ${full}/cgroup.procs: no such file or directory`);
     return full;
   };
-  const chosen = new Map(Object.entries(directories));
+  // On a hybrid machine clone3 sees to the v2 hierarchy, which has no controllers to be asked for.
+  const chosen = new Map(Object.entries(directories).filter(([name]) => version === 2 || name !== ""));
   for (const each of asked) {
     const [controllers, path] = version === 1 && each.includes(":") ? each.split(":", 2) : [undefined, each];
     for (const name of controllers?.split(",") ?? chosen.keys()) {
@@ -152,9 +153,10 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       },
       facts(),
     );
-    const launched = await launch(plan, process, preserved.fds, target);
+    const launched = await launch(plan, process, preserved.fds, target, undefined, undefined, context.debug);
     try {
       launched.made();
+      context.debug?.(`setns_init: about to exec ${process.args?.[0]}`);
       const socket = flags.value("console-socket");
       if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
       writePidFile(flags.value("pid-file"), launched.pid);

@@ -10,9 +10,9 @@ import { stepText } from "../tape.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { locate, planBundle } from "./create.ts";
-import { idOf, parseFlags } from "./flags.ts";
+import { type Flags, idOf, parseFlags } from "./flags.ts";
 import { print } from "./output.ts";
-import { cgroupOf, statusOf } from "./store.ts";
+import { cgroupOf, checkId, statusOf } from "./store.ts";
 
 const out = (text: string) => print(1, text);
 
@@ -103,9 +103,17 @@ export async function explain(context: Context, argv: string[]): Promise<number>
   const flags = parseFlags(argv, { json: "boolean", "no-pivot": "boolean", "no-new-keyring": "boolean", id: "value" });
   const words = flags.rest.filter((word) => word !== "--json");
   const json = flags.on("json") || words.length !== flags.rest.length;
-  const bundle = bundleOf(words[0]);
+  return explainPlan(context, flags.value("id") ?? "ID", bundleOf(words[0]), flags, json);
+}
+
+/** create --dry-run. */
+export async function explainBundle(context: Context, id: string, flags: Flags): Promise<number> {
+  checkId(id);
+  return explainPlan(context, id, bundleOf(flags.value("bundle")), flags, flags.on("json"));
+}
+
+async function explainPlan(context: Context, id: string, bundle: string, flags: Flags, json: boolean): Promise<number> {
   const spec = readBundle(bundle);
-  const id = flags.value("id") ?? "ID";
   const plan = planBundle(id, bundle, spec, flags, 0, await locate(context, spec, id), true);
   const { steps } = plan.tape;
   if (json) {

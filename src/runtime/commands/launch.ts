@@ -2,7 +2,7 @@
 import { fstatSync, renameSync, writeFileSync } from "node:fs";
 import { basename, dirname } from "node:path";
 import { Failure, invalidArgument } from "../../lib/errors.ts";
-import { binding, check, close, pidfdGetfd, pidfdSignal, SYS } from "../../linux/index.ts";
+import { binding, check, close, errnoName, pidfdGetfd, pidfdSignal, SYS } from "../../linux/index.ts";
 import type { Linux, Process } from "../../oci/runtime-spec.ts";
 import { stepFailure } from "../failures.ts";
 import { homeOf } from "../keeper.ts";
@@ -10,6 +10,8 @@ import type { Plan } from "../plan/create.ts";
 import { FD, MAX_PRESERVED } from "../plan/layout.ts";
 import { type Asking, hearNow, startPlayer } from "../player.ts";
 import { sendDescriptor } from "../send-descriptor.ts";
+import { stepText } from "../tape.ts";
+import type { Context } from "./context.ts";
 
 /** makedev(1, 3) */
 const DEV_NULL = 0x103;
@@ -62,11 +64,13 @@ export async function launch(
   target: number,
   linux: Linux = {},
   atHooks?: (pid: number, pidfd: number) => Promise<void>,
+  debug?: Context["debug"],
 ): Promise<Launched> {
   const failure = (index: number, number: number) => stepFailure(plan, spec, index, number);
   const stdio: [number, number, number] = spec.terminal ? [-1, -1, -1] : [0, 1, 2];
   const fds = { stdio, preserved, hold: [], holdStdin: -1, record: -1, notify: -1, control: -1, target };
   const player = startPlayer("jubako-runtime", plan.tape.encode(), fds, 0);
+  debug?.(`nsexec container setup: a tape of ${plan.tape.steps.length} steps`);
   let pid = 0;
   let pidfd = -1;
   let done = false;
@@ -81,6 +85,7 @@ export async function launch(
       hooks = false;
       maps = false;
       hearNow(player.report, (report) => {
+        if (report.tag === "failed") debug?.(`step ${report.index}: ${stepName(plan, report.index)}: ${errnoName(report.errno)}`);
         if (report.tag === "pid") {
           pid = report.pid;
           pidfd = check(binding.syscall(SYS.pidfd_open, pid, 0), "pidfd_open");
@@ -102,6 +107,7 @@ export async function launch(
     if (!ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
     reapNow(player.pidfd);
     const terminal = spec.terminal ? pidfdGetfd(pidfd, FD.terminal) : undefined;
+    debug?.(`child process in init(): ${pid} is set up`);
     done = true;
     close(player.pidfd);
     return {
@@ -134,6 +140,11 @@ export async function launch(
     }
   }
 }
+
+const stepName = (plan: Plan, index: number) => {
+  const step = plan.tape.steps[index];
+  return step ? stepText(step) : "none";
+};
 
 /** Waits for a child's end, blocking; its status as a shell gives it. */
 export function reapNow(pidfd: number): number {
