@@ -10,12 +10,14 @@ import { type Context, receiveContext } from "./context.ts";
 import { DockerfileError, excerpt, parseDockerfile, type Range } from "./dockerfile/index.ts";
 import { convertClassic, type Step } from "./frontend/classic.ts";
 import type { BuilderHost, BuildHost, Layer, Lease } from "./host.ts";
+import { inlineConfig } from "./remote/config.ts";
+import { imageCache } from "./remote/import.ts";
 import type { BuildSession, SessionOptions } from "./session.ts";
 import { type CacheRecord, openCache } from "./solve/cache.ts";
 import { openMountCaches } from "./solve/caches.ts";
 import { BUILD_LABEL, ExitError } from "./solve/exec.ts";
 import { type PruneOptions, type PruneResult, pruneCache, type UsageRecord, usageOf } from "./solve/prune.ts";
-import { createSolver } from "./solve/solver.ts";
+import { type CacheSource, createSolver } from "./solve/solver.ts";
 import { EMPTY, type Tree } from "./solve/workspace.ts";
 
 export interface BuildRequest {
@@ -31,6 +33,8 @@ export interface BuildRequest {
   /** What steps may have beyond a sandbox: "security.insecure", "network.host". */
   entitlements: ReadonlySet<string>;
   noCache: boolean;
+  /** Images, by reference, whose steps may be taken instead of made: those that are here. */
+  cacheFrom?: readonly string[];
 }
 
 /** An image that is built: its layers are in the content store and unpacked. */
@@ -40,6 +44,8 @@ export interface BuiltImage {
   history: HistoryEntry[];
   author: string;
   platform: Platform;
+  /** Further fields of its config: what --cache-from finds in it. */
+  extra?: Record<string, unknown>;
 }
 
 /** Hears how a build goes, in the Dockerfile's order. */
@@ -104,8 +110,20 @@ const idOf = (step: Step, tree: Tree): string => {
 export function createBuilder(host: BuilderHost): Builder {
   const cache = openCache(host.db, () => host.manager);
   const caches = openMountCaches(host.db, join(host.dataDir, "mounts"));
-  /** Builds that are under way. */
-  let active = 0;
+
+  /** Caches within images. One that is not here, or has none, is no mistake. */
+  async function cacheImages(refs: readonly string[], build: BuildHost): Promise<CacheSource[]> {
+    const found: CacheSource[] = [];
+    for (const ref of refs) {
+      try {
+        const source = await imageCache(await build.resolveImage(ref, undefined, "local"), host);
+        if (source) found.push(source);
+      } catch (error) {
+        host.log("debug", `cache from ${ref}: ${messageOf(error)}`);
+      }
+    }
+    return found;
+  }
 
   async function run(
     request: BuildRequest,
@@ -159,7 +177,7 @@ export function createBuilder(host: BuilderHost): Builder {
         useCache: !request.noCache,
         epoch,
         entitlements: new Set([...request.entitlements, ...(request.network === "host" ? ["network.host"] : [])]),
-        imports: [],
+        imports: await cacheImages(request.cacheFrom ?? [], build),
         keepFailed: false,
         explain: false,
         describe: (vertex) => conversion.origins.get(vertex)?.text ?? "",
@@ -207,7 +225,10 @@ export function createBuilder(host: BuilderHost): Builder {
         const what = digestOf(JSON.stringify(["image", tree.chainId, config, history, author, conversion.result.platform]));
         const now = new Date(epoch === undefined ? Date.now() : epoch * 1000).toISOString();
         const created = request.noCache || epoch !== undefined ? now : cache.first(what, now);
+        await solver.workspace.ready(tree);
+        const records = inlineConfig((await solver.solved()).values(), tree.layers);
         return {
+          ...(records ? { extra: { "moby.buildkit.cache.v0": Buffer.from(JSON.stringify(records)).toString("base64") } } : {}),
           config,
           layers: tree.layers,
           history: history.map((entry) => (entry.created === undefined ? { created, ...entry } : entry)),
@@ -230,7 +251,6 @@ export function createBuilder(host: BuilderHost): Builder {
 
   return {
     async build(request, build, progress, signal, finish) {
-      active++;
       let context: Context | undefined;
       try {
         const received = await receiveContext(host, request.context, request.dockerfile);
@@ -244,7 +264,6 @@ export function createBuilder(host: BuilderHost): Builder {
           }
         });
       } finally {
-        active--;
         await context?.remove();
       }
     },
@@ -252,7 +271,6 @@ export function createBuilder(host: BuilderHost): Builder {
       const { openSession } = await import("./open.ts");
       const opened = Promise.withResolvers<BuildSession>();
       const over = Promise.withResolvers<void>();
-      active++;
       // The lease lasts as long as the session.
       const leased = host.withLease(async (lease) => {
         const session = await openSession({ host, build, cache, caches, lease, options });
@@ -261,7 +279,7 @@ export function createBuilder(host: BuilderHost): Builder {
         await session[Symbol.asyncDispose]();
       });
       leased.catch(opened.reject);
-      const done = leased.finally(() => active--);
+      const done = leased;
       done.catch(() => {});
       const session = await opened.promise;
       return {

@@ -2,13 +2,16 @@
 import { randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import { ExecOpSchema, MetaSchema, NetMode, type Source } from "../gen/pb_pb.ts";
-import { failedPrecondition, invalidArgument, messageOf, unimplemented } from "../lib/errors.ts";
+import { failedPrecondition, invalidArgument, isKind, messageOf } from "../lib/errors.ts";
 import { digestOf } from "../oci/index.ts";
 import type { ExportContext } from "./export/context.ts";
 import { exportResult } from "./export/index.ts";
 import { definitionToGraph } from "./graph/definition.ts";
 import { createGraph, type Edge, graphToDefinition } from "./graph/llb.ts";
 import type { BuilderHost, BuildHost, Lease, Status } from "./host.ts";
+import { inlineConfig } from "./remote/config.ts";
+import { exportCache } from "./remote/export.ts";
+import { importCache } from "./remote/import.ts";
 import type { BuildSession, ContainerRequest, FailedStep, ProcessRequest, Ref, SessionContainer, SessionOptions } from "./session.ts";
 import type { Cache, CacheRecord } from "./solve/cache.ts";
 import type { MountCaches } from "./solve/caches.ts";
@@ -204,8 +207,26 @@ export async function openSession({ host, build, cache, caches, lease, options }
         () => false,
       );
     },
-    inlineCache: async () => undefined,
+    inlineCache: async (layers) => inlineConfig((await solver.solved()).values(), layers),
   });
+  // A cache that can't be had makes a build slower, not wrong.
+  await Promise.all(
+    (options.cacheImports ?? []).map(async (option) => {
+      if (option.type === "inline") return;
+      const name = option.type === "local" ? `local cache of ${option.attrs.src ?? ""}` : (option.attrs.ref ?? option.type);
+      try {
+        await shown(`importing cache manifest from ${name}`, async () => {
+          const { sources, release } = await importCache(option, { host, build, lease, signal });
+          imports.push(...sources);
+          if (release) atEnd.push(release);
+        });
+      } catch (error) {
+        signal.throwIfAborted();
+        if (isKind(error, "InvalidArgument") || isKind(error, "Unimplemented")) throw error;
+        host.log("info", `cache import: ${messageOf(error)}`);
+      }
+    }),
+  );
 
   const NAMES: Record<string, string> = {
     image: "exporting to image",
@@ -224,9 +245,13 @@ export async function openSession({ host, build, cache, caches, lease, options }
     ref,
     export: (result, exporter, sink) =>
       shown(NAMES[exporter.type] ?? `exporting to ${exporter.type}`, (status) => exportResult(contextOf(status), result, exporter, sink)),
-    async exportCache(_result, { type }) {
-      throw unimplemented(`cache exports of the type ${type}`);
-    },
+    exportCache: (result, option, sink) =>
+      shown(
+        option.type === "inline"
+          ? "preparing layers for inline cache"
+          : `exporting cache to ${option.type === "local" ? "client directory" : option.type}`,
+        (status) => exportCache(contextOf(status), build, result, option, sink),
+      ),
     container,
     failedStep,
     used(): CacheRecord[] {

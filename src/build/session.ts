@@ -181,7 +181,7 @@ export interface BuildSession extends AsyncDisposable {
   ref(edge: Edge | undefined): Ref;
   /** Types image, oci, docker, local, tar. */
   export(result: Result, exporter: { type: string; attrs: Record<string, string> }, sink: ExportSink): Promise<ExportAnswer>;
-  /** Types inline (nothing to do: see export), registry, local; others are Unimplemented. `tree` takes a local export's files. */
+  /** Types inline (nothing to do: it is an image export with the attribute inline-cache=true), registry, local; others are Unimplemented. `tree` takes a local export's files. */
   exportCache(result: Result, option: CacheOption, sink: Pick<ExportSink, "tree">): Promise<ExportAnswer>;
   container(request: ContainerRequest): Promise<SessionContainer>;
   /** The step that an error of this session is about, where it was kept. */

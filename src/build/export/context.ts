@@ -1,6 +1,6 @@
 // What exports know of the build around them.
 import type { Source } from "../../gen/pb_pb.ts";
-import type { Edge, Graph } from "../graph/llb.ts";
+import type { Graph } from "../graph/llb.ts";
 import type { BuilderHost, Layer, Lease, Status } from "../host.ts";
 import type { Ref } from "../session.ts";
 import type { Cache } from "../solve/cache.ts";
@@ -26,5 +26,5 @@ export interface ExportContext {
   status(status: Status): void;
   hasSnapshot(chainId: string): Promise<boolean>;
   /** Cache records to put into an image's config; undefined where there is nothing to say. */
-  inlineCache(edge: Edge | undefined, layers: readonly Layer[]): Promise<object | undefined>;
+  inlineCache(layers: readonly Layer[]): Promise<object | undefined>;
 }

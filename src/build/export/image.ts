@@ -133,7 +133,7 @@ async function makeManifest(
     history,
   };
   if (options.inlineCache) {
-    const cacheConfig = await context.inlineCache(part.edge, layers);
+    const cacheConfig = await context.inlineCache(layers);
     if (cacheConfig) document["moby.buildkit.cache.v0"] = Buffer.from(JSON.stringify(cacheConfig)).toString("base64");
   }
   const top = chainIds(diffIds).at(-1);

@@ -47,6 +47,8 @@ export interface Cache {
   /** What is being made now, by key, so that builds of the same do not make it twice. */
   running: Map<string, Promise<Outputs>>;
   store(key: string, outputs: Outputs, about: About): void;
+  /** Keeps layers that came from elsewhere as those that were made here. */
+  adopt(outputs: Outputs): Promise<void>;
   /** What the key of the latest record with this text was made of. */
   earlier(text: string, kind: RecordKind): { created: number; parts: KeyPart[] } | undefined;
   /** The text that was first kept under a key: `text` now, or an earlier one. */
@@ -54,6 +56,8 @@ export interface Cache {
   /** Marks a record as used by a build until the function that it answers is called. */
   hold(key: string): () => void;
   list(): CacheRecord[];
+  /** All keys that lead to what this one leads to: a step has several (by chains, by contents). */
+  same(key: string): string[];
   get(key: string): CacheRecord | undefined;
   /** Forgets records (none that a build uses now) and lets go of what they kept; answers those and the bytes. */
   remove(keys: ReadonlySet<string>): Promise<{ records: CacheRecord[]; bytes: number }>;
@@ -86,6 +90,7 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
   const remove = db.prepare("DELETE FROM build_records WHERE key = ?");
   const touch = db.prepare("UPDATE build_records SET used = ?, uses = uses + 1 WHERE key = ?");
   const latest = db.prepare("SELECT created, parts FROM build_records WHERE text = ? AND kind = ? ORDER BY created DESC LIMIT 1");
+  const twins = db.prepare("SELECT key FROM build_records WHERE text = ? AND kind = ? AND outputs = ?");
   const times = {
     select: db.prepare("SELECT text FROM build_times WHERE key = ?"),
     insert: db.prepare("INSERT OR IGNORE INTO build_times (key, text) VALUES (?, ?)"),
@@ -96,11 +101,10 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
     new Map((JSON.parse(row.outputs) as Stored).map(([index, chainId, layers]) => [index, { chainId, layers }]));
 
   async function isThere(outputs: Outputs): Promise<boolean> {
-    const { snapshots, content, snapshotter } = manager();
+    const { content } = manager();
     try {
-      for (const { chainId, layers } of outputs.values()) {
-        // what changed nothing leads to what it was made from, and that is looked at by itself
-        if (layers.length > 0) await snapshots.stat({ snapshotter, key: chainId });
+      // A snapshot can be made again of layers; what changed nothing leads to what it was made from, and that is looked at by itself.
+      for (const { layers } of outputs.values()) {
         for (const { descriptor } of layers) await content.info({ digest: descriptor.digest });
       }
       return true;
@@ -149,6 +153,13 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
       const size = stored.reduce((sum, [, , layers]) => sum + layers.reduce((each, { descriptor }) => each + descriptor.size, 0), 0);
       insert.run(key, JSON.stringify(stored), text, kind, size, now, now, JSON.stringify(parents), JSON.stringify(parts));
     },
+    async adopt(outputs) {
+      const labels = { [ROOT_LABEL]: new Date().toISOString() };
+      const { content } = manager();
+      for (const { layers } of outputs.values())
+        for (const { descriptor } of layers)
+          await content.update({ info: { digest: descriptor.digest, labels }, updateMask: { paths: [`labels.${ROOT_LABEL}`] } });
+    },
     earlier(text, kind) {
       const row = latest.get(text, kind) as unknown as Pick<Row, "created" | "parts"> | undefined;
       return row && { created: row.created, parts: JSON.parse(row.parts) as KeyPart[] };
@@ -169,6 +180,10 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
       };
     },
     list,
+    same(key) {
+      const row = select.get(key) as unknown as Row | undefined;
+      return row ? (twins.all(row.text, row.kind, row.outputs) as unknown as { key: string }[]).map((twin) => twin.key) : [];
+    },
     get(key) {
       const row = select.get(key) as unknown as Row | undefined;
       return row && recordOf(row);

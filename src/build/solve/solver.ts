@@ -15,7 +15,7 @@ import { copyDigest, pathDigest } from "./files.ts";
 import { actionPart, describeOp, execParts, keyOf } from "./keys.ts";
 import { outputMounts, prepareMounts } from "./mounts.ts";
 import { solveSource } from "./sources.ts";
-import { createWorkspace, EMPTY, grown, type OpenTree, type Tree, treeOf, type Workspace } from "./workspace.ts";
+import { createWorkspace, EMPTY, grown, type OpenTree, once, type Tree, treeOf, type Workspace } from "./workspace.ts";
 
 /** What a vertex has become. */
 export interface Solved {
@@ -41,8 +41,8 @@ export interface Kept {
 
 /** Another place where results of earlier builds may be. */
 export interface CacheSource {
-  /** Whole trees, by output, with the means to fetch them. */
-  find(key: string): Promise<Map<number, Tree> | undefined>;
+  /** Whole trees, by output, with the means to fetch them; undefined where one of them is missing. */
+  find(key: string, outputs: readonly number[]): Promise<Map<number, Tree> | undefined>;
 }
 
 export interface SolveOptions {
@@ -131,6 +131,7 @@ export function createSolver(options: SolveOptions): Solver {
     vertex: Vertex,
     kind: RecordKind,
     keys: (() => Promise<KeyPart[]> | KeyPart[])[],
+    indexes: readonly number[],
     parentOf: (output: number) => Tree,
     make: () => Promise<Outputs>,
   ): Promise<Solved> {
@@ -160,17 +161,10 @@ export function createSolver(options: SolveOptions): Solver {
     if (useCache) {
       for (const { key } of tried) {
         for (const source of options.imports) {
-          const trees = await source.find(key);
+          const trees = await source.find(key, indexes);
           if (!trees) continue;
           tell(vertex, { started: now(), completed: now(), cached: true });
-          const [first = EMPTY] = [trees.get(0)];
-          return {
-            outputs: trees,
-            cached: true,
-            added: first.layers.slice(parentOf(0).layers.length),
-            key,
-            keys: tried.map((one) => one.key),
-          };
+          return imported(vertex, trees, parentOf, key, tried, about);
         }
       }
     }
@@ -193,6 +187,37 @@ export function createSolver(options: SolveOptions): Solver {
     const outputs = await making;
     tell(vertex, { started, completed: now() });
     return grow(outputs, false, key, store(outputs));
+  }
+
+  /** What another builder made. Once its layers are here, it is a record like our own. */
+  function imported(
+    vertex: Vertex,
+    trees: ReadonlyMap<number, Tree>,
+    parentOf: (output: number) => Tree,
+    key: string,
+    tried: readonly { key: string; parts: KeyPart[] }[],
+    about: (parts: KeyPart[]) => Parameters<Cache["store"]>[2],
+  ): Solved {
+    const changes: Outputs = new Map(
+      [...trees].map(([index, { layers, chainId }]) => [index, { chainId, layers: layers.slice(parentOf(index).layers.length) }]),
+    );
+    const wanted = watched(vertex);
+    const keep = once(async () => {
+      const started = now();
+      tell(vertex, { started });
+      // What it grew from becomes a record, too.
+      for (const index of trees.keys()) await parentOf(index).fetch?.();
+      for (const [i, tree] of [...trees.values()].entries()) {
+        wanted.status({ id: `pulling ${i}`, name: "pulling", current: 0, total: 0, completed: false });
+        await tree.fetch?.();
+        wanted.status({ id: `pulling ${i}`, name: "pulling", current: 0, total: 0, completed: true });
+      }
+      await cache.adopt(changes);
+      for (const one of tried) cache.store(one.key, changes, about(one.parts));
+      tell(vertex, { started, completed: now(), cached: true });
+    });
+    const outputs = new Map([...trees].map(([index, tree]) => [index, { ...tree, fetch: keep }]));
+    return { outputs, cached: true, added: changes.get(0)?.layers ?? [], key, keys: tried.map((one) => one.key) };
   }
 
   function explainMiss(vertex: Vertex, kind: RecordKind, parts: KeyPart[]): void {
@@ -242,7 +267,7 @@ export function createSolver(options: SolveOptions): Solver {
       const tree = inputOf(op.mounts[outputs.get(output)!]!.input);
       return tree.directory === undefined ? tree : EMPTY;
     };
-    return cachedOr(vertex, "regular", keys, parentOf, async () => {
+    return cachedOr(vertex, "regular", keys, [...outputs.keys()], parentOf, async () => {
       const watch = watched(vertex);
       const step = await prepareMounts(op, { host, build, workspace, caches: options.caches, inputOf, signal });
       try {
@@ -323,7 +348,7 @@ export function createSolver(options: SolveOptions): Solver {
       const tree = treeAt(baseInput(op, count, outputs.get(output)!))!;
       return tree.directory === undefined ? tree : EMPTY;
     };
-    return cachedOr(vertex, "regular", keys, parentOf, async () => {
+    return cachedOr(vertex, "regular", keys, [...outputs.keys()], parentOf, async () => {
       const resultOf = performer(host, workspace, op, inputs, nameOf(vertex));
       const made: Outputs = new Map();
       for (const [index, action] of outputs) {
@@ -358,6 +383,7 @@ export function createSolver(options: SolveOptions): Solver {
       vertex,
       "regular",
       [() => parts],
+      [0],
       () => EMPTY,
       async () => new Map([[0, await workspace.difference(from, to, nameOf(vertex))]]),
     );
@@ -458,7 +484,7 @@ export function createSolver(options: SolveOptions): Solver {
       const found = new Map<string, Solved>();
       for (const [digest, result] of vertices) {
         const solved = await result.catch(() => undefined);
-        if (solved) found.set(digest, solved);
+        if (solved) found.set(digest, { ...solved, keys: [...new Set(solved.keys.flatMap((key) => [key, ...cache.same(key)]))] });
       }
       return found;
     },

@@ -8,7 +8,7 @@ import { gitSource, openRepository } from "../sources/git.ts";
 import { fetchSource, httpSource } from "../sources/http.ts";
 import { localRequest } from "../sources/local.ts";
 import { layoutImage } from "../sources/oci-layout.ts";
-import { EMPTY, type Tree, treeOf } from "./workspace.ts";
+import { EMPTY, once, type Tree, treeOf } from "./workspace.ts";
 
 export interface SourceOptions {
   host: BuilderHost;
@@ -44,17 +44,6 @@ export interface SolvedSource {
   /** What it was, for a provenance. */
   material?: { uri: string; digest: string };
 }
-
-const once = (work: () => Promise<void>): (() => Promise<void>) => {
-  let running: Promise<void> | undefined;
-  return () => {
-    running ??= work().catch((error: unknown) => {
-      running = undefined;
-      throw error;
-    });
-    return running;
-  };
-};
 
 async function imageSource(op: Op, { identifier, attrs }: SourceOp, options: SourceOptions): Promise<SolvedSource> {
   const { build } = options;

@@ -63,6 +63,18 @@ export const treeOf = (layers: Layer[], fetch?: () => Promise<void>): Tree => ({
   fetch,
 });
 
+/** Does the work when it is first asked for; again only where it failed. */
+export const once = (work: () => Promise<void>): (() => Promise<void>) => {
+  let running: Promise<void> | undefined;
+  return () => {
+    running ??= work().catch((error: unknown) => {
+      running = undefined;
+      throw error;
+    });
+    return running;
+  };
+};
+
 export interface Workspace {
   /** Gives a tree as a descriptor, for reading, while `work` lasts. */
   reading<T>(tree: Tree, work: (open: OpenTree) => Promise<T>): Promise<T>;
