@@ -3,7 +3,7 @@
 import type { ImageConfig } from "../../api/types.ts";
 import type { BaseImage, BuiltImage, Lease } from "../../build/index.ts";
 import type { Credentials } from "../../distribution/index.ts";
-import { isKind, notFound } from "../../lib/errors.ts";
+import { isKind } from "../../lib/errors.ts";
 import {
   asImageId,
   choosePlatform,
@@ -25,8 +25,6 @@ import type { ProgressSink } from "../images/progress.ts";
 export interface PullSettings {
   /** Also where the image is here. */
   always: boolean;
-  /** No registry is asked. */
-  never?: boolean;
   /** By registry, as the client's configuration has them. */
   credentials(domain: string): Credentials | undefined;
   sink: ProgressSink;
@@ -67,7 +65,6 @@ export async function resolveBase(core: Core, ref: string, platform: string | un
   };
   let entry = settings.always && asImageId(ref).digest === undefined ? undefined : await find();
   if (!entry || !fits(entry, platform)) {
-    if (settings.never) throw notFound(`${ref}: not found`);
     const reference = withDefaultTag(parseReference(ref));
     const { pull } = await import("../images/pull.ts");
     const credentials = settings.credentials(reference.domain);
@@ -91,6 +88,7 @@ export async function storeImage(core: Core, image: BuiltImage, names: readonly 
       author: image.author,
       comment: "",
       platform: image.platform,
+      ...(image.extra ? { extra: image.extra } : {}),
     },
     lease as ImageLease,
   );

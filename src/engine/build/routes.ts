@@ -129,6 +129,9 @@ function settingsOf(query: URLSearchParams): Settings {
       // The classic protocol has no way to grant any.
       entitlements: new Set(),
       noCache: flag(query, "nocache"),
+      cacheFrom: list(query.get("cachefrom") || "[]", "cachefrom").filter(
+        (each): each is string => typeof each === "string" && each !== "",
+      ),
     },
     names: query
       .getAll("t")
@@ -179,7 +182,10 @@ export function buildRoutes(engine: Engine, builderOf: () => Promise<Builder>): 
       const id = await builder.build(
         { ...settings.request, context: call.body },
         {
-          resolveImage: (ref, platform) => resolveBase(core, ref, platform, { always: settings.pull, credentials, sink: quiet, signal }),
+          resolveImage(ref, platform, mode) {
+            const never = mode === "local";
+            return resolveBase(core, ref, platform, { always: settings.pull && !never, never, credentials, sink: quiet, signal });
+          },
           prepareStep: (request) => prepareStep(engine, request, settings.limits),
         },
         classicProgress(counted, settings),
