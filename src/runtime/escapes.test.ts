@@ -279,6 +279,22 @@ real("CVE-2025-31133: an image's own /dev/null is not what masked paths show", a
   expect(await attack((root) => writeFileSync(`${root}/dev/null`, "mine"))).toContain("/dev/null");
 });
 
+real("an image's own /dev/null does not become stdin, opened as root", async () => {
+  const show = async (prepare: (root: string) => void, change: (spec: Spec) => void = () => {}) => {
+    const root = image();
+    mkdirSync(`${root}/dev`);
+    prepare(root);
+    return run(root, ["sh", "-c", "stat -L -c '%F %t:%T' /proc/self/fd/0; stat -c %m /dev/null"], (spec) => {
+      without(spec, "/dev");
+      spec.linux!.maskedPaths = [];
+      change(spec);
+    });
+  };
+  const null0 = "character special file 1:3";
+  expect(await show((root) => symlinkSync("/secret", `${root}/dev/null`) ?? writeFileSync(`${root}/secret`, "root's"))).toStartWith(null0);
+  expect(await show((root) => writeFileSync(`${root}/dev/null`, "mine"))).toStartWith(null0);
+});
+
 real("CVE-2025-52565: /dev/console as a link is not followed when the terminal is put there", async () => {
   const root = image();
   mkdirSync(`${root}/dev/pts`, { recursive: true });

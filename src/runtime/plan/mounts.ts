@@ -5,7 +5,7 @@ import { invalidArgument, unimplemented } from "../../lib/errors.ts";
 import { errno, SYS } from "../../linux/index.ts";
 import type { IdMapping, Mount } from "../../oci/runtime-spec.ts";
 import type { RootMount } from "../face.ts";
-import type { Arg, Block, Word } from "../tape.ts";
+import type { Arg, Block, Label, Word } from "../tape.ts";
 import {
   AT,
   AT_FDCWD,
@@ -290,6 +290,18 @@ export function planProcCheck(p: Planner, fd: Word, inside: boolean, why: string
   tape.place(fine);
 }
 
+/** Jumps to `real` where the opened file is the null device. struct stat: st_mode at 24, st_rdev at 40. */
+export function planNullCheck({ tape }: Planner, fd: Word, why: string, real: Label): void {
+  const fake = tape.label();
+  const stat = tape.room(144, "stat");
+  const type = tape.word("type");
+  tape.step(SYS.fstat, [fd, stat], { why });
+  tape.compute("AND", tape.wordAt(stat, 24, 4, "stat.st_mode"), { value: S.S_IFMT, name: "S_IFMT" }, type);
+  tape.when(type, "NE", { value: S.S_IFCHR, name: "S_IFCHR" }, fake);
+  tape.when(tape.wordAt(stat, 40, 8, "stat.st_rdev"), "EQ", { value: 0x103, name: "makedev(1, 3)" }, real);
+  tape.place(fake);
+}
+
 /** What of procfs may be covered: numbers that people read, by files of lxcfs and the like; the list is runc's. */
 const coverable = new Set(
   [
@@ -313,17 +325,10 @@ export function planMasked(p: Planner, paths: readonly string[], root: Word, clo
   // A mount that is attached nowhere can be copied since Linux 6.15; before, each directory gets a file system of its own.
   if (cloneDetached) makeEmpty(empty, "make an empty directory for masked paths");
   p.openInRoot(root, "/dev/null", O.O_PATH, nothing, { why: "open /dev/null for masked paths", noSymlinks: true });
-  // The image's own, or one that was exchanged, would be shown instead (CVE-2025-31133). struct stat: st_mode at 24, st_rdev at 40.
+  // The image's own, or one that was exchanged, would be shown instead (CVE-2025-31133).
   const real = tape.label();
-  const fake = tape.label();
-  const stat = tape.room(144, "stat");
-  const type = tape.word("type");
   const isNull = "see that /dev/null is the null device";
-  tape.step(SYS.fstat, [nothing, stat], { why: isNull });
-  tape.compute("AND", tape.wordAt(stat, 24, 4, "stat.st_mode"), { value: S.S_IFMT, name: "S_IFMT" }, type);
-  tape.when(type, "NE", { value: S.S_IFCHR, name: "S_IFCHR" }, fake);
-  tape.when(tape.wordAt(stat, 40, 8, "stat.st_rdev"), "EQ", { value: 0x103, name: "makedev(1, 3)" }, real);
-  tape.place(fake);
+  planNullCheck(p, nothing, isNull, real);
   tape.fail(errno.ENODEV, isNull);
   tape.place(real);
   for (const path of paths) {

@@ -6,7 +6,7 @@ import type { Capabilities, Process } from "../../oci/runtime-spec.ts";
 import { type Block, REPORT_FD, TIMING_FD, type Word } from "../tape.ts";
 import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, named, O, OPEN_TREE, PR, RLIMITS, S } from "./constants.ts";
 import { FD, HOME_ROOM, REPORT } from "./layout.ts";
-import { attach } from "./mounts.ts";
+import { attach, planNullCheck } from "./mounts.ts";
 import { type Planner, waitForMaker } from "./planner.ts";
 
 /** Instructions of a compiled seccomp filter, and the flags of seccomp(2). */
@@ -265,8 +265,16 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   if (nulls.length > 0) {
     const own = tape.word("null");
     const none = tape.label();
-    p.open("/dev/null", O.O_RDWR, own, { why: "have the container's own null device", jump: { to: none } });
+    const fake = tape.label();
+    const real = tape.label();
+    const why = "have the container's own null device";
+    p.open("/dev/null", O.O_RDWR | O.O_NOCTTY | O.O_NONBLOCK | O.O_NOFOLLOW, own, { why, jump: { to: none } });
+    // Whatever else the image has there would be opened with more rights than its program has.
+    planNullCheck(p, own, why, real);
+    tape.jump(fake);
+    tape.place(real);
     for (const fd of nulls) tape.step(SYS.dup3, [own, fd, 0]);
+    tape.place(fake);
     p.close(own);
     tape.place(none);
   }
