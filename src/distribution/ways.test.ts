@@ -110,7 +110,7 @@ describe.skipIf(!Bun.which("openssl"))("TLS", () => {
     const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     openssl("req", "-x509", ...key, "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", "/CN=jubako test CA");
     for (const [name, subject, extension] of [
-      ["server", "/CN=server", "subjectAltName=IP:127.0.0.1,DNS:registry.example"],
+      ["server", "/CN=server", "subjectAltName=IP:127.0.0.1,DNS:registry.example,DNS:registry-1.docker.io,DNS:auth.docker.io"],
       ["client", "/CN=client", "extendedKeyUsage=clientAuth"],
     ] as const) {
       openssl("req", ...key, "-keyout", `${name}.key`, "-out", `${name}.csr`, "-subj", subject);
@@ -136,6 +136,52 @@ describe.skipIf(!Bun.which("openssl"))("TLS", () => {
   });
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
+  /** A proxy whose tunnels all lead to one port on loopback. */
+  const tunnel = async (port: number, asked: string[] = []): Promise<string> => {
+    const proxy = createServer();
+    proxy.on("connect", (request, socket) => {
+      asked.push(request.url!);
+      const upstream = connect(port, "127.0.0.1", () => {
+        socket.write("HTTP/1.1 200 OK\r\n\r\n");
+        upstream.pipe(socket).pipe(upstream);
+      });
+      upstream.on("error", () => socket.destroy());
+      socket.on("error", () => upstream.destroy());
+    });
+    return `http://127.0.0.1:${await listening(proxy)}`;
+  };
+
+  test("Docker Hub by its short names: its hosts, its token service, its library", async () => {
+    const read = (name: string) => readFileSync(join(dir, name));
+    const seen: string[] = [];
+    const hub = createTlsServer({ key: read("server.key"), cert: read("server.crt") }, (request, response) => {
+      const { host, authorization = "" } = request.headers;
+      seen.push(`${host} ${request.url} ${authorization.split(" ")[0]}`.trim());
+      if (host === "auth.docker.io") response.end('{"token":"HUB","expires_in":300}');
+      else if (authorization !== "Bearer HUB")
+        response.writeHead(401, { "www-authenticate": 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io"' }).end();
+      else sendIndex(response);
+    });
+    const hosts: string[] = [];
+    const proxy = { https: await tunnel(await listening(hub as unknown as Server), hosts) };
+    process.env.SSL_CERT_FILE = join(dir, "ca.crt");
+    try {
+      for (const name of ["busybox", "docker.io/busybox", "index.docker.io/library/busybox"]) {
+        seen.length = 0;
+        const reference = parseTagged(name);
+        await openRepository(reference, { ...config, timeoutMs: 5000, proxy }, { username: "me", password: "pw" }).manifest(reference.tag!);
+        expect(seen).toEqual([
+          "registry-1.docker.io /v2/library/busybox/manifests/latest",
+          "auth.docker.io /token?service=registry.docker.io&scope=repository%3Alibrary%2Fbusybox%3Apull&account=me Basic",
+          "registry-1.docker.io /v2/library/busybox/manifests/latest Bearer",
+        ]);
+      }
+    } finally {
+      delete process.env.SSL_CERT_FILE;
+    }
+    expect(new Set(hosts)).toEqual(new Set(["registry-1.docker.io:443", "auth.docker.io:443"]));
+  });
+
   test("a private authority and a client certificate from certs.d; authorities of the machine", async () => {
     const read = (name: string) => readFileSync(join(dir, name));
     let asked = 0;
@@ -148,19 +194,10 @@ describe.skipIf(!Bun.which("openssl"))("TLS", () => {
     );
     const port = await listening(tls as unknown as Server);
     // A name, as addresses on this machine are allowed to be insecure: the proxy's tunnel leads it to loopback.
-    const proxy = createServer();
-    proxy.on("connect", (_, socket) => {
-      const upstream = connect(port, "127.0.0.1", () => {
-        socket.write("HTTP/1.1 200 OK\r\n\r\n");
-        upstream.pipe(socket).pipe(upstream);
-      });
-      upstream.on("error", () => socket.destroy());
-      socket.on("error", () => upstream.destroy());
-    });
     const through = {
       ...config,
       timeoutMs: 5000,
-      proxy: { https: `http://127.0.0.1:${await listening(proxy)}` },
+      proxy: { https: await tunnel(port) },
       certificates: join(dir, "certs.d"),
     };
     const host = join(dir, "certs.d/registry.example:5000");
