@@ -107,8 +107,8 @@ async function makeManifest(
     context.status({
       id: `exporting layers ${part.name}`,
       name: "exporting layers",
-      current: layers.length,
-      total: part.tree.layers.length,
+      current: 0,
+      total: 0,
       completed: layers.length === part.tree.layers.length,
     });
   }
