@@ -5,7 +5,7 @@ import type { BaseImage, BuildEvent, BuildHost, ImageRequest, Status } from "../
 import { type Credentials, openRepository, type Repository } from "../../distribution/index.ts";
 import { Secrets } from "../../gen/moby/buildkit/secrets/v1_pb.ts";
 import { Auth } from "../../gen/moby/filesync/v1_pb.ts";
-import { failedPrecondition, messageOf } from "../../lib/errors.ts";
+import { Failure, failedPrecondition, messageOf } from "../../lib/errors.ts";
 import { digestOf, formatPlatform, formatReference, parseReference, type Reference, withDefaultTag } from "../../oci/index.ts";
 import { resolveBase } from "../build/images.ts";
 import { prepareStep } from "../build/step.ts";
@@ -72,8 +72,8 @@ export function createBuildHost(options: HostOptions): BuildHost {
   async function lookUp(reference: Reference, platform: string | undefined, mode: ImageRequest["mode"], vertex: (status: Status) => void) {
     const known = await credentialsFor(reference.domain).catch(() => undefined);
     return resolveBase(core, formatReference(reference), platform, {
+      // "local" prefers what is here, as the default does.
       always: mode === "pull",
-      never: mode === "local",
       credentials: () => known,
       sink: pullSink(vertex),
       signal,
@@ -115,8 +115,9 @@ export function createBuildHost(options: HostOptions): BuildHost {
       return image;
     } catch (error) {
       resolved.delete(key);
-      onEvent({ ...vertex, started, completed: Date.now(), error: messageOf(error) });
-      throw error;
+      const text = `failed to resolve source metadata for ${full}: ${messageOf(error)}`;
+      onEvent({ ...vertex, started, completed: Date.now(), error: text });
+      throw error instanceof Failure ? new Failure(error.kind, text, { cause: error }) : error;
     }
   }
 

@@ -69,8 +69,12 @@ export function createBuildKit(engine: Engine, builder: () => Promise<Builder>):
     locals: createLocals(`${engine.config.dataRoot}/buildkit/contexts`, (message) => engine.log("warn", message)),
     async frontend(build, name, attrs, inputs) {
       const { frontend } = await import("../../build/index.ts");
-      const { session, host, signal } = build;
-      return frontend({ name, attrs, inputs, session, host, signal, onWarning: (warning) => build.tell(warning) });
+      const { host, signal } = build;
+      const load = (definition: Definition) => {
+        if (definition.Source) build.sources.push(definition.Source);
+        return build.session.load(definition);
+      };
+      return frontend({ name, attrs, inputs, session: { load }, host, signal, onWarning: (warning) => build.tell(warning) });
     },
     grpc(call) {
       upgraded(call);

@@ -102,7 +102,8 @@ async function exportAll(
   const exporters = exportersOf(request);
   const answer: Record<string, string> = {};
   const cacheExports = cacheOptions(request.Cache?.Exports ?? []);
-  if (exporters.length === 0) await Promise.all([result.ref, ...result.refs.values()].map((each) => each?.evaluate()));
+  // Before the exports begin, so that a step's failure is its own.
+  await Promise.all([result.ref, ...result.refs.values()].map((each) => each?.evaluate()));
   const inline = cacheExports.some(({ type }) => type === "inline");
   const common = { engine: kit.engine, session: client, signal: build.signal };
   for (const [id, { type, attrs }] of exporters.entries()) {

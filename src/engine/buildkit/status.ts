@@ -6,6 +6,8 @@ import { TimestampSchema } from "@bufbuild/protobuf/wkt";
 import type { BuildEvent, LogEvent, StatusEvent, VertexEvent, WarningEvent } from "../../build/index.ts";
 import type { StatusResponseSchema } from "../../gen/moby/buildkit/v1_pb.ts";
 
+import { sentenceOf } from "./errors.ts";
+
 export type StatusUpdate = MessageInitShape<typeof StatusResponseSchema>;
 
 /** Bytes of one vertex' output, and of all. */
@@ -38,7 +40,7 @@ function vertexOf(event: VertexEvent) {
     inputs: event.inputs,
     name: event.name,
     cached: event.cached,
-    error: event.error ?? "",
+    error: sentenceOf(event.error ?? ""),
     ...(event.started === undefined ? {} : { started: timestamp(event.started) }),
     ...(event.completed === undefined ? {} : { completed: timestamp(event.completed) }),
     ...(event.group ? { progressGroup: event.group } : {}),
@@ -108,8 +110,11 @@ export function createProgress(): Progress {
     tell(event) {
       if (ended) return;
       if (event.kind === "vertex") {
-        vertices.set(event.digest, event);
-        add(event);
+        // Clients take each other beginning for a further run.
+        const started = vertices.get(event.digest)?.started ?? event.started;
+        const told = { ...event, started };
+        vertices.set(event.digest, told);
+        add(told);
       } else if (event.kind === "status") {
         const key = `${event.vertex} ${event.id}`;
         const now = performance.now();
