@@ -91,6 +91,16 @@ const container: Group = {
   aliases: { list: "ls", ps: "ls", remove: "rm" },
 };
 
+const builder: Group = {
+  short: "Manage builds",
+  children: {
+    build,
+    du: leaf("Disk usage of the build cache", () => import("./commands/builder/du.ts")),
+    prune: leaf("Remove build cache", () => import("./commands/builder/prune.ts")),
+  },
+  aliases: {},
+};
+
 const image: Group = {
   short: "Manage images",
   children: {
@@ -183,7 +193,7 @@ const version = leaf("Show the Docker version information", () => import("./comm
 /** As help shows them. */
 export const sections: { title: string; entries: Record<string, Entry> }[] = [
   { title: "Common Commands", entries: { run, exec, ps, build, pull, push, images, login, logout, search, version, info } },
-  { title: "Management Commands", entries: { container, context, image, manifest, network, system, volume } },
+  { title: "Management Commands", entries: { builder, container, context, image, manifest, network, system, volume } },
   {
     title: "Commands",
     entries: {
@@ -227,7 +237,6 @@ export function find(name: string): Entry | undefined {
 
 /** Commands of docker's that are not ours yet: said in words rather than "unknown command". */
 export const later: Record<string, string> = {
-  builder: "the builder's commands come with a later version",
   checkpoint: "checkpoints come with a later version",
   manifest: "manifest lists come with a later version",
   plugin: "plugins come with a later version",

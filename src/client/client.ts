@@ -290,7 +290,7 @@ export function createClient(options: CallerOptions) {
       events: (q: { since?: string | undefined; until?: string | undefined; filters?: Filters | undefined }, signal?: AbortSignal) =>
         send("GET", "/events", { query: { ...q, filters: filters(q.filters) }, signal }),
       auth: (auth: AuthConfig) => json<AuthResponse>("POST", "/auth", { json: auth }),
-      pruneBuildCache: (q: { all?: boolean; filters?: Filters | undefined }) =>
+      pruneBuildCache: (q: { all?: boolean; "keep-storage"?: number | undefined; filters?: Filters | undefined }) =>
         json<PruneReport>("POST", "/build/prune", { query: { ...q, filters: filters(q.filters) } }),
       /** Spans that a Jubako engine kept of a trace; NotFound from other engines. */
       trace: (traceId: string) => send("GET", `/jubako/trace/${traceId}`, { unversioned: true }),

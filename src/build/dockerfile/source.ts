@@ -1,11 +1,8 @@
 // Places in a Dockerfile, and errors that point at them.
 import { Failure } from "../../lib/errors.ts";
+import type { Range } from "../../lib/excerpt.ts";
 
-/** Lines of the file, from 1, both inclusive. */
-export interface Range {
-  start: number;
-  end: number;
-}
+export { excerpt, type Range } from "../../lib/excerpt.ts";
 
 /** A mistake in a Dockerfile: `message` is Docker's sentence, `excerpt` shows the lines with a caret. */
 export class DockerfileError extends Failure {
@@ -16,25 +13,4 @@ export class DockerfileError extends Failure {
     this.range = range;
     this.reason = reason;
   }
-}
-
-/** How many lines around the place are shown. */
-const AROUND = 2;
-
-/** The lines around a place, numbered, the guilty ones marked, and a caret below the word that `near` says. */
-export function excerpt(text: string, name: string, range: Range, near?: string): string {
-  const lines = text.split("\n").map((line) => line.replace(/\r$/, ""));
-  const from = Math.max(1, range.start - AROUND);
-  const to = Math.min(lines.length, range.end + AROUND);
-  const out = [`${name}:${range.start}`, "--------------------"];
-  for (let n = from; n <= to; n++) {
-    const line = lines[n - 1]!;
-    const guilty = n >= range.start && n <= range.end;
-    out.push(`${String(n).padStart(4)} | ${guilty ? ">>>" : "   "} ${line}`.trimEnd());
-    if (n !== range.start) continue;
-    const at = near ? line.indexOf(near) : line.search(/\S/);
-    if (at >= 0) out.push(`     |     ${line.slice(0, at).replace(/[^\t]/g, " ")}${"^".repeat(Math.max(1, near?.length ?? 1))}`);
-  }
-  out.push("--------------------");
-  return out.join("\n");
 }

@@ -10,6 +10,33 @@ export async function* packTree(path: string, name: string): AsyncGenerator<Uint
   yield TRAILER;
 }
 
+/** What is below a directory, without what is ignored, and without the archive's end; owners are left out. A directory that is ignored is looked into all the same. */
+export async function* packDirectory(directory: string, ignored: (path: string) => boolean): AsyncGenerator<Uint8Array> {
+  const links = new Map<string, string>();
+  async function* below(name: string): AsyncGenerator<Uint8Array> {
+    for (const child of readdirSync(join(directory, name)).sort()) {
+      const path = name === "" ? child : `${name}/${child}`;
+      const full = join(directory, path);
+      const stats = lstatSync(full);
+      const out = ignored(path);
+      const found = entryOf(full, path, stats);
+      if (!out && found) {
+        const entry = { ...found, uid: 0, gid: 0 };
+        const key = `${stats.dev}:${stats.ino}`;
+        const first = entry.type === "0" && stats.nlink > 1 ? links.get(key) : undefined;
+        if (first !== undefined) yield encodeHeader({ ...entry, type: "1", size: 0, link: first });
+        else {
+          if (entry.type === "0" && stats.nlink > 1) links.set(key, path);
+          yield encodeHeader(entry);
+          if (entry.type === "0") yield* fileContent(full, entry.size);
+        }
+      }
+      if (stats.isDirectory()) yield* below(path);
+    }
+  }
+  yield* below("");
+}
+
 async function* packOne(path: string, name: string, links: Map<string, string>): AsyncGenerator<Uint8Array> {
   const stats = lstatSync(path);
   const entry = entryOf(path, name, stats);

@@ -1,0 +1,295 @@
+// A build by BuildKit's protocol: a session lends what the flags name, Control.Solve builds, Control.Status tells how it goes.
+import { randomBytes } from "node:crypto";
+import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
+import { resolve } from "node:path";
+import { ConnectError } from "@connectrpc/connect";
+import { type BuildKit, type BuildSession, type Client, loadBuildKit } from "../../client/index.ts";
+import type { Result } from "../../gen/moby/buildkit/v1/frontend_pb.ts";
+import { type Cli, StatusError } from "../command.ts";
+import { getCredentials, serverOf } from "../credentials.ts";
+import { attributes, type BuildFlags } from "./attributes.ts";
+import type { BuildContext } from "./context.ts";
+import { type Display, plainDisplay, quietDisplay, rawDisplay, terminalDisplay } from "./display.ts";
+import { explain, failureText } from "./failure.ts";
+import { parseCache, parseOutput, parseSecret, parseSsh, type Typed } from "./parse.ts";
+import { createTrack, type Track } from "./track.ts";
+
+type Output = Parameters<BuildKit["session"]>[0]["output"];
+
+interface Target {
+  exporter: { Type: string; Attrs: Record<string, string> } | undefined;
+  output: Output;
+  /** The image goes into the engine's store. */
+  stored: boolean;
+}
+
+/** Bytes to a file that appears when the first come, or to standard output. */
+function bytesTo(cli: Cli, dest: string): Exclude<Output, undefined> {
+  if (dest === "-") {
+    if (cli.isTty(1)) throw new Error("dest file is required for this exporter; refusing to write to a terminal");
+    return { write: async (data) => cli.out(data), end: async () => {} };
+  }
+  let fd: number | undefined;
+  return {
+    async write(data) {
+      fd ??= openSync(resolve(dest), "w", 0o644);
+      let rest = data;
+      while (rest.length > 0) rest = rest.subarray(writeSync(fd, rest));
+    },
+    async end() {
+      if (fd !== undefined) closeSync(fd);
+      fd = undefined;
+    },
+  };
+}
+
+function targetOf(cli: Cli, given: BuildFlags): Target {
+  const outputs: Typed[] = given.output.map(parseOutput);
+  if (given.push) outputs.push({ type: "registry", attrs: {} });
+  if (given.load) outputs.push({ type: "docker", attrs: {} });
+  if (outputs.length > 1) throw new Error("multiple outputs are not supported");
+  const named = given.tag.length > 0 ? { name: given.tag.join(",") } : {};
+  const [output] = outputs;
+  if (!output) return { exporter: { Type: "moby", Attrs: named }, output: undefined, stored: true };
+  const { dest, ...attrs } = output.attrs;
+  const all = { ...named, ...attrs };
+  switch (output.type) {
+    case "local":
+      return { exporter: { Type: "local", Attrs: attrs }, output: { directory: resolve(dest!) }, stored: false };
+    case "docker":
+      if (dest === undefined) return { exporter: { Type: "moby", Attrs: all }, output: undefined, stored: true };
+      break;
+    case "image":
+      return { exporter: { Type: attrs.push === "true" ? "image" : "moby", Attrs: all }, output: undefined, stored: true };
+    case "registry":
+      return { exporter: { Type: "image", Attrs: { push: "true", ...all } }, output: undefined, stored: true };
+  }
+  return { exporter: { Type: output.type, Attrs: all }, output: bytesTo(cli, dest ?? "-"), stored: false };
+}
+
+function displayOf(cli: Cli, given: BuildFlags, track: Track, size: () => { w: number; h: number }): Display {
+  const write = (text: string) => cli.err(text);
+  const kind = given.quiet ? "quiet" : given.progress || "auto";
+  switch (kind) {
+    case "quiet":
+    case "none":
+      return quietDisplay(track);
+    case "rawjson":
+      return rawDisplay(track, write);
+    case "plain":
+      return plainDisplay(track, write);
+    case "tty":
+      if (!cli.isTty(2)) throw new Error("failed to get console: provided file is not a console");
+      return terminalDisplay(track, write, size);
+    case "auto":
+      return cli.isTty(2) ? terminalDisplay(track, write, size) : plainDisplay(track, write);
+  }
+  throw new Error(`invalid progress mode ${kind}`);
+}
+
+function warningsText(track: Track, debug: boolean): string {
+  const { warnings } = track;
+  if (warnings.length === 0) return "";
+  const list = warnings.map(
+    ({ short, url, detail }) => ` - ${short}${debug ? `\n   ${detail.join("\n   ")}${url ? `\n   ${url}` : ""}` : ""}`,
+  );
+  return `\n ${warnings.length} warning${warnings.length === 1 ? "" : "s"} found${debug ? "" : " (use --debug to expand)"}:\n${list.join("\n")}\n`;
+}
+
+function missesText(track: Track): string {
+  return track.misses
+    .map(({ name, earlier, changed }) => {
+      if (!earlier) return `MISS ${name}\n  never built here before\n`;
+      const lines = changed.map(({ name: what, before, now }) =>
+        before === undefined
+          ? `  + ${what}: ${now}\n`
+          : now === undefined
+            ? `  - ${what}: ${before}\n`
+            : `  ~ ${what}: ${before} -> ${now}\n`,
+      );
+      return `MISS ${name}\n${lines.length > 0 ? lines.join("") : "  no input changed: its record was pruned, or the cache was not asked\n"}`;
+    })
+    .join("");
+}
+
+async function openSession(
+  cli: Cli,
+  kit: BuildKit,
+  given: BuildFlags,
+  directories: Map<string, string>,
+  target: Target,
+): Promise<BuildSession> {
+  const secrets = new Map(given.secret.map((text) => parseSecret(text, cli.env)).map((secret) => [secret.id, secret]));
+  return kit.session({
+    directories,
+    ssh: new Map(given.ssh.map((text) => parseSsh(text, cli.env))),
+    output: target.output,
+    sharedKey: sharedKey(cli, directories),
+    async secret(id) {
+      const secret = secrets.get(id);
+      if (!secret) return undefined;
+      if (secret.file !== undefined) return readFileSync(secret.file);
+      const value = cli.env[secret.variable!];
+      return value === undefined ? undefined : Buffer.from(value);
+    },
+    async credentials(host) {
+      const found = await getCredentials(cli.config, serverOf(host === "registry-1.docker.io" ? "docker.io" : host));
+      if (found?.identitytoken) return { username: "", secret: found.identitytoken };
+      return { username: found?.username ?? "", secret: found?.password ?? "" };
+    },
+  });
+}
+
+/** The same for each build of a directory from this machine, and for no other. */
+function sharedKey(cli: Cli, directories: ReadonlyMap<string, string>): string {
+  const path = `${cli.configDir}/.buildNodeID`;
+  let node: string;
+  try {
+    node = readFileSync(path, "utf8").trim();
+  } catch {
+    node = randomBytes(32).toString("hex");
+    try {
+      writeFileSync(path, node, { mode: 0o600, flag: "wx" });
+    } catch {
+      // a directory that can't be written to: then nothing is remembered
+    }
+  }
+  return `${node}:${directories.get("context") ?? ""}`.slice(0, 1000);
+}
+
+/** Values that are JSON in base64 or text become JSON, as docker writes them. */
+function metadataOf(response: Record<string, string>): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(response).map(([name, value]) => {
+      if (/^[A-Za-z0-9+/]+=*$/.test(value) && value.length > 20) {
+        try {
+          const decoded: unknown = JSON.parse(Buffer.from(value, "base64").toString());
+          if (typeof decoded === "object") return [name, decoded];
+        } catch {
+          // not JSON: a value as any other
+        }
+      }
+      return [name, value];
+    }),
+  );
+}
+
+const CALLS: Record<string, string> = {
+  check: "frontend.lint",
+  lint: "frontend.lint",
+  outline: "frontend.outline",
+  targets: "frontend.targets",
+  subrequests: "frontend.subrequests.describe",
+};
+
+/** What a subrequest answers; it makes nothing. */
+async function call(cli: Cli, result: Result | undefined, format: string | undefined): Promise<number> {
+  const text = (name: string) => Buffer.from(result?.metadata[name] ?? new Uint8Array()).toString();
+  if (format === "json") cli.out(`${text("result.json").trim()}\n`);
+  else {
+    const shown = text("result.txt");
+    cli.out(shown === "" && result ? "Check complete, no warnings found.\n" : shown);
+  }
+  return Number(text("result.statuscode") || 0);
+}
+
+export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFlags, context: BuildContext): Promise<number | undefined> {
+  const { attrs, directories } = attributes(cli, given, context);
+  const [calling = "", format] = (given.check ? "check" : given.call).split(",").map((each) => each.replace(/^format=/, ""));
+  const request = calling === "build" ? undefined : CALLS[calling];
+  if (calling !== "build" && !request)
+    throw new Error(`unknown call ${JSON.stringify(calling)}; there are build, ${Object.keys(CALLS).join(", ")}`);
+  const target: Target = request ? { exporter: undefined, output: undefined, stored: false } : targetOf(cli, given);
+  if (request) attrs.requestid = request;
+  const imports = given["cache-from"].map((text) => parseCache(text, "cache-from"));
+  const exports_ = given["cache-to"].map((text) => parseCache(text, "cache-to"));
+  const allowed = [...given.allow, ...(given.network === "host" ? ["network.host"] : [])];
+
+  const { newRef, openBuildKit } = await loadBuildKit();
+  const { terminalSize } = await import("../terminal/tty.ts");
+  const track = createTrack();
+  const display = displayOf(cli, given, track, () => terminalSize(2) ?? { w: 80, h: 24 });
+  const kit = await openBuildKit(client);
+  let session: BuildSession | undefined;
+  const ref = newRef();
+  const ending = new AbortController();
+  const interrupt = () => ending.abort(new Error("context canceled"));
+  process.on("SIGINT", interrupt);
+  process.on("SIGTERM", interrupt);
+  let finished = false;
+  const finish = (failed: boolean) => {
+    if (!finished) display.finish(failed);
+    finished = true;
+  };
+  try {
+    session = await openSession(cli, kit, given, directories, target);
+    const own = request !== undefined;
+    const solving = kit.control.solve(
+      {
+        Ref: ref,
+        Session: session.id,
+        ...(own ? {} : { Frontend: "dockerfile.v0", FrontendAttrs: attrs }),
+        Entitlements: allowed,
+        Cache: {
+          Imports: imports.map(({ type, attrs: Attrs }) => ({ Type: type, Attrs })),
+          Exports: exports_.map(({ type, attrs: Attrs }) => ({ Type: type, Attrs })),
+        },
+        // Engines before 2024 know one exporter, later ones a list.
+        ...(target.exporter
+          ? { ExporterDeprecated: target.exporter.Type, ExporterAttrsDeprecated: target.exporter.Attrs, Exporters: [target.exporter] }
+          : {}),
+      },
+      { signal: ending.signal },
+    );
+    solving.catch(() => {});
+    const watching = (async () => {
+      for await (const update of kit.control.status({ Ref: ref }, { signal: ending.signal })) display.update(update);
+    })().catch((error: unknown) => {
+      // what went wrong is the build's to say
+      if (cli.env.JUBAKO_DEBUG) cli.err(`status: ${error}\n`);
+    });
+    if (own) {
+      const headers = { "buildkit-controlapi-buildid": ref };
+      try {
+        const { result } = await kit.gateway.solve(
+          { Frontend: "dockerfile.v0", FrontendOpt: attrs, allowResultReturn: true, allowResultArrayRef: true },
+          { headers, signal: ending.signal },
+        );
+        await kit.gateway.return({}, { headers });
+        await Promise.all([solving.catch(() => {}), watching]);
+        finish(false);
+        return await call(cli, result, format);
+      } catch (error) {
+        await kit.gateway.return({ error: { code: 2, message: String(error) } }, { headers }).catch(() => {});
+        throw error;
+      }
+    }
+    const { ExporterResponse: response } = await solving;
+    await watching;
+    finish(false);
+    report(cli, given, target, response);
+    if (given.explain) cli.err(missesText(track));
+    if (!given.quiet && given.progress !== "rawjson") cli.err(warningsText(track, cli.env.JUBAKO_DEBUG === "1"));
+    return 0;
+  } catch (error) {
+    finish(true);
+    if (!(error instanceof ConnectError) && !ending.signal.aborted) throw error;
+    if (ending.signal.aborted) throw new StatusError(130, "ERROR: failed to build: context canceled");
+    const explained = explain(error, track);
+    if (given.explain) cli.err(missesText(track));
+    cli.err(failureText(explained));
+    throw new StatusError(1, `ERROR: failed to build: failed to solve: ${explained.message}`);
+  } finally {
+    process.off("SIGINT", interrupt);
+    process.off("SIGTERM", interrupt);
+    session?.close();
+    kit.close();
+  }
+}
+
+function report(cli: Cli, given: BuildFlags, target: Target, response: Record<string, string>): void {
+  const id = response["containerimage.config.digest"] ?? response["containerimage.digest"] ?? "";
+  if (given.iidfile) writeFileSync(given.iidfile, id);
+  if (given["metadata-file"]) writeFileSync(given["metadata-file"], `${JSON.stringify(metadataOf(response), null, 2)}\n`);
+  if (given.quiet && target.stored) cli.out(`${id}\n`);
+}
