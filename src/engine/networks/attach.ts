@@ -18,28 +18,13 @@ import { span } from "../../trace/index.ts";
 import type { ContainerRecord, NetworkAttachment } from "../context.ts";
 import { paths, resolve, writeFiles } from "./files.ts";
 import { exposedPorts, planPorts, publish, unpublish } from "./publish.ts";
-import { activate, allocate, errno, findNetwork, isErrno, newId, realize, type State } from "./registry.ts";
+import { activate, allocate, errno, findNetwork, isErrno, realize, type State } from "./registry.ts";
+import { dnsNames, newEndpoint, newSandbox } from "./sandbox.ts";
 import { assign, modeFor, modeOf, settle, unassign, wantedMac } from "./settings.ts";
 import type { Endpoint, Network, Sandbox } from "./state.ts";
 
 /** Endpoint option: what the container's end is called. */
 export const IFNAME = "com.docker.network.endpoint.ifname";
-
-/** Names by which others on a user-defined network find the container. */
-export function dnsNames(record: ContainerRecord, settings: EndpointSettings): string[] {
-  const names = [record.name, ...(settings.Aliases ?? []), record.id.slice(0, 12), record.config.Hostname ?? ""];
-  return [...new Set(names.filter((name) => name !== ""))];
-}
-
-/** `--link other:alias`, of the container and of its endpoints. */
-export function linksOf(record: ContainerRecord): Map<string, string> {
-  const links = new Map<string, string>();
-  for (const link of [...(record.hostConfig.Links ?? []), ...Object.values(record.networks).flatMap((s) => s.Links ?? [])]) {
-    const [other, alias] = link.split(":");
-    if (other) links.set((alias || other).replace(/^.*\//, "").toLowerCase(), other.replace(/^\//, ""));
-  }
-  return links;
-}
 
 /** eth0, eth1, …: the first name that is not taken, also by links that the container made itself. */
 function freeInterface(sandbox: Sandbox): string {
@@ -52,20 +37,8 @@ function freeInterface(sandbox: Sandbox): string {
 
 /** Takes addresses for an endpoint; nothing is on the host yet. */
 function reserve(network: Network, record: ContainerRecord, settings: EndpointSettings, sandbox: Sandbox): Endpoint {
-  const id = newId();
-  const endpoint: Endpoint = {
-    id,
-    network,
-    containerId: record.id,
-    containerName: record.name,
-    veth: "",
-    interface: "",
-    index: 0,
-    mac: undefined,
-    addresses: [],
-    names: [],
-    gatewayPriority: settings.GwPriority ?? 0,
-  };
+  const endpoint = newEndpoint(network, record, settings);
+  const { id } = endpoint;
   if (!network.bridge) return endpoint;
   endpoint.veth = `veth${id.slice(0, 7)}`;
   endpoint.interface = settings.DriverOpts?.[IFNAME] || freeInterface(sandbox);
@@ -199,17 +172,8 @@ function setUp(state: State, record: ContainerRecord): NetworkAttachment {
   if (mode === "container") return attachShared(state, record, name);
   if (state.sandboxes.has(record.id)) detach(state, record);
 
-  const sandbox: Sandbox = {
-    id: newId(),
-    containerId: record.id,
-    namespace: mode === "host" ? undefined : span("network namespace", {}, state.pool.take),
-    pid: 0,
-    endpoints: [],
-    ports: { bound: [], published: [] },
-    resolver: undefined,
-    upstreams: [],
-    links: linksOf(record),
-  };
+  const sandbox = newSandbox(record);
+  if (mode !== "host") sandbox.namespace = span("network namespace", {}, state.pool.take);
   try {
     // the network of the mode becomes eth0, the others follow by name
     const names = mode === "none" ? [name] : Object.keys(record.networks);

@@ -10,11 +10,12 @@
 import { messageOf } from "../../lib/errors.ts";
 import type { Engine, NetworksFace } from "../context.ts";
 import type { Route } from "../route.ts";
-import { attach, detach, dnsNames, started } from "./attach.ts";
+import { attach, detach, started } from "./attach.ts";
 import { check } from "./check.ts";
 import { openState, type State } from "./registry.ts";
 import { restore } from "./restore.ts";
 import { networkRoutes } from "./routes.ts";
+import { dnsNames } from "./sandbox.ts";
 
 const states = new WeakMap<Engine, State>();
 

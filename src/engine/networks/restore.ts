@@ -5,12 +5,13 @@ import { messageOf } from "../../lib/errors.ts";
 import { type Link, listAddresses, listLinks } from "../../linux/index.ts";
 import { bindPort, contains, namespaceOf, type PublishedPort, parseAddress, removeLink } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
-import { dnsNames, linksOf, sandboxKey, started } from "./attach.ts";
+import { sandboxKey, started } from "./attach.ts";
 import { refreshFiles } from "./files.ts";
 import { parsePort, relay } from "./publish.ts";
-import { activate, findNetwork, newId, type State } from "./registry.ts";
+import { activate, findNetwork, type State } from "./registry.ts";
+import { dnsNames, newEndpoint, newSandbox } from "./sandbox.ts";
 import { modeFor, modeOf } from "./settings.ts";
-import type { Endpoint, Held, Network, Sandbox } from "./state.ts";
+import type { Held, Network, Sandbox } from "./state.ts";
 
 /** Where an interface of the container belongs: to the network of ours that has its address. */
 function networkOfAddress(state: State, address: Uint8Array): Network | undefined {
@@ -20,21 +21,13 @@ function networkOfAddress(state: State, address: Uint8Array): Network | undefine
 
 /** The sandbox of a running container, put together from what its namespace holds and what its record says. */
 function adopt(state: State, record: ContainerRecord, pid: number, hostLinks: Map<number, Link>): Sandbox {
-  const sandbox: Sandbox = {
-    id: record.networkSettings?.SandboxID || newId(),
-    containerId: record.id,
-    namespace: undefined,
-    pid,
-    endpoints: [],
-    ports: { bound: [], published: [] },
-    resolver: undefined,
-    upstreams: [],
-    links: linksOf(record),
-  };
+  const sandbox = newSandbox(record, record.networkSettings?.SandboxID);
+  sandbox.pid = pid;
   const { mode, name } = modeFor(record, state.engine.config.bridge !== "none");
   if (mode === "host" || mode === "none") {
     const network = findNetwork(state, name);
-    sandbox.endpoints.push(endpoint(record, network, record.networks[network.record.name]?.EndpointID));
+    const settings = record.networks[network.record.name];
+    sandbox.endpoints.push(newEndpoint(network, record, settings, settings?.EndpointID));
     return sandbox;
   }
   const inside = namespaceOf(pid);
@@ -48,9 +41,8 @@ function adopt(state: State, record: ContainerRecord, pid: number, hostLinks: Ma
       const outer = link.peer === undefined ? undefined : hostLinks.get(link.peer);
       if (!network?.bridge || outer?.master !== network.bridge.index) continue;
       const settings = record.networks[network.record.name];
-      const e = endpoint(record, network, settings?.EndpointID);
+      const e = newEndpoint(network, record, settings, settings?.EndpointID);
       Object.assign(e, { veth: outer.name, interface: link.name, index: link.index, mac: link.address?.slice() });
-      e.gatewayPriority = settings?.GwPriority ?? 0;
       if (!network.predefined) e.names = dnsNames(record, settings ?? {});
       for (const a of own) {
         const subnet = network.bridge.subnets.find((s) => contains(s.cidr, a.local));
@@ -66,22 +58,6 @@ function adopt(state: State, record: ContainerRecord, pid: number, hostLinks: Ma
     inside.close();
   }
   return sandbox;
-}
-
-function endpoint(record: ContainerRecord, network: Network, id: string | undefined): Endpoint {
-  return {
-    id: id || newId(),
-    network,
-    containerId: record.id,
-    containerName: record.name,
-    veth: "",
-    interface: "",
-    index: 0,
-    mac: undefined,
-    addresses: [],
-    names: [],
-    gatewayPriority: 0,
-  };
 }
 
 /** Binds the published ports again, as the record has them. A port that somebody took meanwhile stays published all the same. */
