@@ -3,7 +3,7 @@
 import type { ImageConfig } from "../../api/types.ts";
 import type { BaseImage, BuiltImage, Lease } from "../../build/index.ts";
 import type { Credentials } from "../../distribution/index.ts";
-import { isKind } from "../../lib/errors.ts";
+import { isKind, notFound } from "../../lib/errors.ts";
 import {
   asImageId,
   choosePlatform,
@@ -25,6 +25,8 @@ import type { ProgressSink } from "../images/progress.ts";
 export interface PullSettings {
   /** Also where the image is here. */
   always: boolean;
+  /** Only what is here: NotFound where it is not. */
+  never?: boolean;
   /** By registry, as the client's configuration has them. */
   credentials(domain: string): Credentials | undefined;
   sink: ProgressSink;
@@ -64,6 +66,7 @@ export async function resolveBase(core: Core, ref: string, platform: string | un
     }
   };
   let entry = settings.always && asImageId(ref).digest === undefined ? undefined : await find();
+  if (settings.never && (!entry || !fits(entry, platform))) throw notFound(`No such image: ${ref}`);
   if (!entry || !fits(entry, platform)) {
     const reference = withDefaultTag(parseReference(ref));
     const { pull } = await import("../images/pull.ts");

@@ -74,6 +74,7 @@ export function createBuildHost(options: HostOptions): BuildHost {
     return resolveBase(core, formatReference(reference), platform, {
       // "local" prefers what is here, as the default does.
       always: mode === "pull",
+      never: mode === "local",
       credentials: () => known,
       sink: pullSink(vertex),
       signal,
