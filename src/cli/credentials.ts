@@ -39,9 +39,10 @@ export async function getCredentials(config: ConfigFile, server: string): Promis
       throw error;
     }
   }
-  const entry = config.auths?.[server] ?? Object.entries(config.auths ?? {}).find(([key]) => hostOf(key) === hostOf(server))?.[1];
-  if (!entry) return undefined;
-  const out: Credentials = { serveraddress: server };
+  const key = config.auths?.[server] ? server : Object.keys(config.auths ?? {}).find((key) => hostOf(key) === hostOf(server));
+  const entry = key === undefined ? undefined : config.auths?.[key];
+  if (key === undefined || !entry) return undefined;
+  const out: Credentials = { serveraddress: key };
   if (entry.auth) {
     const decoded = Buffer.from(entry.auth, "base64").toString("utf8");
     const colon = decoded.indexOf(":");
@@ -79,8 +80,13 @@ export async function storeCredentials(config: ConfigFile, credentials: Credenti
 }
 
 export async function eraseCredentials(config: ConfigFile, server: string): Promise<void> {
-  const helper = helperFor(config, server);
-  if (helper) await callHelper(helper, "erase", server);
+  const host = hostOf(server);
+  // whatever form of the name it was stored under
+  const names = server === INDEX_SERVER ? [server] : [server, host, `http://${host}`, `https://${host}`];
+  for (const name of names) {
+    const helper = helperFor(config, name);
+    if (helper) await callHelper(helper, "erase", name);
+  }
   for (const key of Object.keys(config.auths ?? {})) if (key === server || hostOf(key) === hostOf(server)) delete config.auths![key];
 }
 
