@@ -143,8 +143,9 @@ export function locateCgroup(spec: Spec, id: string, rootless = false, all: Hier
     if (!wanted.has(controller)) continue;
     const base = asked.startsWith("/") ? [] : (all.own.get(controller) ?? "/").split("/").filter(Boolean);
     const directory = [mountPoint, ...base, ...clean].join("/");
-    // Of its own accord a user without rights takes what can be had.
-    if (rootless && !spec.linux?.cgroupsPath && !canMake(directory)) continue;
+    // Of its own accord a user without rights takes what can be had. v2 beside v1's controllers is for the sake of others, who may do without.
+    const needed = spec.linux?.cgroupsPath && (all.version === 2 || controller !== "");
+    if (rootless && !needed && !canMake(directory)) continue;
     directories[controller] = directory;
   }
   return { version: all.version, directories, ...(rootless ? { rootless } : {}) };
