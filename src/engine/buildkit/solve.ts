@@ -44,14 +44,19 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
   if (!/^[\w.-]{1,128}$/.test(ref)) throw invalidArgument("a build needs a reference");
   const progress = createProgress();
   const ending = new AbortController();
-  const announced = kit.builds.announce(ref, progress, () => ending.abort(cancelled("the build was cancelled")));
+  const cancel = () => ending.abort(cancelled("context canceled"));
+  const announced = kit.builds.announce(ref, progress, cancel);
   const entry = historyOf(request);
-  kit.history.begin(entry, progress);
+  if (!request.Internal) kit.history.begin(entry, progress);
   let build: Build | undefined;
   try {
     const client = request.Session === "" ? undefined : await kit.sessions.get(request.Session, callSignal);
     // The client that asked, its session, a cancel call and the engine's end: each ends the build.
-    const signal = AbortSignal.any([callSignal, ending.signal, kit.engine.signal, ...(client ? [client.closed] : [])]);
+    for (const each of [callSignal, kit.engine.signal, ...(client ? [client.closed] : [])]) {
+      if (each.aborted) cancel();
+      else each.addEventListener("abort", cancel, { once: true });
+    }
+    const { signal } = ending;
     const onEvent = (event: BuildEvent) => progress.tell(event);
     const host = createBuildHost({ engine: kit.engine, session: client, locals: kit.locals, onEvent, signal });
     const builder = await kit.builder();
@@ -75,11 +80,12 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
     kit.history.end(entry, { answer });
     return answer;
   } catch (error) {
-    const failure = callSignal.aborted || ending.signal.aborted ? cancelled("context canceled", error) : error;
+    const failure = ending.signal.aborted ? cancelled("context canceled", error) : error;
     kit.history.end(entry, { error: failure, sources: build?.sources ?? [] });
     if (failure instanceof Error && build) Object.assign(failure, { sources: build.sources });
     throw failure;
   } finally {
+    kit.engine.signal.removeEventListener("abort", cancel);
     announced.end();
   }
 }
