@@ -161,3 +161,19 @@ real("descriptors are preserved only where asked for", () => {
   expect(readFileSync(`${work}/three`, "utf8")).toBe("3:\n");
   expect(readFileSync(`${work}/four`, "utf8")).toBe("");
 });
+
+test("features names what the specification's schema knows", () => {
+  const run = Bun.spawnSync([process.execPath, `${import.meta.dir}/../main.ts`, "jubako-runtime", "features"]);
+  const described = JSON.parse(run.stdout.toString());
+  expect(Object.keys(described.linux).sort()).toEqual(
+    [
+      ["namespaces", "capabilities", "cgroup", "seccomp", "apparmor", "selinux", "intelRdt"],
+      ["memoryPolicy", "mountExtensions", "netDevices"],
+    ]
+      .flat()
+      .sort(),
+  );
+  expect(described.linux.seccomp.actions).toContain("SCMP_ACT_NOTIFY");
+  expect(described.linux.seccomp.archs).toHaveLength(23);
+  expect(described.mountOptions).toContain("rro");
+});

@@ -3,7 +3,7 @@
 import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
 import { Failure, invalidArgument } from "../lib/errors.ts";
 import { programCommand } from "../lib/program.ts";
-import { binding, check, close, SYS } from "../linux/index.ts";
+import { binding, check, close, errno, SYS } from "../linux/index.ts";
 import type { Seccomp, SeccompSyscall } from "../oci/runtime-spec.ts";
 
 export interface CompiledSeccomp {
@@ -57,6 +57,21 @@ const architectures: Record<string, number> = {
   SCMP_ARCH_ARM: 0x40000028,
   SCMP_ARCH_AARCH64: 0xc00000b7,
   SCMP_ARCH_RISCV64: 0xc00000f3,
+  SCMP_ARCH_LOONGARCH64: 0xc0000102,
+  SCMP_ARCH_M68K: 4,
+  SCMP_ARCH_MIPS: 8,
+  SCMP_ARCH_MIPS64: 0x80000008,
+  SCMP_ARCH_MIPS64N32: 0xa0000008,
+  SCMP_ARCH_MIPSEL: 0x40000008,
+  SCMP_ARCH_MIPSEL64: 0xc0000008,
+  SCMP_ARCH_MIPSEL64N32: 0xe0000008,
+  SCMP_ARCH_PARISC: 15,
+  SCMP_ARCH_PARISC64: 0x8000000f,
+  SCMP_ARCH_PPC: 20,
+  SCMP_ARCH_PPC64: 0x80000015,
+  SCMP_ARCH_PPC64LE: 0xc0000015,
+  SCMP_ARCH_SH: 0x4000002a,
+  SCMP_ARCH_SHEB: 0x2a,
   SCMP_ARCH_S390: 22,
   SCMP_ARCH_S390X: 0x80000016,
 };
@@ -197,10 +212,12 @@ export function compile(seccomp: Seccomp): Uint8Array {
     const native = lib.seccomp_arch_native();
     for (const name of seccomp.architectures ?? []) {
       const arch = architectures[name];
-      // Architectures of other machines are in every profile; they are of no use here.
-      if (arch === undefined || arch === native) continue;
+      if (arch === undefined) throw invalidArgument(`unknown seccomp architecture ${JSON.stringify(name)}`);
+      if (arch === native) continue;
       const result = lib.seccomp_arch_add(context, arch);
-      if (result !== 0 && result !== -17) throw new Failure("Unknown", `libseccomp: cannot add architecture ${name} (${result})`);
+      // Architectures of other machines are in many profiles. Of no use here, they may be too new for the library, or of another byte order.
+      if (![0, -errno.EEXIST, -errno.EINVAL, -errno.EDOM].includes(result))
+        throw new Failure("Unknown", `libseccomp: cannot add architecture ${name} (${result})`);
     }
     const OPTIMIZE = 8;
     lib.seccomp_attr_set(context, OPTIMIZE, 2);
@@ -230,6 +247,9 @@ export function compile(seccomp: Seccomp): Uint8Array {
   }
 }
 
+/** JSON's 18446744073709551615 became 2^64 as a double. */
+const bits64 = (value: number) => (value >= 2 ** 64 ? 2n ** 64n - 1n : BigInt.asUintN(64, BigInt(value)));
+
 /** struct scmp_arg_cmp[] of each rule to add: conditions on one argument twice are alternatives, as libseccomp takes an argument once. */
 function conditionsOf(rule: SeccompSyscall): Uint8Array[] {
   const args = rule.args ?? [];
@@ -241,8 +261,8 @@ function conditionsOf(rule: SeccompSyscall): Uint8Array[] {
       if (arg.index > 5) throw invalidArgument(`seccomp: there is no argument ${arg.index}`);
       view.setUint32(24 * i, arg.index, true);
       view.setUint32(24 * i + 4, op, true);
-      view.setBigUint64(24 * i + 8, BigInt.asUintN(64, BigInt(arg.value)), true);
-      view.setBigUint64(24 * i + 16, BigInt.asUintN(64, BigInt(arg.valueTwo ?? 0)), true);
+      view.setBigUint64(24 * i + 8, bits64(arg.value), true);
+      view.setBigUint64(24 * i + 16, bits64(arg.valueTwo ?? 0), true);
     });
     return new Uint8Array(view.buffer);
   };

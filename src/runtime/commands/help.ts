@@ -180,4 +180,4 @@ export function commandUsage(name: string): string {
   ].join("");
 }
 
-export const version = () => "jubako-runtime version 0.1.0, in the place of runc version 1.2.0\ncommit: v0.1.0\nspec: 1.2.0\n";
+export const version = () => "jubako-runtime version 0.1.0, in the place of runc version 1.2.0\ncommit: v0.1.0\nspec: 1.3.0\n";

@@ -4,6 +4,7 @@ import { Failure } from "../../lib/errors.ts";
 import type { CgroupStats } from "../face.ts";
 import { CAPABILITIES } from "../plan/constants.ts";
 import { knownOptions } from "../plan/mount-options.ts";
+import { memoryPolicyFlags, memoryPolicyModes } from "../plan/settings.ts";
 import { seccompActions, seccompArchitectures, seccompFlags, seccompOperators } from "../seccomp.ts";
 import { exampleSpec, rootlessSpec } from "../spec.ts";
 import { stepText } from "../tape.ts";
@@ -64,7 +65,7 @@ export async function events(context: Context, argv: string[]): Promise<number> 
 export async function features(): Promise<number> {
   const described = {
     ociVersionMin: "1.0.0",
-    ociVersionMax: "1.2.0",
+    ociVersionMax: "1.3.0",
     hooks: ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
     mountOptions: knownOptions,
     linux: {
@@ -82,8 +83,11 @@ export async function features(): Promise<number> {
       apparmor: { enabled: existsSync("/sys/kernel/security/apparmor") },
       selinux: { enabled: existsSync("/sys/fs/selinux/enforce") },
       intelRdt: { enabled: false },
+      memoryPolicy: { modes: memoryPolicyModes, flags: memoryPolicyFlags },
       mountExtensions: { idmap: { enabled: true } },
+      netDevices: { enabled: true },
     },
+    potentiallyUnsafeConfigAnnotations: ["org.criu.config", "org.systemd.property."],
     annotations: { "org.jubako.runtime": "tape" },
   };
   out(`${JSON.stringify(described, null, 4)}\n`);

@@ -186,7 +186,9 @@ const schedulerFlags: Record<string, number> = {
 function planScheduling(p: Planner, process: Process): void {
   const { ioPriority, scheduler } = process;
   if (ioPriority) {
-    const priority = (ioClasses[ioPriority.class] << 13) | (ioPriority.priority ?? 0);
+    const known = ioClasses[ioPriority.class];
+    if (known === undefined) throw invalidArgument(`unknown i/o priority class ${JSON.stringify(ioPriority.class)}`);
+    const priority = (known << 13) | (ioPriority.priority ?? 0);
     p.tape.step(SYS.ioprio_set, [1, 0, { value: priority, name: `${ioPriority.class} ${ioPriority.priority ?? 0}` }], {
       why: "set the i/o priority",
     });
@@ -194,6 +196,8 @@ function planScheduling(p: Planner, process: Process): void {
   if (scheduler) {
     const policy = policies[scheduler.policy];
     if (policy === undefined) throw invalidArgument(`unknown scheduler policy ${JSON.stringify(scheduler.policy)}`);
+    const unknown = scheduler.flags?.find((flag) => !Object.hasOwn(schedulerFlags, flag));
+    if (unknown !== undefined) throw invalidArgument(`unknown scheduler flag ${JSON.stringify(unknown)}`);
     const attr = new DataView(new ArrayBuffer(48));
     attr.setUint32(0, 48, true);
     attr.setUint32(4, policy, true);

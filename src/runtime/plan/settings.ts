@@ -131,6 +131,9 @@ const memoryModes: Record<string, number> = {
 };
 const memoryFlags: Record<string, number> = { MPOL_F_NUMA_BALANCING: 0x2000, MPOL_F_RELATIVE_NODES: 0x4000, MPOL_F_STATIC_NODES: 0x8000 };
 
+export const memoryPolicyModes = Object.keys(memoryModes);
+export const memoryPolicyFlags = Object.keys(memoryFlags);
+
 export function planMemoryPolicy(p: Planner, spec: Spec): void {
   const policy = spec.linux?.memoryPolicy;
   if (!policy?.mode) return;
