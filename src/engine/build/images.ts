@@ -25,8 +25,6 @@ import type { ProgressSink } from "../images/progress.ts";
 export interface PullSettings {
   /** Also where the image is here. */
   always: boolean;
-  /** No registry is asked. */
-  never?: boolean;
   /** Only what is here: NotFound where it is not. */
   never?: boolean;
   /** By registry, as the client's configuration has them. */
@@ -70,7 +68,6 @@ export async function resolveBase(core: Core, ref: string, platform: string | un
   let entry = settings.always && asImageId(ref).digest === undefined ? undefined : await find();
   if (settings.never && (!entry || !fits(entry, platform))) throw notFound(`No such image: ${ref}`);
   if (!entry || !fits(entry, platform)) {
-    if (settings.never) throw notFound(`${ref}: not found`);
     const reference = withDefaultTag(parseReference(ref));
     const { pull } = await import("../images/pull.ts");
     const credentials = settings.credentials(reference.domain);
