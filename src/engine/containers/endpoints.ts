@@ -1,5 +1,6 @@
 // A container's endpoints as the API shows them: each field present, and only those that the asked-for version knows.
 import type { EndpointSettings } from "../../api/types.ts";
+import { NOTHING_ASSIGNED } from "../networks/settings.ts";
 
 const DEFAULTS = {
   IPAMConfig: null,
@@ -8,14 +9,7 @@ const DEFAULTS = {
   MacAddress: "",
   DriverOpts: null,
   GwPriority: 0,
-  NetworkID: "",
-  EndpointID: "",
-  Gateway: "",
-  IPAddress: "",
-  IPPrefixLen: 0,
-  IPv6Gateway: "",
-  GlobalIPv6Address: "",
-  GlobalIPv6PrefixLen: 0,
+  ...NOTHING_ASSIGNED,
   DNSNames: null,
 };
 

@@ -20,7 +20,7 @@ import { paths, resolve, writeFiles } from "./files.ts";
 import { exposedPorts, planPorts, publish, unpublish } from "./publish.ts";
 import { activate, allocate, errno, findNetwork, isErrno, realize, type State } from "./registry.ts";
 import { dnsNames, newEndpoint, newSandbox } from "./sandbox.ts";
-import { assign, modeFor, modeOf, settle, unassign, wantedMac } from "./settings.ts";
+import { assign, modeFor, modeOf, unassign, wantedMac } from "./settings.ts";
 import type { Endpoint, Network, Sandbox } from "./state.ts";
 
 /** Endpoint option: what the container's end is called. */
@@ -182,7 +182,6 @@ function setUp(state: State, record: ContainerRecord): NetworkAttachment {
     for (const n of [first, ...names.filter((n) => n !== first).sort()])
       span("endpoint", { network: n }, () => join(state, sandbox, findNetwork(state, n), record, record.networks[n]!));
     routeDefault(sandbox);
-    record.networkSettings ??= {};
     const ports = exposedPorts(record);
     const outward = gatewayEndpoint(sandbox);
     const plans = planPorts(record);
@@ -190,9 +189,11 @@ function setUp(state: State, record: ContainerRecord): NetworkAttachment {
     span("hosts, resolv.conf, hostname", {}, () => writeFiles(state, sandbox, record, mode));
     span("resolver", {}, () => resolve(state, sandbox));
     state.sandboxes.set(record.id, sandbox);
-    record.networkSettings.Ports = mode === "bridge" ? ports : {};
-    record.networkSettings.SandboxKey = mode === "host" ? "/proc/1/ns/net" : sandboxKey(state, sandbox);
-    settle(record, sandbox);
+    record.networkSettings = {
+      SandboxID: sandbox.id,
+      SandboxKey: mode === "host" ? "/proc/1/ns/net" : sandboxKey(state, sandbox),
+      Ports: mode === "bridge" ? ports : {},
+    };
   } catch (error) {
     state.sandboxes.delete(record.id);
     dissolve(state, sandbox);
@@ -266,6 +267,5 @@ export function detach(state: State, record: ContainerRecord): void {
     for (const network of networks) event(state, "disconnect", network, record.id);
   }
   for (const settings of Object.values(record.networks)) unassign(settings);
-  record.networkSettings ??= {};
-  settle(record, undefined);
+  record.networkSettings = { SandboxID: "", SandboxKey: "", Ports: {} };
 }

@@ -7,7 +7,7 @@ import { IFNAME } from "./attach.ts";
 import { extraHosts } from "./files.ts";
 import { parsePort, planPorts } from "./publish.ts";
 import { findNetwork, type State } from "./registry.ts";
-import { modeFor } from "./settings.ts";
+import { modeFor, NOTHING_ASSIGNED } from "./settings.ts";
 import type { Network } from "./state.ts";
 
 const CONFLICT = {
@@ -68,14 +68,7 @@ export function wantedSettings(settings: EndpointSettings | undefined): Endpoint
     MacAddress: s.MacAddress ? s.MacAddress.toLowerCase() : "",
     ...(s.DriverOpts ? { DriverOpts: s.DriverOpts } : {}),
     GwPriority: s.GwPriority ?? 0,
-    NetworkID: "",
-    EndpointID: "",
-    Gateway: "",
-    IPAddress: "",
-    IPPrefixLen: 0,
-    IPv6Gateway: "",
-    GlobalIPv6Address: "",
-    GlobalIPv6PrefixLen: 0,
+    ...NOTHING_ASSIGNED,
   };
 }
 

@@ -8,7 +8,7 @@ import { checkEndpoint, wantedSettings } from "./check.ts";
 import { refreshFiles } from "./files.ts";
 import { exposedPorts, planPorts, publish, unpublish } from "./publish.ts";
 import type { State } from "./registry.ts";
-import { modeOf, settle, unassign } from "./settings.ts";
+import { modeOf, unassign } from "./settings.ts";
 import type { Network, Sandbox } from "./state.ts";
 
 /** The key in the record under which it knows the network. */
@@ -75,7 +75,6 @@ export function connect(state: State, network: Network, ref: string, endpoint: E
       }
     }
     record.networks[name] = wanted;
-    settle(record, sandbox);
   });
   if (state.sandboxes.has(found.id)) event(state, "connect", network, found.id);
 }
@@ -115,7 +114,6 @@ export async function disconnect(state: State, network: Network, ref: string, fo
         release();
       }
     }
-    settle(record, sandbox);
   });
   if (veth) await removeLink(veth);
   if (sandbox) event(state, "disconnect", network, found.id);

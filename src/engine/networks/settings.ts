@@ -1,25 +1,19 @@
-// Endpoint settings and NetworkSettings of a container's record: what was asked for, what was assigned, and telling the two apart.
-import type { EndpointSettings, NetworkSettings } from "../../api/types.ts";
+// Endpoint settings in a container's record: what was asked for, what was assigned, and telling the two apart.
+import type { EndpointSettings } from "../../api/types.ts";
 import { formatAddress, formatMac, macOf, parseAddress } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
-import type { Endpoint, Sandbox } from "./state.ts";
+import type { Endpoint } from "./state.ts";
 
-/** What inspect shows beside `Networks`; the fields of the default bridge are there for API versions below 1.52. */
-export type Settings = NetworkSettings & {
-  Bridge?: string;
-  HairpinMode?: boolean;
-  LinkLocalIPv6Address?: string;
-  LinkLocalIPv6PrefixLen?: number;
-  SecondaryIPAddresses?: null;
-  SecondaryIPv6Addresses?: null;
-  EndpointID?: string;
-  Gateway?: string;
-  GlobalIPv6Address?: string;
-  GlobalIPv6PrefixLen?: number;
-  IPAddress?: string;
-  IPPrefixLen?: number;
-  IPv6Gateway?: string;
-  MacAddress?: string;
+/** The fields of an endpoint that are assigned while it is plugged in, as they are when it is not. */
+export const NOTHING_ASSIGNED = {
+  NetworkID: "",
+  EndpointID: "",
+  Gateway: "",
+  IPAddress: "",
+  IPPrefixLen: 0,
+  IPv6Gateway: "",
+  GlobalIPv6Address: "",
+  GlobalIPv6PrefixLen: 0,
 };
 
 export type Mode = "bridge" | "none" | "host" | "container";
@@ -63,36 +57,8 @@ export function assign(settings: EndpointSettings, endpoint: Endpoint): void {
   if (endpoint.names.length > 0) settings.DNSNames = endpoint.names;
 }
 
-/** Clears what was assigned; keeps what the user asked for. */
+/** Clears what was assigned; keeps what the user asked for, and which network it is. */
 export function unassign(settings: EndpointSettings): void {
-  settings.MacAddress = wantedMac(settings) ?? "";
-  Object.assign(settings, { EndpointID: "", Gateway: "", IPAddress: "", IPPrefixLen: 0, IPv6Gateway: "", GlobalIPv6Address: "" });
-  settings.GlobalIPv6PrefixLen = 0;
-}
-
-/** The part of inspect's NetworkSettings that repeats the default bridge's endpoint. */
-export function settle(record: ContainerRecord, sandbox: Sandbox | undefined): void {
-  const first = record.networks.bridge;
-  const settings = record.networkSettings as Settings;
-  Object.assign(settings, {
-    Bridge: "",
-    HairpinMode: false,
-    LinkLocalIPv6Address: "",
-    LinkLocalIPv6PrefixLen: 0,
-    SecondaryIPAddresses: null,
-    SecondaryIPv6Addresses: null,
-    EndpointID: first?.EndpointID ?? "",
-    Gateway: first?.Gateway ?? "",
-    GlobalIPv6Address: first?.GlobalIPv6Address ?? "",
-    GlobalIPv6PrefixLen: first?.GlobalIPv6PrefixLen ?? 0,
-    IPAddress: first?.IPAddress ?? "",
-    IPPrefixLen: first?.IPPrefixLen ?? 0,
-    IPv6Gateway: first?.IPv6Gateway ?? "",
-    MacAddress: first?.MacAddress ?? "",
-  });
-  settings.SandboxID = sandbox?.id ?? "";
-  if (!sandbox) {
-    settings.SandboxKey = "";
-    settings.Ports = {};
-  }
+  const { NetworkID = "" } = settings;
+  Object.assign(settings, NOTHING_ASSIGNED, { NetworkID, MacAddress: wantedMac(settings) ?? "" });
 }
