@@ -275,17 +275,17 @@ export async function runNode(options: Options): Promise<{ output: Output; text:
     security: instruction.security === "insecure" ? SecurityMode.INSECURE : SecurityMode.SANDBOX,
     secretenv: found.secretEnv,
   };
-  const text = `RUN ${instruction.command.form === "exec" ? JSON.stringify(args) : summary(instruction)}`;
+  const text = summary(instruction);
   const node: Node = { op: { case: "exec", value: exec as never }, inputs, platform: state.platform, meta: options.meta(text) };
   const counted = extra.length > 0 ? `|${extra.length} ${extra.join(" ")} ` : "";
   return { output: { node, index: 0 }, text: `RUN ${counted}${args.join(" ")} # buildkit` };
 }
 
 /** A here-document's first lines say what it is about. */
-function summary({ command, heredocs }: Of<"RUN">): string {
-  const line = command.form === "shell" ? command.line : command.args.join(" ");
+function summary({ original, keyword, heredocs }: Of<"RUN">): string {
+  const line = `RUN${original.slice(keyword.length)}`;
   const [document] = heredocs;
-  if (heredocs.length !== 1 || !/^\d*<<-?\s*\S+$/.test(line.trim())) return line;
+  if (heredocs.length !== 1 || !/\d*<<-?\s*\S+$/.test(line.trim())) return line;
   const lines = document!.content
     .split("\n")
     .map((each) => each.trim())

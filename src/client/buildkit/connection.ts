@@ -1,9 +1,17 @@
 // gRPC over connections that the engine has upgraded to HTTP/2: on /grpc we call it, on /session it calls us.
-import { createServer, type Http2ServerRequest, type Http2ServerResponse, type ServerHttp2Session } from "node:http2";
+import {
+  connect as connectHttp2,
+  createServer,
+  type Http2ServerRequest,
+  type Http2ServerResponse,
+  type OutgoingHttpHeaders,
+  type ServerHttp2Session,
+} from "node:http2";
 import type { Socket } from "node:net";
 import { Duplex } from "node:stream";
-import { Code, ConnectError, type ConnectRouter, type Transport } from "@connectrpc/connect";
-import { connectNodeAdapter, createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
+import type { ConnectRouter, Transport } from "@connectrpc/connect";
+import { connectNodeAdapter } from "@connectrpc/connect-node";
+import { bulkTransport } from "../../lib/grpc-calls.ts";
 import type { RawStream } from "../streams.ts";
 
 const MESSAGE_LIMIT = 16 << 20;
@@ -41,33 +49,19 @@ function duplexOf(raw: RawStream): Duplex {
 /** Calls services over one connection; there is no second one. */
 export function grpcTransport(raw: RawStream): { transport: Transport; close(): void } {
   const stream = duplexOf(raw);
-  stream.on("error", () => {});
-  let taken = false;
-  const manager = new Http2SessionManager(
-    "http://localhost",
-    { idleConnectionTimeoutMs: 2 ** 31 - 1 },
-    {
-      settings: { initialWindowSize: WINDOW },
-      createConnection() {
-        if (taken) throw new ConnectError("the connection to the builder was lost", Code.Unavailable);
-        taken = true;
-        return stream as Socket;
-      },
-    },
-  );
-  const transport = createGrpcTransport({
-    baseUrl: "http://localhost",
-    sessionManager: manager,
-    readMaxBytes: MESSAGE_LIMIT,
-    writeMaxBytes: MESSAGE_LIMIT,
-  });
-  return {
-    transport,
-    close() {
-      manager.abort();
-      stream.destroy();
-    },
+  const ending = new AbortController();
+  const session = connectHttp2("http://localhost", { createConnection: () => stream as Socket, settings: { initialWindowSize: WINDOW } });
+  const close = () => {
+    ending.abort();
+    session.destroy();
+    stream.destroy();
   };
+  stream.once("close", close);
+  stream.on("error", close);
+  session.on("error", close);
+  const open = async (path: string, headers: OutgoingHttpHeaders) =>
+    session.request({ ...headers, ":method": "POST", ":path": path, ":scheme": "http", ":authority": "localhost" });
+  return { transport: bulkTransport(open, ending.signal), close };
 }
 
 const LIST = "x-jubako-list-";

@@ -6,7 +6,7 @@ import { Duplex } from "node:stream";
 import { Code, ConnectError, type ConnectRouter, type Transport } from "@connectrpc/connect";
 import { connectNodeAdapter, Http2SessionManager } from "@connectrpc/connect-node";
 
-import { bulkTransport, type OpenStream } from "./bulk.ts";
+import { bulkTransport, type OpenStream } from "../../lib/grpc-calls.ts";
 
 /** As BuildKit's own limit. */
 export const MESSAGE_LIMIT = 16 << 20;

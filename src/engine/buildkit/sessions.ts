@@ -5,7 +5,7 @@ import type { DescService } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
 import { Health } from "../../gen/grpc/health/v1_pb.ts";
 import { alreadyExists, invalidArgument, notFound, resourceExhausted } from "../../lib/errors.ts";
-import { type BulkCall, openBulkCall } from "./bulk.ts";
+import { type BulkCall, openBulkCall } from "../../lib/grpc-calls.ts";
 import { connectionTransport } from "./connection.ts";
 
 const MAX_SESSIONS = 4096;

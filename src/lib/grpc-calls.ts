@@ -3,7 +3,8 @@
 import type { ClientHttp2Stream, OutgoingHttpHeaders } from "node:http2";
 import { create, type DescMessage, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError, type Transport } from "@connectrpc/connect";
-import { resourceExhausted } from "../../lib/errors.ts";
+import { StatusSchema } from "../gen/google/rpc/status_pb.ts";
+import { resourceExhausted } from "./errors.ts";
 
 const MAX_MESSAGE = 16 << 20;
 /** RST_STREAM's code (RFC 9113, 7). */
@@ -29,6 +30,15 @@ export interface BulkCall {
 
 export type OpenStream = (path: string, headers: OutgoingHttpHeaders) => Promise<ClientHttp2Stream>;
 
+function detailsOf(text: string): { type: string; value: Uint8Array }[] {
+  try {
+    const { details } = fromBinary(StatusSchema, Buffer.from(text, "base64"));
+    return details.map(({ typeUrl, value }) => ({ type: typeUrl.slice(typeUrl.lastIndexOf("/") + 1), value }));
+  } catch {
+    return [];
+  }
+}
+
 /** The error in a call's last headers; undefined where it succeeded. */
 function failureOf(headers: Record<string, string | string[] | undefined>): ConnectError | undefined {
   const status = headers["grpc-status"];
@@ -41,7 +51,10 @@ function failureOf(headers: Record<string, string | string[] | undefined>): Conn
     // a message that is not escaped
   }
   const code = Number(status);
-  return new ConnectError(message, CODES.has(code) ? code : Code.Unknown);
+  const failure = new ConnectError(message, CODES.has(code) ? code : Code.Unknown);
+  const details = headers["grpc-status-details-bin"];
+  if (details !== undefined) failure.details = detailsOf(String(details));
+  return failure;
 }
 
 export async function openBulkCall(
@@ -85,7 +98,7 @@ export async function openBulkCall(
     while (rest.length - at >= 5) {
       const length = rest.readUInt32BE(at + 1);
       if (length > MAX_MESSAGE || rest[at] !== 0) {
-        failure = resourceExhausted("the client sent a message that is too long, or compressed");
+        failure = resourceExhausted("the other side sent a message that is too long, or compressed");
         break;
       }
       if (rest.length - at - 5 < length) break;
@@ -167,7 +180,7 @@ export async function openBulkCall(
       }
       signal.throwIfAborted();
       if (outcome) throw outcome;
-      if (!answered) throw broken ?? new ConnectError("the client's session is over", Code.Unavailable);
+      if (!answered) throw broken ?? new ConnectError("the connection is over", Code.Unavailable);
     },
     cancel,
   };
