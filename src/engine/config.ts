@@ -88,6 +88,7 @@ const SETTINGS: Setting[] = [
   { flag: "init", key: "init", kind: "bool", help: "Run an init in every container" },
   { flag: "default-shm-size", key: "default-shm-size", kind: "bytes", help: "Size of /dev/shm (default 64m)" },
   { flag: "cgroup-parent", key: "cgroup-parent", kind: "text", help: "Parent cgroup of all containers" },
+  { flag: "exec-opt", key: "exec-opts", kind: "list", help: "Option of the runtime: native.cgroupdriver=cgroupfs (default) or systemd" },
   { flag: "live-restore", key: "live-restore", kind: "bool", help: "Containers run on while the engine is stopped" },
   {
     flag: "shutdown-timeout",
@@ -335,8 +336,25 @@ function assemble(said: Said): EngineConfig {
     defaultShmSize: number("default-shm-size", 64 * 1024 * 1024),
     defaultUlimits: (said["default-ulimit"] ?? {}) as EngineConfig["defaultUlimits"],
     cgroupParent: text("cgroup-parent") ?? "",
+    cgroupDriver: cgroupDriverOf(list("exec-opt")),
     warmNetworks: number("warm-networks", 2),
   };
+}
+
+/** In dockerd's words where it has some. */
+function cgroupDriverOf(options: string[]): EngineConfig["cgroupDriver"] {
+  let driver: EngineConfig["cgroupDriver"] = "cgroupfs";
+  for (const option of options) {
+    const [key, value] = option.includes("=")
+      ? [option.slice(0, option.indexOf("=")), option.slice(option.indexOf("=") + 1)]
+      : [option, ""];
+    if (key.trim().toLowerCase() !== "native.cgroupdriver")
+      throw invalidArgument(`exec-opt ${option} is not supported: there is native.cgroupdriver`);
+    if (value !== "systemd" && value !== "cgroupfs")
+      throw invalidArgument(`unknown cgroup driver ${JSON.stringify(value)}: it is cgroupfs or systemd`);
+    driver = value;
+  }
+  return driver;
 }
 
 /** Flags and file to settings. `read` gives the text of daemon.json, or undefined where there is no such file. */

@@ -80,6 +80,8 @@ export interface EngineConfig {
   defaultShmSize: number;
   defaultUlimits: Record<string, { Name: string; Soft: number; Hard: number }>;
   cgroupParent: string;
+  /** Who makes containers' cgroups: the runtime by itself, or systemd for it (--exec-opt native.cgroupdriver). */
+  cgroupDriver: "cgroupfs" | "systemd";
   /** Warm pools of network namespaces: how many to keep ready (0 switches them off). */
   warmNetworks: number;
 }

@@ -24,6 +24,8 @@ import {
 import type { Process, Spec, State } from "../oci/runtime-spec.ts";
 import { active } from "../trace/index.ts";
 import { type Cgroup, type CgroupLocation, locateCgroup, openCgroup } from "./cgroups/index.ts";
+import type { StartedUnit } from "./cgroups/systemd.ts";
+import { isUnitPath } from "./cgroups/unit-path.ts";
 import { type EarlyGate, type Heard, passEarly } from "./early.ts";
 import { execPlans } from "./exec-plans.ts";
 import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from "./face.ts";
@@ -197,7 +199,9 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
   } catch (error) {
     throw new Failure("Unknown", `make state directory ${state}: ${(error as Error).message}`, { cause: error });
   }
-  const cgroup = locateCgroup(spec, id);
+  // What asks for a unit by its name means systemd's: not every caller has another way to say so.
+  const bySystemd = isUnitPath(spec.linux?.cgroupsPath);
+  const cgroup = bySystemd ? await (await import("./cgroups/systemd.ts")).locateUnit(spec, id, false) : locateCgroup(spec, id);
   const saved: ContainerState = { id, bundle, cgroup, hooks: Boolean(spec.hooks?.poststop?.length) };
   try {
     writeFileSync(`${state}/state.json`, JSON.stringify(saved), { flag: "wx", mode: 0o600 });
@@ -206,7 +210,9 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
     throw error;
   }
   let done = false;
+  let unit: StartedUnit | undefined;
   try {
+    if (bySystemd) unit = await (await import("./cgroups/systemd.ts")).startUnit(cgroup, spec);
     const plan = planCreate(
       {
         id,
@@ -259,6 +265,7 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
     done = true;
     return runtimeContainer(saved, state, () => spec, init, []);
   } finally {
+    unit?.release();
     if (!done) {
       await openCgroup(cgroup).remove(true);
       rmSync(state, { recursive: true, force: true });

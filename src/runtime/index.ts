@@ -12,8 +12,8 @@
 import type { Cgroup } from "./cgroups/index.ts";
 import type { Runtime } from "./face.ts";
 
+export { isUnitPath } from "./cgroups/unit-path.ts";
 export type { CgroupStats, CreateOptions, ExitRecord, ProcessIo, RootMount, RunningProcess, Runtime, RuntimeContainer } from "./face.ts";
-
 export { type Circumstances, resolveDockerSeccomp } from "./seccomp-profile.ts";
 
 export function createRuntime(): Runtime {

@@ -15,6 +15,7 @@ import {
 import { alreadyExists, Failure, failedPrecondition, invalidArgument, isKind, messageOf, notFound } from "../lib/errors.ts";
 import type { Resources, Spec, Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { CgroupStats, ExitRecord, RootMount, RuntimeContainer } from "../runtime/face.ts";
+import { isUnitPath } from "../runtime/index.ts";
 import { active, entering, span } from "../trace/index.ts";
 import { adoptTask } from "./adopt.ts";
 import { chooseDriver, type Driver, runtimeOf } from "./drivers.ts";
@@ -154,6 +155,7 @@ export function createTasks(options: { namespace: string; state: string; events:
     try {
       const driver = await chooseDriver(request.options, namespace);
       const spec = span("read config.json", {}, () => readSpec(request.bundle));
+      if (driver && isUnitPath(spec.linux?.cgroupsPath)) driver.systemdCgroup = true;
       const runtime = await runtimeOf(driver);
       const opened = await span("open stdio", {}, () => openStdio(request.stdio, { id, namespace }));
       store.make(id);

@@ -9,6 +9,7 @@ import { accountFiles, type SnapshotMount } from "../containers/rootfs.ts";
 import { runtimeOf } from "../containers/runtime.ts";
 import { seccompFor } from "../containers/seccomp.ts";
 import { capabilitySet } from "../containers/spec/capabilities.ts";
+import { cgroupsPathOf } from "../containers/spec/cgroups-path.ts";
 import { buildSpec } from "../containers/spec/index.ts";
 import { securityOptions } from "../containers/spec/security.ts";
 import { resolveUser } from "../containers/spec/user.ts";
@@ -96,7 +97,7 @@ export async function prepareStep(engine: Engine, request: StepRequest, limits: 
       mounts: { points: [], shmSize: hostConfig.ShmSize || engine.config.defaultShmSize, shmPath: undefined, initPath: undefined },
       pidOf: { pid: undefined, ipc: undefined },
       hostname: record.config.Hostname ?? "",
-      cgroupsPath: `${hostConfig.CgroupParent || engine.config.cgroupParent || "/jubako"}/${record.id}`.replace(/^\/*/, "/"),
+      cgroupsPath: cgroupsPathOf(engine.config, hostConfig.CgroupParent, record.id),
       cgroupV2: isCgroupV2(),
       defaultUlimits: engine.config.defaultUlimits,
     });

@@ -18,6 +18,7 @@ import { runtimeOf } from "./runtime.ts";
 import { seccompFor } from "./seccomp.ts";
 import { mountShm, shmPath, unmountShm } from "./shm.ts";
 import { capabilitySet } from "./spec/capabilities.ts";
+import { cgroupsPathOf } from "./spec/cgroups-path.ts";
 import { buildSpec } from "./spec/index.ts";
 import { securityOptions } from "./spec/security.ts";
 import { resolveUser } from "./spec/user.ts";
@@ -93,7 +94,7 @@ async function specOf(core: Core, record: ContainerRecord, rootfs: SnapshotMount
     },
     pidOf: { pid: pid?.state.Pid, ipc: ipc?.state.Pid },
     hostname: hostnameOf(core, record),
-    cgroupsPath: `${hostConfig.CgroupParent || engine.config.cgroupParent || "/jubako"}/${record.id}`.replace(/^\/*/, "/"),
+    cgroupsPath: cgroupsPathOf(engine.config, hostConfig.CgroupParent, record.id),
     cgroupV2: isCgroupV2(),
     defaultUlimits: engine.config.defaultUlimits,
   });

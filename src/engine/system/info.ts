@@ -85,7 +85,7 @@ export async function systemInfo(engine: Engine, listeners: number): Promise<Sys
     NGoroutines: 0,
     SystemTime: formatNano(nanoNow()),
     LoggingDriver: config.logDriver || "json-file",
-    CgroupDriver: "cgroupfs",
+    CgroupDriver: config.cgroupDriver,
     CgroupVersion: cgroup.version,
     NEventsListener: listeners,
     KernelVersion: kernelVersion(),
