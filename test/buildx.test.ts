@@ -1,0 +1,270 @@
+// The real docker CLI with the buildx plugin, compose and buildctl against the engine's BuildKit doors. One engine for the file.
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { createServer, type Server } from "node:net";
+import { dirname, join } from "node:path";
+import { lacks, type Output, processesNaming, root, startEngine, type TestEngine, until, which } from "./support/engine.ts";
+
+/** A CLI plugin: on PATH, where docker looks for plugins, or where scripts/go-tools.sh builds it. */
+function plugin(name: string): string | undefined {
+  const places = [
+    join(root, "build/tools"),
+    "/usr/local/lib/docker/cli-plugins",
+    "/usr/libexec/docker/cli-plugins",
+    "/usr/lib/docker/cli-plugins",
+  ];
+  return which(name) ?? places.map((place) => join(place, name)).find(existsSync);
+}
+
+const buildx = plugin("docker-buildx");
+const compose = plugin("docker-compose-v5") ?? plugin("docker-compose");
+const buildctl = plugin("buildctl");
+if (!buildx) console.log("skip: the buildx plugin is not installed (scripts/go-tools.sh buildx)");
+
+describe.skipIf(lacks("docker") || buildx === undefined)("docker buildx", () => {
+  let engine: TestEngine;
+  let env: Record<string, string>;
+  let contexts = 0;
+
+  beforeAll(async () => {
+    engine = await startEngine();
+    const plugins = join(engine.dir, "config/cli-plugins");
+    mkdirSync(plugins, { recursive: true });
+    // A buildx that was built from its module does not know its version, which compose asks for.
+    writeFileSync(
+      join(plugins, "docker-buildx"),
+      `#!/bin/sh
+[ "$1" = docker-cli-plugin-metadata ] && { echo '{"SchemaVersion":"0.1.0","Vendor":"Docker Inc.","Version":"v0.30.1"}'; exit; }
+exec ${buildx} "$@"
+`,
+    );
+    chmodSync(join(plugins, "docker-buildx"), 0o755);
+    if (compose) symlinkSync(compose, join(plugins, "docker-compose"));
+    env = {
+      DOCKER_CONFIG: join(engine.dir, "config"),
+      DOCKER_BUILDKIT: "1",
+      NO_COLOR: "1",
+      BUILDX_NO_DEFAULT_ATTESTATIONS: "1",
+      SSH_AUTH_SOCK: "",
+    };
+  });
+  afterAll(() => engine?.stop());
+
+  function context(files: Record<string, string>): string {
+    const dir = join(engine.dir, `context-${++contexts}`);
+    for (const [name, text] of Object.entries(files)) {
+      mkdirSync(dirname(join(dir, name)), { recursive: true });
+      writeFileSync(join(dir, name), text);
+    }
+    return dir;
+  }
+  const docker = (...args: string[]): Output => engine.dockerWith({ env, timeoutMs: 60_000 }, ...args);
+  const run = (...args: string[]) => docker("run", "--rm", ...args).stdout;
+  /** Succeeds, and answers what docker printed. */
+  function ok(result: Output): string {
+    if (result.status !== 0) throw new Error(`${result.stdout}\n${result.stderr}\n${engine.log().slice(-2000)}`);
+    return result.stdout + result.stderr;
+  }
+  const build = (dir: string, ...args: string[]) => docker("buildx", "build", "--progress", "plain", ...args, dir);
+
+  test("docker build: steps, the cache, the names of what goes on", () => {
+    const files = { Dockerfile: "FROM busybox\nCOPY a /a\nRUN echo said && cat /a /a > /b\nCMD cat /b\n", a: "x\n" };
+    const first = ok(docker("build", "--progress", "plain", "-t", "first", context(files)));
+    for (const text of [
+      "[internal] load build definition from Dockerfile",
+      "[internal] load .dockerignore",
+      "[internal] load metadata for docker.io/library/busybox:latest",
+      "[internal] load build context",
+      "] COPY a /a",
+      "exporting layers",
+      "naming to docker.io/library/first:latest",
+    ])
+      expect(first).toContain(text);
+    expect(first).toMatch(/#\d+ \[3\/3\] RUN echo said/);
+    expect(first).toMatch(/#\d+ \d+\.\d+ said\n/);
+    expect(run("first")).toBe("x\nx\n");
+    const again = ok(build(context(files), "-t", "first"));
+    expect(again).toMatch(/\[3\/3\] RUN echo said[^\n]*\n#\d+ CACHED/);
+    expect(ok(build(context({ ...files, a: "y\n" }), "-t", "first"))).not.toMatch(/RUN echo said[^\n]*\n#\d+ CACHED/);
+    expect(run("first")).toBe("y\ny\n");
+  });
+
+  test("of a directory that is built again only what changed is sent", () => {
+    const dir = context({ Dockerfile: "FROM busybox\nCOPY . /c\n", big: "b".repeat(200_000), small: "1" });
+    const sent = (out: string) => Number(/transferring context: (\d+(?:\.\d+)?)kB/.exec(out)?.[1] ?? 0);
+    expect(sent(ok(build(dir)))).toBeGreaterThan(199);
+    writeFileSync(join(dir, "small"), "2");
+    expect(sent(ok(build(dir, "-t", "delta")))).toBeLessThan(1);
+    expect(run("delta", "sh", "-c", "cat /c/small; wc -c < /c/big")).toBe("2200000\n");
+  });
+
+  test("a failed step: its output, the lines, the exit status", () => {
+    const failed = build(context({ Dockerfile: "FROM busybox\nRUN true\nRUN echo out; exit 3\nRUN true\n" }));
+    expect(failed.status).toBe(1);
+    expect(failed.stderr).toMatch(/#\d+ \d+\.\d+ out\n/);
+    expect(failed.stderr).toContain('process "/bin/sh -c echo out; exit 3" did not complete successfully: exit code: 3');
+    expect(failed.stderr).toContain("Dockerfile:3\n");
+    expect(failed.stderr).toContain("   3 | >>> RUN echo out; exit 3");
+    const wrong = build(context({ Dockerfile: "FROM busybox\nFROG x\n" }));
+    expect(wrong.stderr).toContain("   2 | >>> FROG x");
+    expect(wrong.stderr).toContain("dockerfile parse error on line 2: unknown instruction: FROG");
+    // the error travels in headers: a long Dockerfile must not break it
+    const long = `FROM busybox\n${"# a line that is only here to be long\n".repeat(10_000)}RUN false\n`;
+    expect(build(context({ Dockerfile: long })).stderr).toContain(">>> RUN false");
+  });
+
+  test("secrets and cache mounts", () => {
+    const dir = context({
+      secret: "hidden",
+      Dockerfile: `FROM busybox
+RUN --mount=type=secret,id=s cp /run/secrets/s /copy
+RUN --mount=type=secret,id=s,env=TOKEN echo "$TOKEN" >> /copy
+RUN --mount=type=cache,target=/cache echo 1 >> /cache/n && wc -l < /cache/n > /n
+`,
+    });
+    ok(build(dir, "-t", "secret", "--secret", `id=s,src=${dir}/secret`));
+    expect(run("secret", "sh", "-c", "cat /copy /n; ls /run/secrets 2>/dev/null")).toBe("hiddenhidden\n1\n");
+    const missing = build(context({ Dockerfile: "FROM busybox\nRUN --mount=type=secret,id=no,required=true true\n" }));
+    expect(missing.status).toBe(1);
+    expect(missing.stderr).toMatch(/secret no: not found/);
+  });
+
+  test("an ssh agent is forwarded", async () => {
+    const path = join(engine.dir, "agent.sock");
+    const asked: Buffer[] = [];
+    const agent: Server = createServer((socket) => {
+      socket.on("error", () => {});
+      socket.on("data", (bytes) => {
+        asked.push(bytes);
+        // SSH_AGENT_IDENTITIES_ANSWER with no keys
+        socket.write(Buffer.from([0, 0, 0, 5, 12, 0, 0, 0, 0]));
+      });
+    });
+    await new Promise<void>((resolve) => agent.listen(path, resolve));
+    try {
+      const Dockerfile = `FROM busybox
+RUN --mount=type=ssh test -S "$SSH_AUTH_SOCK" && printf '\\0\\0\\0\\1\\13' | nc local:$SSH_AUTH_SOCK -w 2 | od -An -tx1 > /answer || true
+`;
+      const args = ["buildx", "build", "--progress", "plain", "-t", "ssh", "--ssh", `default=${path}`, context({ Dockerfile })];
+      const child = spawn("docker", ["-H", engine.host, ...args], { env: { ...process.env, ...env }, stdio: "ignore" });
+      expect(await new Promise((resolve) => child.once("exit", resolve))).toBe(0);
+    } finally {
+      agent.close();
+    }
+    expect(run("ssh", "ls", "/answer")).toBe("/answer\n");
+  });
+
+  test("outputs: local, tar, oci, docker", () => {
+    const dir = context({
+      Dockerfile: "FROM busybox AS b\nRUN mkdir /d && echo 1 > /d/f && ln -s f /d/l\nFROM scratch\nCOPY --from=b /d /d\n",
+    });
+    const out = join(engine.dir, "out");
+    ok(build(dir, "-o", out));
+    expect(readFileSync(join(out, "d/l"), "utf8")).toBe("1\n");
+    expect(readdirSync(out)).toEqual(["d"]);
+    ok(build(dir, "-o", `type=tar,dest=${out}/x.tar`));
+    expect(spawnSync("tar", ["-tf", `${out}/x.tar`]).stdout.toString()).toContain("d/l");
+    ok(build(dir, "-o", `type=oci,dest=${out}/oci.tar`));
+    expect(spawnSync("tar", ["-tf", `${out}/oci.tar`]).stdout.toString()).toContain("oci-layout");
+    ok(build(dir, "-o", `type=oci,tar=false,dest=${out}/layout`));
+    expect(readdirSync(join(out, "layout/blobs/sha256")).length).toBeGreaterThan(2);
+    ok(build(dir, "-t", "loaded", "-o", `type=docker,dest=${out}/docker.tar`));
+    expect(ok(docker("load", "-i", `${out}/docker.tar`))).toContain("Loaded image: loaded:latest");
+  });
+
+  test("-q, --iidfile and --metadata-file name an image that is there", () => {
+    const dir = context({ Dockerfile: "FROM busybox\nRUN echo meta > /m\n" });
+    const id = docker("buildx", "build", "-q", "--iidfile", join(dir, "iid"), "--metadata-file", join(dir, "meta.json"), dir).stdout.trim();
+    expect(id).toMatch(/^sha256:[0-9a-f]{64}$/);
+    expect(readFileSync(join(dir, "iid"), "utf8")).toBe(id);
+    expect(JSON.parse(readFileSync(join(dir, "meta.json"), "utf8"))["containerimage.digest"]).toMatch(/^sha256:/);
+    expect(run(id, "cat", "/m")).toBe("meta\n");
+  });
+
+  test("a cache in the client's directory; du and prune", () => {
+    const dir = context({ Dockerfile: "FROM busybox\nRUN cat /proc/uptime > /when\n" });
+    const cache = join(engine.dir, "cache");
+    ok(build(dir, "-t", "kept", "--cache-to", `type=local,dest=${cache},mode=max`));
+    const when = run("kept", "cat", "/when");
+    expect(ok(docker("buildx", "du"))).toMatch(/Total:\s+\d/);
+    ok(docker("buildx", "prune", "-af"));
+    expect(ok(docker("buildx", "du"))).toMatch(/Total:\s+0B/);
+    expect(ok(build(dir, "-t", "kept", "--cache-from", `type=local,src=${cache}`))).toMatch(/RUN cat.*CACHED/s);
+    expect(run("kept", "cat", "/when")).toBe(when);
+  });
+
+  test("bake: a target that is another's context", () => {
+    const dir = context({
+      "docker-bake.hcl": `group "default" { targets = ["one", "two"] }
+target "one" {
+  dockerfile-inline = "FROM busybox\\nRUN echo one > /one\\n"
+}
+target "two" {
+  contexts = { base = "target:one" }
+  dockerfile-inline = "FROM base\\nRUN cat /one /one > /two\\n"
+  tags = ["baked"]
+}
+`,
+    });
+    ok(docker("buildx", "bake", "--progress", "plain", "-f", join(dir, "docker-bake.hcl")));
+    expect(run("baked", "cat", "/two")).toBe("one\none\n");
+  });
+
+  test.skipIf(!compose)("docker compose build", () => {
+    const dir = context({
+      "compose.yaml": "services:\n  web:\n    build: .\n  other:\n    build: {context: ., target: b, args: {A: '7'}}\n",
+      Dockerfile: "FROM busybox AS b\nARG A=1\nRUN echo $A > /a\nFROM b\n",
+    });
+    ok(docker("compose", "-p", "jubakobuildx", "-f", join(dir, "compose.yaml"), "build"));
+    expect(run("jubakobuildx-web", "cat", "/a")).toBe("1\n");
+    expect(run("jubakobuildx-other", "cat", "/a")).toBe("7\n");
+  });
+
+  test.skipIf(!buildctl)("buildctl on the engine's socket", () => {
+    const dir = context({ Dockerfile: "FROM busybox AS b\nRUN echo ctl > /c\nFROM scratch\nCOPY --from=b /c /\n" });
+    const ctl = (...args: string[]) => spawnSync(buildctl!, ["--addr", engine.host, ...args], { encoding: "utf8", timeout: 60_000 });
+    expect(ctl("debug", "workers").stdout).toContain("linux/amd64");
+    const local = ["--local", `context=${dir}`, "--local", `dockerfile=${dir}`];
+    const built = ctl("build", "--progress", "plain", "--frontend", "dockerfile.v0", ...local, "--output", `type=local,dest=${dir}/out`);
+    expect(built.stderr).toContain("RUN echo ctl");
+    expect(readFileSync(join(dir, "out/c"), "utf8")).toBe("ctl\n");
+  });
+
+  test("a build ends with its client, and leaves nothing", async () => {
+    const dir = context({ Dockerfile: "FROM busybox\nRUN sleep 7654\n" });
+    const steps = () => processesNaming("7654").filter((pid) => readFileSync(`/proc/${pid}/cmdline`, "utf8").startsWith("sleep"));
+    for (const signal of ["SIGINT", "SIGKILL"] as const) {
+      const args = ["-H", engine.host, "buildx", "build", "--progress", "plain", dir];
+      const child: ChildProcess = spawn("docker", args, { env: { ...process.env, ...env }, stdio: "ignore", detached: true });
+      await until("the step runs", () => steps().length > 0);
+      // docker starts the plugin as a process of its own
+      process.kill(-child.pid!, signal);
+      await until("the step is gone", () => steps().length === 0);
+    }
+    await until("its directories are gone", () => readdirSync(join(engine.dir, "exec/build")).length === 0);
+  });
+
+  test("builds of one context at once", async () => {
+    const dir = context({ Dockerfile: "FROM busybox\nARG N\nCOPY f /f\nRUN echo $N > /n && sleep 1\n", f: "same" });
+    const numbers = ["1", "2", "3", "4"];
+    const results = await Promise.all(
+      numbers.map((n) => {
+        const args = ["-H", engine.host, "buildx", "build", "-t", `at-once-${n}`, "--build-arg", `N=${n}`, dir];
+        const child = spawn("docker", args, { env: { ...process.env, ...env }, stdio: "ignore" });
+        return new Promise((resolve) => child.once("exit", resolve));
+      }),
+    );
+    expect(results).toEqual([0, 0, 0, 0]);
+    for (const n of numbers) expect(run(`at-once-${n}`, "cat", "/n")).toBe(`${n}\n`);
+  });
+
+  test("history: builds that were, and what they said", () => {
+    const dir = context({ Dockerfile: "FROM busybox\nRUN echo remembered\n" });
+    ok(build(dir, "--no-cache"));
+    const id = docker("buildx", "history", "ls", "--format", "{{.Ref}}").stdout.split("\n")[0]!.split("/").at(-1)!;
+    expect(ok(docker("buildx", "history", "logs", id))).toContain("remembered");
+    ok(docker("buildx", "history", "rm", id));
+    expect(docker("buildx", "history", "ls", "--format", "{{.Ref}}").stdout).not.toContain(id);
+  });
+});
