@@ -96,20 +96,25 @@ function warningsText(track: Track, debug: boolean): string {
   return `\n ${warnings.length} warning${warnings.length === 1 ? "" : "s"} found${debug ? "" : " (use --debug to expand)"}:\n${list.join("\n")}\n`;
 }
 
+/** Digests are cut short, as docker does with ids. */
+const short = (text: string) => text.replace(/\b(?:sha256:)?([0-9a-f]{12})[0-9a-f]{52}\b/g, "$1");
+
 function missesText(track: Track): string {
-  return track.misses
-    .map(({ name, earlier, changed }) => {
-      if (!earlier) return `MISS ${name}\n  never built here before\n`;
-      const lines = changed.map(({ name: what, before, now }) =>
-        before === undefined
-          ? `  + ${what}: ${now}\n`
-          : now === undefined
-            ? `  - ${what}: ${before}\n`
-            : `  ~ ${what}: ${before} -> ${now}\n`,
-      );
-      return `MISS ${name}\n${lines.length > 0 ? lines.join("") : "  no input changed: its record was pruned, or the cache was not asked\n"}`;
-    })
-    .join("");
+  return short(
+    track.misses
+      .map(({ name, earlier, changed }) => {
+        if (!earlier) return `MISS ${name}\n  never built here before\n`;
+        const lines = changed.map(({ name: what, before, now }) =>
+          before === undefined
+            ? `  + ${what}: ${now}\n`
+            : now === undefined
+              ? `  - ${what}: ${before}\n`
+              : `  ~ ${what}: ${before} -> ${now}\n`,
+        );
+        return `MISS ${name}\n${lines.length > 0 ? lines.join("") : "  no input changed: its record was pruned, or the cache was not asked\n"}`;
+      })
+      .join(""),
+  );
 }
 
 async function openSession(
@@ -183,12 +188,12 @@ const CALLS: Record<string, string> = {
 };
 
 /** What a subrequest answers; it makes nothing. */
-async function call(cli: Cli, result: Result | undefined, format: string | undefined): Promise<number> {
+function call(cli: Cli, request: string, result: Result | undefined, format: string | undefined): number {
   const text = (name: string) => Buffer.from(result?.metadata[name] ?? new Uint8Array()).toString();
   if (format === "json") cli.out(`${text("result.json").trim()}\n`);
   else {
     const shown = text("result.txt");
-    cli.out(shown === "" && result ? "Check complete, no warnings found.\n" : shown);
+    cli.out(shown === "" && request === "frontend.lint" ? "Check complete, no warnings found.\n" : shown);
   }
   return Number(text("result.statuscode") || 0);
 }
@@ -211,6 +216,7 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
   const display = displayOf(cli, given, track, () => terminalSize(2) ?? { w: 80, h: 24 });
   const kit = await openBuildKit(client);
   let session: BuildSession | undefined;
+  let watching: Promise<void> = Promise.resolve();
   const ref = newRef();
   const ending = new AbortController();
   const interrupt = () => ending.abort(new Error("context canceled"));
@@ -242,7 +248,7 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
       { signal: ending.signal },
     );
     solving.catch(() => {});
-    const watching = (async () => {
+    watching = (async () => {
       for await (const update of kit.control.status({ Ref: ref }, { signal: ending.signal })) display.update(update);
     })().catch((error: unknown) => {
       // what went wrong is the build's to say
@@ -258,7 +264,7 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
         await kit.gateway.return({}, { headers });
         await Promise.all([solving.catch(() => {}), watching]);
         finish(false);
-        return await call(cli, result, format);
+        return call(cli, request, result, format);
       } catch (error) {
         await kit.gateway.return({ error: { code: 2, message: String(error) } }, { headers }).catch(() => {});
         throw error;
@@ -272,6 +278,8 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
     if (!given.quiet && given.progress !== "rawjson") cli.err(warningsText(track, cli.env.JUBAKO_DEBUG === "1"));
     return 0;
   } catch (error) {
+    // What was told of the failed step may still be on its way.
+    await Promise.race([watching, new Promise((resolve) => setTimeout(resolve, 500))]);
     finish(true);
     if (!(error instanceof ConnectError) && !ending.signal.aborted) throw error;
     if (ending.signal.aborted) throw new StatusError(130, "ERROR: failed to build: context canceled");

@@ -96,7 +96,8 @@ export function createTrack(): Track {
       const changes: Change[] = [];
       // What a step says comes before its end.
       const over: Change[] = [];
-      for (const vertex of update.vertexes) {
+      const begun = (vertex: (typeof update.vertexes)[number]) => ms(vertex.started) ?? Number.POSITIVE_INFINITY;
+      for (const vertex of [...update.vertexes].sort((a, b) => begun(a) - begun(b) || 0)) {
         const step = stepOf(vertex.digest);
         const before = `${step.started} ${step.completed} ${step.cached} ${step.error}`;
         step.name = vertex.name || step.name;

@@ -68,6 +68,7 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
         noCache: attrs["no-cache"] === "",
         epoch: epochOf(attrs),
         entitlements: new Set(request.Entitlements),
+        explain: attrs["jubako.explain"] === "true",
         cacheImports: cacheOptions(request.Cache?.Imports ?? []),
         request: { frontend: request.Frontend, attrs },
       },

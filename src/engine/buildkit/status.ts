@@ -3,7 +3,7 @@
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import { TimestampSchema } from "@bufbuild/protobuf/wkt";
-import type { BuildEvent, LogEvent, StatusEvent, VertexEvent, WarningEvent } from "../../build/index.ts";
+import type { BuildEvent, LogEvent, MissEvent, StatusEvent, VertexEvent, WarningEvent } from "../../build/index.ts";
 import type { StatusResponseSchema } from "../../gen/moby/buildkit/v1_pb.ts";
 
 import { sentenceOf } from "./errors.ts";
@@ -76,6 +76,12 @@ function warningOf(event: WarningEvent) {
   };
 }
 
+/** BuildKit's protocol knows no misses; only clients that asked for them (jubako build --explain) get any, as warnings of a name of ours. */
+function missWarning({ vertex, name, earlier }: MissEvent): WarningEvent {
+  const detail = [JSON.stringify({ name, earlier: earlier !== undefined, changed: earlier?.changed ?? [] })];
+  return { kind: "warning", vertex, level: 0, short: "jubako.miss", detail, url: "", source: undefined, ranges: [] };
+}
+
 const sizeOf = (event: BuildEvent): number => (event.kind === "log" ? event.bytes.length + 64 : 256);
 
 export function createProgress(): Progress {
@@ -128,7 +134,7 @@ export function createProgress(): Progress {
       } else if (event.kind === "warning") {
         warnings++;
         add(event);
-      }
+      } else if (event.kind === "miss") add(missWarning(event));
     },
     end() {
       if (ended) return;
