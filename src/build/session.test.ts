@@ -491,10 +491,15 @@ describe.skipIf(process.getuid?.() !== 0 || !busybox)("builds of LLB (needs root
   });
 
   test("addresses: names, modes, owners, checksums", async () => {
+    let bodies = 0;
     const server = Bun.serve({
       port: 0,
       hostname: "127.0.0.1",
-      fetch: () => new Response("fetched", { headers: { "last-modified": "Thu, 01 Jan 2015 00:00:00 GMT" } }),
+      fetch(request) {
+        if (request.headers.get("if-none-match") === '"tag"') return new Response(null, { status: 304 });
+        bodies++;
+        return new Response("fetched", { headers: { etag: '"tag"', "last-modified": "Thu, 01 Jan 2015 00:00:00 GMT" } });
+      },
     });
     try {
       const source = (attrs: Record<string, string>) => (graph: Graph) =>
@@ -510,6 +515,14 @@ describe.skipIf(process.getuid?.() !== 0 || !busybox)("builds of LLB (needs root
       expect(text(await load(session, source({ "http.checksum": digestOf("fetched") })).readFile("/file.bin"))).toBe("fetched");
       await expect(load(session, source({ "http.checksum": digestOf("other") })).evaluate()).rejects.toThrow("digest mismatch");
       await expect(load(session, source({ "http.filename": "../x" })).evaluate()).rejects.toThrow("invalid http.filename");
+      const got = (graph: Graph) =>
+        edge(graph.add(fileOp(undefined, [{ copy: { src: "/file.bin", dest: "/f" }, from: source({})(graph) }])));
+      expect(await read(session, got, "/f")).toBe("fetched");
+      const before = bodies;
+      await using again = await t.open();
+      expect(await read(again, got, "/f")).toBe("fetched");
+      // the server said that nothing is new, and so nothing was sent
+      expect(bodies).toBe(before);
     } finally {
       await server.stop(true);
     }

@@ -53,6 +53,8 @@ export interface Cache {
   earlier(text: string, kind: RecordKind): { created: number; parts: KeyPart[] } | undefined;
   /** The text that was first kept under a key: `text` now, or an earlier one. */
   first(key: string, text: string): string;
+  /** What sources remember from build to build. */
+  memory: { get(name: string): string | undefined; set(name: string, text: string): void };
   /** Marks a record as used by a build until the function that it answers is called. */
   hold(key: string): () => void;
   list(): CacheRecord[];
@@ -94,6 +96,7 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
   const times = {
     select: db.prepare("SELECT text FROM build_times WHERE key = ?"),
     insert: db.prepare("INSERT OR IGNORE INTO build_times (key, text) VALUES (?, ?)"),
+    replace: db.prepare("INSERT OR REPLACE INTO build_times (key, text) VALUES (?, ?)"),
   };
   const held = new Map<string, number>();
 
@@ -167,6 +170,10 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
     first(key, text) {
       times.insert.run(key, text);
       return (times.select.get(key) as unknown as { text: string }).text;
+    },
+    memory: {
+      get: (name) => (times.select.get(name) as unknown as { text: string } | undefined)?.text,
+      set: (name, text) => void times.replace.run(name, text),
     },
     hold(key) {
       held.set(key, (held.get(key) ?? 0) + 1);

@@ -87,6 +87,7 @@ export async function prepareMounts(
     const using = (layers: string[], root: number) =>
       borrowed({ layers, root }, mount.selector || "/", destination, mount.readonly, scratch);
     if (tree.directory !== undefined || (tree.chainId === "" && tree.snapshot === undefined)) {
+      await tree.fetch?.();
       const directory = tree.directory ?? mkdtempSync(join(scratch(), "empty-"));
       const root = open(directory, O_RDONLY | O_DIRECTORY);
       try {

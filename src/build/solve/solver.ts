@@ -79,6 +79,8 @@ export interface Solver extends AsyncDisposable {
 
 const plain = (name: string) => ({ name, value: "" });
 const sum = (tree: Tree) => tree.chainId || tree.digest;
+/** Whether only a look into the files can say what they are. */
+const unknown = (tree: Tree) => tree.directory !== undefined && tree.digest === "";
 
 export function createSolver(options: SolveOptions): Solver {
   const { host, build, graph, cache, lease, signal } = options;
@@ -253,7 +255,7 @@ export function createSolver(options: SolveOptions): Solver {
         if (mount.input < 0n || mount.mountType === MountType.CACHE) continue;
         const tree = inputOf(mount.input);
         const name = mount.dest === "/" ? "root file system" : `content of mount ${mount.dest}`;
-        const looked = tree.directory !== undefined || (byContent && borrowed(mount));
+        const looked = unknown(tree) || (byContent && borrowed(mount));
         const value = looked
           ? await workspace.reading(tree, (open) => pathDigest(borrowed(mount) ? mount.selector || "/" : "/", open, true))
           : sum(tree);
@@ -261,7 +263,7 @@ export function createSolver(options: SolveOptions): Solver {
       }
       return [...base, ...found];
     };
-    const several = op.mounts.some((mount) => borrowed(mount) && mount.input >= 0n && inputOf(mount.input).directory === undefined);
+    const several = op.mounts.some((mount) => borrowed(mount) && mount.input >= 0n && !unknown(inputOf(mount.input)));
     const keys = several ? [() => parts(false), () => parts(true)] : [() => parts(false)];
     const parentOf = (output: number): Tree => {
       const tree = inputOf(op.mounts[outputs.get(output)!]!.input);
@@ -319,7 +321,7 @@ export function createSolver(options: SolveOptions): Solver {
       const parts = op.actions.map(actionPart);
       for (const input of bases) {
         const tree = treeAt(input)!;
-        const value = tree.directory === undefined ? sum(tree) : await workspace.reading(tree, (open) => pathDigest("/", open, true));
+        const value = unknown(tree) ? await workspace.reading(tree, (open) => pathDigest("/", open, true)) : sum(tree);
         parts.push({ name: input <= 0 ? "files before" : `files before (${input})`, value });
       }
       return parts;
@@ -342,8 +344,8 @@ export function createSolver(options: SolveOptions): Solver {
       });
       return parts;
     };
-    const layered = sources.every((input) => treeAt(input)!.directory === undefined);
-    const keys = copies.length === 0 ? [base] : layered ? [byChain, byContent] : [byContent];
+    const known = sources.every((input) => !unknown(treeAt(input)!));
+    const keys = copies.length === 0 ? [base] : known ? [byChain, byContent] : [byContent];
     const parentOf = (output: number): Tree => {
       const tree = treeAt(baseInput(op, count, outputs.get(output)!))!;
       return tree.directory === undefined ? tree : EMPTY;
@@ -406,6 +408,7 @@ export function createSolver(options: SolveOptions): Solver {
         tell(vertex, { started, completed: now() });
         return result;
       },
+      memory: cache.memory,
       later: (work) => void atEnd.push(work),
       lease,
       signal,

@@ -1,11 +1,13 @@
 // Source operations: what comes into a build from outside.
-import { rm } from "node:fs/promises";
+import { mkdirSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { join } from "node:path";
 import type { Op, Platform as PlatformMessage, SourceOp } from "../../gen/pb_pb.ts";
 import { failedPrecondition, invalidArgument, notFound, unimplemented } from "../../lib/errors.ts";
-import { formatPlatform, type Platform } from "../../oci/index.ts";
+import { digestOf, formatPlatform, type Platform } from "../../oci/index.ts";
 import type { BaseImage, BuilderHost, BuildHost, Status } from "../host.ts";
 import { gitSource, openRepository } from "../sources/git.ts";
-import { fetchSource, httpSource } from "../sources/http.ts";
+import { fetchSource, type HttpSource, httpSource, parseValidators, type Validators } from "../sources/http.ts";
 import { localRequest } from "../sources/local.ts";
 import { layoutImage } from "../sources/oci-layout.ts";
 import { EMPTY, once, type Tree, treeOf } from "./workspace.ts";
@@ -19,9 +21,10 @@ export interface SourceOptions {
   log(bytes: Uint8Array): void;
   /** Told when the image's layers are really fetched, which may be much later than the solving. */
   fetching<T>(work: () => Promise<T>): Promise<T>;
+  /** What is kept from build to build. */
+  memory: { get(name: string): string | undefined; set(name: string, text: string): void };
   /** What must be done at the end of the build. */
   later(work: () => Promise<void>): void;
-  /** What is bigger in memory than the lease keeps. */
   lease: { headers: Record<string, string> };
   signal: AbortSignal;
 }
@@ -64,6 +67,36 @@ async function imageSource(op: Op, { identifier, attrs }: SourceOp, options: Sou
   return { tree: treeOf(layers, fetch), cached: true, image, material: { uri: ref, digest: image.digest ?? image.id } };
 }
 
+/** One file. Where its digest is known (a checksum was given, or the server says that it is what it was), it is fetched only if somebody looks into it. */
+async function httpTree(identifier: string, wanted: HttpSource, options: SourceOptions): Promise<SolvedSource> {
+  const { host, signal, status, memory } = options;
+  mkdirSync(host.dataDir, { recursive: true, mode: 0o700 });
+  const directory = await mkdtemp(join(host.dataDir, "fetch-"));
+  options.later(() => rm(directory, { recursive: true, force: true }));
+  const { url, headers, checksum, filename, mode, uid, gid } = wanted;
+  const name = `http ${digestOf(JSON.stringify([url, headers, filename]))}`;
+  const before = checksum === undefined ? parseValidators(memory.get(name)) : undefined;
+  const digestWith = (file: { digest: string; filename: string }) => [file.digest, file.filename, mode, uid, gid].join(" ");
+  const get = (validators?: Validators) => fetchSource(directory, { ...wanted, validators }, { signal, status });
+  const treeWith = (digest: string, fetch?: () => Promise<void>): Tree => ({ ...EMPTY, directory, digest, fetch });
+  if (checksum !== undefined && filename !== "") {
+    const fetch = once(() => options.fetching(async () => void (await get())));
+    return {
+      tree: treeWith(digestWith({ digest: checksum, filename }), fetch),
+      cached: true,
+      material: { uri: identifier, digest: checksum },
+    };
+  }
+  const found = await get(before);
+  if (found === "unchanged" && before) {
+    const fetch = once(() => options.fetching(async () => void (await get())));
+    return { tree: treeWith(digestWith(before), fetch), cached: true, material: { uri: identifier, digest: before.digest } };
+  }
+  if (found === "unchanged") throw failedPrecondition(`${url}: unexpected status 304`);
+  if (found.etag || found.lastModified) memory.set(name, JSON.stringify({ ...found, lastModified: found.lastModified?.toUTCString() }));
+  return { tree: treeWith(digestWith(found)), cached: false, material: { uri: identifier, digest: found.digest } };
+}
+
 export async function solveSource(op: Op, vertex: string, options: SourceOptions): Promise<SolvedSource> {
   if (op.op.case !== "source") throw invalidArgument("not a source");
   const source = op.op.value;
@@ -88,9 +121,7 @@ export async function solveSource(op: Op, vertex: string, options: SourceOptions
         if (!bytes) throw notFound(`secret ${secret}: not found`);
         wanted.headers.authorization = Buffer.from(bytes).toString("utf8").trim();
       }
-      const { directory, digest } = await fetchSource(host.dataDir, wanted, { signal, status });
-      options.later(() => rm(directory, { recursive: true, force: true }));
-      return { tree: { ...EMPTY, directory, digest }, cached: false, material: { uri: identifier, digest } };
+      return httpTree(identifier, wanted, options);
     }
     case "git": {
       const gitHost = {
@@ -98,11 +129,13 @@ export async function solveSource(op: Op, vertex: string, options: SourceOptions
         ssh: async (id: string) => build.ssh?.(id),
       };
       const wanted = gitSource(identifier, attrs);
-      await using repository = await openRepository(host.dataDir, wanted, gitHost, { signal, log: options.log });
-      const { directory, remove } = await repository.checkOut();
-      options.later(remove);
+      const repository = await openRepository(host.dataDir, wanted, gitHost, { signal, log: options.log });
+      options.later(async () => repository[Symbol.asyncDispose]());
+      const { directory } = repository;
+      const fetch = once(() => options.fetching(() => repository.checkOut()));
       const material = { uri: `${wanted.remote}${wanted.ref === "" ? "" : `#${wanted.ref}`}`, digest: `sha1:${repository.commit}` };
-      return { tree: { ...EMPTY, directory, digest: `${repository.commit}${attrs["git.keepgitdir"] ?? ""}` }, cached: false, material };
+      const digest = [repository.commit, wanted.subdirectory, wanted.keepGitDir, wanted.skipSubmodules].join(" ");
+      return { tree: { ...EMPTY, directory, digest, fetch }, cached: false, material };
     }
     case "oci-layout": {
       const image = await layoutImage(identifier, platformOf(op.platform), attrs, options);

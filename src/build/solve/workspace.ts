@@ -26,11 +26,11 @@ export interface Tree {
   layers: Layer[];
   /** Names the stack of layers; "" is the empty tree. */
   chainId: string;
-  /** Host directory; then there are no layers. */
+  /** Host directory, which may have to be fetched; then there are no layers. */
   directory: string | undefined;
   /** Of a directory whose content is known without looking: a commit, a file's digest. "" otherwise. */
   digest: string;
-  /** Makes the layers' contents be here; undefined where they are. */
+  /** Makes the layers' contents, or the directory, be here; undefined where they are. */
   fetch: (() => Promise<void>) | undefined;
   /** Name of a committed snapshot that is not named by the chain id: what a failed step left. */
   snapshot: string | undefined;
@@ -168,6 +168,7 @@ export function createWorkspace(options: { host: BuilderHost; lease: Lease; epoc
 
   async function reading<T>(tree: Tree, work: (copy: OpenTree) => Promise<T>): Promise<T> {
     if (tree.directory !== undefined) {
+      await tree.fetch?.();
       const root = open(tree.directory, O_RDONLY | O_DIRECTORY);
       try {
         return await work({ root, outside: true });

@@ -63,8 +63,9 @@ export interface GitHost {
 export interface Repository extends AsyncDisposable {
   /** The commit that the source means now. */
   commit: string;
-  /** Its files. */
-  checkOut(): Promise<{ directory: string; remove(): Promise<void> }>;
+  /** Where its files are after checkOut(), until it is disposed. */
+  directory: string;
+  checkOut(): Promise<void>;
 }
 
 const MAX_TEXT = 1 << 20;
@@ -108,7 +109,7 @@ export async function openRepository(
     ["http.lowSpeedTime", "60"],
   ];
 
-  async function git(args: string[], directory = repository): Promise<string> {
+  async function git(args: string[], cwd = repository): Promise<string> {
     // By the environment: a list of processes shows no secret.
     const named = Object.fromEntries(
       settings.flatMap(([name, value], i) => [
@@ -117,7 +118,7 @@ export async function openRepository(
       ]),
     );
     const child = spawn("git", args, {
-      cwd: directory,
+      cwd,
       env: { ...environment, ...named, GIT_CONFIG_COUNT: String(settings.length) },
       stdio: ["ignore", "pipe", "pipe"],
       signal: options.signal,
@@ -144,6 +145,7 @@ export async function openRepository(
   }
 
   const repository = join(home, "repository");
+  const directory = join(home, "result");
   try {
     mkdirSync(repository);
     const origin = /^(https?:\/\/[^/]+)/i.exec(source.remote)?.[1];
@@ -189,7 +191,7 @@ export async function openRepository(
     if (source.checksum !== "" && !commit.startsWith(source.checksum))
       throw failedPrecondition(`expected checksum to match ${source.checksum}, got ${commit}`);
 
-    async function checkOut(): Promise<{ directory: string; remove(): Promise<void> }> {
+    async function checkOut(): Promise<void> {
       const fetch = (what: string, ...how: string[]) =>
         git(["fetch", "--quiet", "--no-tags", "--update-head-ok", ...how, "--", source.remote, what]);
       try {
@@ -199,44 +201,22 @@ export async function openRepository(
         if (!COMMIT.test(wanted)) throw error;
         await fetch("+refs/*:refs/remotes/origin/*");
       }
-      const place = await mkdtemp(join(dataDir, "checkout-"));
-      try {
-        const tree = join(home, "files");
-        mkdirSync(tree, { mode: 0o755 });
-        const inPlace = ["--git-dir", repository, "--work-tree", tree];
-        await git([...inPlace, "config", "core.bare", "false"]);
-        await git([...inPlace, "checkout", "--quiet", "--force", "--detach", commit], tree);
-        const head = (await git([...inPlace, "rev-parse", "HEAD"])).trim();
-        if (head !== commit) throw failedPrecondition(`git checked out ${head} instead of ${commit}`);
-        if (!source.skipSubmodules)
-          await git(
-            [
-              ...inPlace,
-              "-c",
-              `remote.origin.url=${source.remote}`,
-              "submodule",
-              "--quiet",
-              "update",
-              "--init",
-              "--recursive",
-              "--depth=1",
-            ],
-            tree,
-          );
-        const result = join(place, "files");
-        if (source.keepGitDir && source.subdirectory === "") {
-          await git([...inPlace, "config", "remote.origin.url", source.remote]);
-          await rename(repository, join(tree, ".git"));
-        }
-        await rename(tree, result);
-        const directory = source.subdirectory === "" ? result : below(result, source.subdirectory);
-        return { directory, remove: () => rm(place, { recursive: true, force: true }) };
-      } catch (error) {
-        await rm(place, { recursive: true, force: true });
-        throw error;
+      const tree = join(home, "files");
+      mkdirSync(tree, { mode: 0o755 });
+      const inPlace = ["--git-dir", repository, "--work-tree", tree];
+      await git([...inPlace, "config", "core.bare", "false"]);
+      await git([...inPlace, "checkout", "--quiet", "--force", "--detach", commit], tree);
+      const head = (await git([...inPlace, "rev-parse", "HEAD"])).trim();
+      if (head !== commit) throw failedPrecondition(`git checked out ${head} instead of ${commit}`);
+      const update = ["submodule", "--quiet", "update", "--init", "--recursive", "--depth=1"];
+      if (!source.skipSubmodules) await git([...inPlace, "-c", `remote.origin.url=${source.remote}`, ...update], tree);
+      if (source.keepGitDir && source.subdirectory === "") {
+        await git([...inPlace, "config", "remote.origin.url", source.remote]);
+        await rename(repository, join(tree, ".git"));
       }
+      await rename(source.subdirectory === "" ? tree : below(tree, source.subdirectory), directory);
     }
-    return { commit, checkOut, [Symbol.asyncDispose]: dispose };
+    return { commit, directory, checkOut, [Symbol.asyncDispose]: dispose };
   } catch (error) {
     await dispose();
     throw error;

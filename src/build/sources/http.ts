@@ -1,7 +1,6 @@
 // http(s):// sources: one file, fetched into a directory of its own, verified where a checksum was given.
 import { createHash } from "node:crypto";
-import { mkdirSync } from "node:fs";
-import { mkdtemp, open, rm } from "node:fs/promises";
+import { open, rm } from "node:fs/promises";
 import { join, posix } from "node:path";
 import { failedPrecondition, invalidArgument, messageOf, unavailable } from "../../lib/errors.ts";
 import { parseDigest } from "../../oci/index.ts";
@@ -20,6 +19,22 @@ export interface HttpSource {
   uid: number;
   gid: number;
   headers: Record<string, string>;
+  /** What the server said of the file before. */
+  validators?: Validators | undefined;
+}
+
+export interface Validators {
+  etag: string | undefined;
+  lastModified: string | undefined;
+  digest: string;
+  filename: string;
+}
+
+/** What an earlier build remembered; undefined where it can't be read. */
+export function parseValidators(text: string | undefined): Validators | undefined {
+  if (text === undefined) return undefined;
+  const { etag, lastModified, digest, filename } = JSON.parse(text) as Record<string, string | undefined>;
+  return digest !== undefined && filename !== undefined ? { etag, lastModified, digest, filename } : undefined;
 }
 
 /** A source's attributes, parsed. InvalidArgument. */
@@ -55,43 +70,47 @@ function nameOf(address: string, disposition: string | null): string {
 }
 
 export interface Fetched {
-  directory: string;
   filename: string;
   digest: string;
+  etag: string | undefined;
   lastModified: Date | undefined;
 }
 
-/** Fetches a file. Unavailable, FailedPrecondition (status, digest). The directory is the caller's to remove. */
+/** Fetches a file into a directory; with validators, only if it is another one now. Unavailable, FailedPrecondition (status, digest). */
 export async function fetchSource(
-  dataDir: string,
+  directory: string,
   source: HttpSource,
   options: { signal: AbortSignal; status?: (status: Status) => void },
-): Promise<Fetched> {
-  const { url, checksum } = source;
-  mkdirSync(dataDir, { recursive: true, mode: 0o700 });
-  const directory = await mkdtemp(join(dataDir, "fetch-"));
+): Promise<Fetched | "unchanged"> {
+  const { url, checksum, validators } = source;
+  const conditions: Record<string, string> = {
+    ...(validators?.etag ? { "if-none-match": validators.etag } : {}),
+    ...(validators?.lastModified && !validators.etag ? { "if-modified-since": validators.lastModified } : {}),
+  };
+  let answer: Response;
+  const silence = AbortSignal.timeout(PATIENCE_MS * 10);
   try {
-    let answer: Response;
-    const silence = AbortSignal.timeout(PATIENCE_MS * 10);
-    try {
-      answer = await fetch(url, {
-        signal: AbortSignal.any([options.signal, silence]),
-        redirect: "follow",
-        headers: { "user-agent": "buildkit/jubako", ...source.headers },
-      });
-    } catch (error) {
-      throw unavailable(`ADD failed: ${url}: ${messageOf(error)}`, error);
-    }
-    if (!answer.ok || !answer.body) throw failedPrecondition(`ADD failed: invalid response status ${answer.status} of ${url}`);
-    const algorithm = checksum?.split(":")[0] ?? "sha256";
-    const hash = createHash(algorithm);
-    const filename = source.filename || nameOf(answer.url || url, answer.headers.get("content-disposition"));
-    const total = Number(answer.headers.get("content-length") ?? 0) || 0;
-    const file = await open(join(directory, filename), "wx", 0o600);
-    let length = 0;
-    let lastModified: Date | undefined;
-    const tell = (completed: boolean) =>
-      options.status?.({ id: `downloading ${filename}`, name: `downloading ${filename}`, current: length, total, completed });
+    answer = await fetch(url, {
+      signal: AbortSignal.any([options.signal, silence]),
+      redirect: "follow",
+      headers: { "user-agent": "buildkit/jubako", ...source.headers, ...conditions },
+    });
+  } catch (error) {
+    throw unavailable(`ADD failed: ${url}: ${messageOf(error)}`, error);
+  }
+  if (answer.status === 304 && validators) return "unchanged";
+  if (!answer.ok || !answer.body) throw failedPrecondition(`ADD failed: invalid response status ${answer.status} of ${url}`);
+  const algorithm = checksum?.split(":")[0] ?? "sha256";
+  const hash = createHash(algorithm);
+  const filename = source.filename || nameOf(answer.url || url, answer.headers.get("content-disposition"));
+  const total = Number(answer.headers.get("content-length") ?? 0) || 0;
+  const path = join(directory, filename);
+  const file = await open(path, "wx", 0o600);
+  let length = 0;
+  let lastModified: Date | undefined;
+  const tell = (completed: boolean) =>
+    options.status?.({ id: `downloading ${filename}`, name: `downloading ${filename}`, current: length, total, completed });
+  try {
     try {
       for await (const piece of answer.body as unknown as AsyncIterable<Uint8Array>) {
         length += piece.length;
@@ -113,9 +132,10 @@ export async function fetchSource(
     }
     const digest = `${algorithm}:${hash.digest("hex")}`;
     if (checksum !== undefined && digest !== checksum) throw failedPrecondition(`digest mismatch ${digest} != ${checksum}`);
-    return { directory, filename, digest, lastModified };
+    const etag = answer.headers.get("etag") ?? undefined;
+    return { filename, digest, etag, lastModified };
   } catch (error) {
-    await rm(directory, { recursive: true, force: true });
+    await rm(path, { force: true });
     throw error;
   }
 }
