@@ -17,7 +17,7 @@ import { bytesOf, type TreeIndex } from "./tree-writer.ts";
 /** Idle directories that are kept: of one client's directory, of all, and their bytes. */
 const MAX_ALIKE = 2;
 const MAX_IDLE = 64;
-const MAX_BYTES = 4 << 30;
+const MAX_BYTES = 4 * 2 ** 30;
 
 export interface LocalRecord {
   id: string;
