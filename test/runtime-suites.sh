@@ -1,70 +1,208 @@
 #!/bin/sh
-# runc's own integration tests (bats), run against any OCI runtime: test/runtime-suites.sh [RUNTIME…], by default jubako-runtime of dist/ and the runc
-# on the PATH, one after the other; prints counts and the failures of each. The tests come with Debian's source package of runc, fetched by apt into a
-# directory of its own (no change to the system's sources). Needs root, apt-get, bats, jq, gawk, gcc, script, busybox-static; debootstrap for the hook test.
-# Not run here: seccomp notify (needs runc's Go agent), mounts_sshfs. Environment: SUITE_FILES="exec.bats …" for some files only.
+# Tests of OCI runtimes that others wrote, run against any runtime: test/runtime-suites.sh [RUNTIME…], by default jubako-runtime of dist/ and the runc
+# on the PATH, one after the other; prints counts, and each failure with what is known of it.
+#
+#   bats         runc's own integration tests, from Debian's source package of runc, fetched by apt (no change to the system's sources)
+#   validation   the programs of github.com/opencontainers/runtime-tools, built by Go
+#
+# Needs root, apt-get, dpkg-source, jq, gcc, script, busybox-static; for bats gawk and bats, for some of its files debootstrap (hooks), Go and
+# libseccomp-dev (seccomp-notify), fuse (sshfs), criu (checkpoint); for validation Go. What is missing is left out and said.
+# Environment: SUITES="bats validation"; SUITE_FILES="exec.bats …" and SUITE_PROGRAMS="mounts …" for some only; SUITE_WORK=DIR keeps what was
+# fetched and built there for the next time; SUITE_OUTPUT=PREFIX keeps the outputs.
 set -eu
 cd "$(dirname "$0")/.."
 here=$PWD
-for program in apt-get dpkg-source bats jq gawk gcc script busybox; do
-  command -v $program >/dev/null || { echo "runtime-suites: $program is not installed" >&2; exit 77; }
+suites=${SUITES:-bats validation}
+has() { command -v "$1" >/dev/null; }
+for program in apt-get dpkg-source jq gcc script busybox; do
+  has $program || { echo "runtime-suites: $program is not installed" >&2; exit 77; }
 done
 [ "$(id -u)" = 0 ] || { echo "runtime-suites: needs root" >&2; exit 77; }
 
-work=$(mktemp -d /tmp/jubako-suites.XXXXXX)
-trap 'rm -rf "$work"' EXIT
-mkdir -p "$work/lists/partial"
+work=${SUITE_WORK:-$(mktemp -d /tmp/jubako-suites.XXXXXX)}
+mkdir -p "$work/lists/partial" "$work/tmp"
+clean() {
+  # What a runtime left mounted (one without a mount namespace of its container's) would be removed with the directory, and shows all of /proc to others.
+  grep -o " $work/[^ ]*" /proc/self/mountinfo | sort -r | while read -r mounted; do umount -l "$mounted" 2>/dev/null || true; done
+  rm -rf "$work/tmp" "$work"/state.*
+  [ -n "${SUITE_WORK:-}" ] || rm -rf "$work"
+}
+trap clean EXIT
+left_out() { echo "runtime-suites: left out: $*"; }
 
-# ---- fetch
-suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${SUITE_MIRROR:-http://deb.debian.org/debian} $suite main" >"$work/sources.list"
-apt="apt-get -qq -o Dir::Etc::sourcelist=$work/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$work/lists"
-(cd "$work" && $apt update && $apt source runc) >"$work/fetch.log" 2>&1 || { tail -5 "$work/fetch.log" >&2; exit 1; }
-tests=$(echo "$work"/runc-*/tests/integration)
-tools=$(echo "$work"/runc-*/contrib/cmd)
+# ---- fetch and prepare runc's tests
+prepare_bats() {
+  suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+  if ! ls -d "$work"/runc-*/tests/integration >/dev/null 2>&1; then
+    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${SUITE_MIRROR:-http://deb.debian.org/debian} $suite main" >"$work/sources.list"
+    apt="apt-get -qq -o Dir::Etc::sourcelist=$work/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$work/lists"
+    (cd "$work" && $apt update && $apt source runc) >"$work/fetch.log" 2>&1 || { tail -5 "$work/fetch.log" >&2; exit 1; }
+  fi
+  tests=$(echo "$work"/runc-*/tests/integration)
+  tools=$(echo "$work"/runc-*/contrib/cmd)
+  [ -x "$tools/recvtty/recvtty" ] || gcc -Wall -o "$tools/recvtty/recvtty" "$here/test/support/recvtty.c"
+  without="-e nothing"
+  if [ ! -x "$tools/seccompagent/seccompagent" ] && ! build_agent >"$work/agent.log" 2>&1; then
+    left_out "seccomp-notify.bats: its agent needs Go and libseccomp-dev: $(tail -1 "$work/agent.log")"
+    without="$without -e seccomp-notify"
+  fi
+  if ! prepare_sshfs >"$work/sshfs.log" 2>&1; then
+    left_out "mounts_sshfs.bats: needs sshfs and sftp-server"
+    without="$without -e sshfs"
+  fi
+  [ -e "$work/busybox.tar" ] && return
+  # Images as the tests expect them: no /proc and no /sys in busybox's.
+  mkdir -p "$work/busybox/bin" "$work/busybox/etc" "$work/busybox/dev" "$work/busybox/tmp" "$work/busybox/root" "$work/busybox/usr" "$work/busybox/var" "$work/hello"
+  cp "$(command -v busybox)" "$work/busybox/bin/busybox"
+  for applet in $(busybox --list); do [ "$applet" = busybox ] || ln -sf busybox "$work/busybox/bin/$applet"; done
+  chmod 1777 "$work/busybox/tmp"
+  printf 'root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\n' >"$work/busybox/etc/passwd"
+  printf 'root:x:0:\ndaemon:x:1:\n' >"$work/busybox/etc/group"
+  printf '#include <stdio.h>\nint main(void) { puts("Hello"); return 0; }\n' >"$work/hello.c"
+  gcc -static -o "$work/hello/hello" "$work/hello.c"
+  tar -C "$work/hello" -cf "$work/hello.tar" .
+  debian=$work/busybox.tar
+  if has debootstrap && debootstrap --variant=minbase "$suite" "$work/debian" >"$work/debootstrap.log" 2>&1; then
+    rm -rf "$work/debian/proc" "$work/debian/sys"
+    tar -C "$work/debian" -cf "$work/debian.tar" .
+    debian=$work/debian.tar
+  fi
+  printf '#!/bin/sh\necho BUSYBOX_IMAGE=%s\necho HELLO_IMAGE=%s\necho DEBIAN_IMAGE=%s\n' "$work/busybox.tar" "$work/hello.tar" "$debian" >"$tests/get-images.sh"
+  chmod +x "$tests/get-images.sh"
+  tar -C "$work/busybox" -cf "$work/busybox.tar" .
+}
 
-# ---- images, as the tests expect them: no /proc and no /sys in busybox's
-mkdir -p "$work/busybox/bin" "$work/busybox/etc" "$work/busybox/dev" "$work/busybox/tmp" "$work/busybox/root" "$work/busybox/usr" "$work/busybox/var" "$work/hello"
-cp "$(command -v busybox)" "$work/busybox/bin/busybox"
-for applet in $(busybox --list); do [ "$applet" = busybox ] || ln -s busybox "$work/busybox/bin/$applet"; done
-chmod 1777 "$work/busybox/tmp"
-printf 'root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1:daemon:/usr/sbin:/bin/false\n' >"$work/busybox/etc/passwd"
-printf 'root:x:0:\ndaemon:x:1:\n' >"$work/busybox/etc/group"
-tar -C "$work/busybox" -cf "$work/busybox.tar" .
-printf '#include <stdio.h>\nint main(void) { puts("Hello"); return 0; }\n' >"$work/hello.c"
-gcc -static -o "$work/hello/hello" "$work/hello.c"
-tar -C "$work/hello" -cf "$work/hello.tar" .
-debian=$work/busybox.tar
-if command -v debootstrap >/dev/null && debootstrap --variant=minbase "$suite" "$work/debian" >"$work/debootstrap.log" 2>&1; then
-  rm -rf "$work/debian/proc" "$work/debian/sys"
-  tar -C "$work/debian" -cf "$work/debian.tar" .
-  debian=$work/debian.tar
-fi
-cat >"$tests/get-images.sh" <<EOF
-#!/bin/sh
-echo BUSYBOX_IMAGE=$work/busybox.tar
-echo HELLO_IMAGE=$work/hello.tar
-echo DEBIAN_IMAGE=$debian
-EOF
-chmod +x "$tests/get-images.sh"
-gcc -Wall -o "$tools/recvtty/recvtty" "$here/test/support/recvtty.c"
+# The agent's source is in runc's package; what it imports comes by Go's proxy, in the versions that runc names.
+build_agent() {
+  (
+    rm -rf "$work/agent" && mkdir "$work/agent" && cd "$work/agent" && cp "$tools/seccompagent/seccompagent.go" . &&
+      go mod init agent &&
+      go get github.com/cyphar/filepath-securejoin@v0.2.3 github.com/opencontainers/runtime-spec@v1.0.3-0.20210326190908-1c3f411f0417 \
+        github.com/seccomp/libseccomp-golang@v0.10.0 github.com/sirupsen/logrus@v1.8.1 golang.org/x/sys@latest &&
+      go build -tags seccomp -o "$tools/seccompagent/seccompagent" .
+  )
+}
+
+# An sshfs that talks to a server of its own instead of one behind sshd. Programs that are not installed are unpacked here only.
+prepare_sshfs() {
+  [ -x "$work/sshfs/sshfs" ] && return
+  mkdir -p "$work/sshfs/root" && [ -c /dev/fuse ] || return 1
+  for package in sshfs:sshfs libfuse3-3:fusermount3 fuse3:fusermount3 openssh-sftp-server:sftp-server; do
+    has "${package#*:}" && continue
+    (cd "$work/sshfs" && apt-get -qq download "${package%:*}" && dpkg-deb -x "${package%:*}"_*.deb root) || return 1
+  done
+  server=$(ls /usr/lib/openssh/sftp-server "$work/sshfs/root/usr/lib/openssh/sftp-server" 2>/dev/null | head -1)
+  client=$(ls /usr/bin/sshfs "$work/sshfs/root/usr/bin/sshfs" 2>/dev/null | head -1)
+  [ -n "$server" ] && [ -n "$client" ] || return 1
+  printf '#!/bin/sh\ncd / && exec %s\n' "$server" >"$work/sshfs/ssh"
+  printf '#!/bin/sh\nexport LD_LIBRARY_PATH=%s PATH=%s:$PATH\nexec %s -o ssh_command=%s "$@"\n' \
+    "$work/sshfs/root/lib/x86_64-linux-gnu:$work/sshfs/root/usr/lib/x86_64-linux-gnu" "$work/sshfs/root/usr/bin:$work/sshfs/root/bin" "$client" "$work/sshfs/ssh" >"$work/sshfs/sshfs"
+  chmod +x "$work/sshfs/ssh" "$work/sshfs/sshfs"
+}
+
+# ---- fetch and build the validation programs
+prepare_validation() {
+  [ -e "$work/runtime-tools/bin/built" ] && return
+  (
+    mkdir -p "$work/module" && cd "$work/module" && { [ -e go.mod ] || go mod init fetch; } &&
+      source=$(go mod download -json github.com/opencontainers/runtime-tools@v0.9.0 | jq -r .Dir) &&
+      rm -rf "$work/runtime-tools" && cp -r "$source" "$work/runtime-tools" && chmod -R u+w "$work/runtime-tools" && cd "$work/runtime-tools" &&
+      rm -rf Godeps vendor && export GOFLAGS=-mod=mod && go mod init github.com/opencontainers/runtime-tools &&
+      # Of the time of that version, as its code needs them; it names none itself.
+      go get github.com/opencontainers/runtime-spec@v1.0.2 github.com/opencontainers/selinux@v1.10.0 github.com/mrunalp/fileutils@v0.5.0 \
+        github.com/hashicorp/go-multierror@v1.0.0 github.com/satori/go.uuid@v1.2.0 github.com/urfave/cli@v1.20.0 github.com/mndrix/tap-go@latest \
+        github.com/syndtr/gocapability@latest github.com/xeipuuv/gojsonschema@v1.1.0 github.com/blang/semver@v3.5.1 github.com/sirupsen/logrus@v1.4.0 &&
+      go mod tidy && CGO_ENABLED=0 go build -o runtimetest ./cmd/runtimetest && mkdir -p bin &&
+      for program in validation/*/; do
+        name=$(basename "$program")
+        [ "$name" = util ] || go build -o "bin/$name" "./validation/$name" || exit 1
+      done && touch bin/built
+  ) >"$work/validation.log" 2>&1
+}
+
+# ---- what is known of failures: a pattern of their line, and the reason
+reasons() {
+  cat <<'END'
+checkpoint|CRIU 3.17 cannot read the vdso of this kernel ("criu check" fails); test/vm/checkpoint.test.ts runs it on Debian's kernel
+spec validator|clones a repository from github.com and asks for schemas there
+etc-shared|what is to be shared with the host is bound before the others, so that mountinfo, which lists by age, has it first
+etc-rshared|as /mnt/etc-shared
+delete.*not .stopped. MUST|a container that was created can be deleted, as with runc
+hooks_stdin|expects a state without a pid, and "created" before the container is
+memory kernel|Linux has no limit on kernel memory any more
+root propagation|expects what no runtime gives
+MUST NOT generate an error if they encounter an unknown annotation|its bundle has no /runtimetest to run
+pid-file|looks for the container without its id
+start.*exit status|expects an error where the program cannot be run only at start; it is looked for at creation, as runc does
+CAP_SYS_RESOURCE|this machine holds the capability back from everyone
+RLIMIT_NOFILE|runtimetest itself raises the limit (Go's runtime)
+linux_cgroups_blkio|writes a weight that this kernel has no file for
+linux_cgroups_.*network|this machine has no net_cls and net_prio
+linux_cgroups_.*hugetlb|this machine has no hugetlb in v1
+linux_mount_label|this machine has no SELinux
+linux_process_apparmor_profile|this machine has no AppArmor
+END
+}
+explain_failure() {
+  reasons | while IFS='|' read -r pattern reason; do
+    if echo "$1" | grep -q -e "$pattern"; then echo "      ($reason)"; break; fi
+  done
+}
 
 # ---- run, in a terminal, as runc run and exec expect one
-files=${SUITE_FILES:-$(cd "$tests" && ls ./*.bats | grep -v -e seccomp-notify -e sshfs)}
-cat >"$work/run" <<'EOF'
+run_bats() {
+  out=$work/out.bats.$(basename "$1")
+  files=${SUITE_FILES:-$(cd "$tests" && ls ./*.bats | grep -v $without)}
+  cat >"$work/run" <<'END'
 #!/bin/sh
 cd "$1"
-for file in $3; do timeout --foreground -k 5 120 bats -t "$file"; done >"$2" 2>&1
-EOF
-chmod +x "$work/run"
-[ $# -gt 0 ] || set -- "$here/dist/bin/jubako-runtime" $(command -v runc || true)
-for runtime; do
-  case $runtime in /*) ;; *) runtime=$(command -v "$runtime") ;; esac
-  out=$work/out.$(basename "$runtime")
-  mkdir -p "$work/tmp"
-  RUNC=$runtime TMPDIR=$work/tmp script -qec "$work/run '$tests' '$out' '$(echo $files)'" /dev/null </dev/null >/dev/null || true
-  skipped=$(grep -c '^ok .*# skip' "$out" || true)
-  echo "$runtime: $(($(grep -c '^ok' "$out") - skipped)) passed, $(grep -c '^not ok' "$out" || true) failed, $skipped skipped"
-  grep '^not ok' "$out" || true
-  if [ -n "${SUITE_OUTPUT:-}" ]; then cp "$out" "$SUITE_OUTPUT.$(basename "$runtime")"; fi
+for file in $3; do timeout --foreground -k 5 120 bats -t "$file" | sed "s|^\(not \)\?ok [0-9]* |&$(basename "$file" .bats): |"; done >"$2" 2>&1
+END
+  chmod +x "$work/run"
+  PATH=$work/sshfs:$PATH RUNC=$1 TMPDIR=$work/tmp script -qec "$work/run '$tests' '$out' '$(echo $files)'" /dev/null </dev/null >/dev/null || true
+  report "$1" bats "$out"
+}
+
+run_validation() {
+  out=$work/out.validation.$(basename "$1")
+  wrapper=$work/wrapper.$(basename "$1")
+  state=$work/state.$(basename "$1")
+  printf '#!/bin/sh\nexec %s --root %s "$@"\n' "$1" "$state" >"$wrapper"
+  chmod +x "$wrapper"
+  : >"$out"
+  for program in ${SUITE_PROGRAMS:-$(cd "$work/runtime-tools/bin" && ls | grep -v '^built$')}; do
+    status=0
+    (cd "$work/runtime-tools" && RUNTIME=$wrapper TMPDIR=$work/tmp timeout -k 5 120 "bin/$program") >"$work/tmp/tap" 2>"$work/tmp/errors" || status=$?
+    grep -E '^(not )?ok' "$work/tmp/tap" | sed "s|^\(not \)\?ok [0-9]* |&$program: |" >>"$out" || true
+    # A program that gives up says nothing in TAP.
+    [ $status = 0 ] || echo "not ok 0 $program: ended with $status: $(tail -1 "$work/tmp/errors")" >>"$out"
+  done
+  for id in $("$wrapper" list -q 2>/dev/null); do "$wrapper" delete --force "$id" >/dev/null 2>&1 || true; done
+  report "$1" validation "$out"
+}
+
+report() {
+  skipped=$(grep -ci '^ok .*# skip' "$3" || true)
+  echo "$1, $2: $(($(grep -c '^ok' "$3") - skipped)) passed, $(grep -c '^not ok' "$3" || true) failed, $skipped skipped"
+  grep '^not ok' "$3" | sed 's/^not ok [0-9]* *-* */   /' | while IFS= read -r line; do
+    echo "   $line"
+    explain_failure "$line"
+  done
+  [ -z "${SUITE_OUTPUT:-}" ] || cp "$3" "$SUITE_OUTPUT.$2.$(basename "$1")"
+}
+
+for suite_name in $suites; do
+  case $suite_name in
+    bats)
+      for program in bats gawk; do has $program || { left_out "bats: $program is not installed"; continue 2; }; done
+      prepare_bats
+      ;;
+    validation) if ! has go || ! prepare_validation; then left_out "validation: not built: $(tail -1 "$work/validation.log" 2>/dev/null)"; continue; fi ;;
+    *) echo "runtime-suites: no suite $suite_name" >&2; exit 2 ;;
+  esac
+  if [ $# -gt 0 ]; then runtimes=$*; else runtimes="$here/dist/bin/jubako-runtime $(command -v runc || true)"; fi
+  for runtime in $runtimes; do
+    case $runtime in /*) ;; *) runtime=$(command -v "$runtime") ;; esac
+    "run_$suite_name" "$runtime"
+  done
 done
