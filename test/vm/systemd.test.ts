@@ -1,6 +1,7 @@
 // Containers as units of systemd's, in a machine whose first process it is: by the system's bus, by the manager's own socket, and by a user's manager.
 // One boot, one script; what systemd and the kernel hold is read back. The tests read what it said.
 import { beforeAll, describe, expect, test } from "bun:test";
+import { busyboxTar } from "../support/engine.ts";
 import { BOOT_MS, boot, machineLacks, type Outcome, readers } from "./boot.ts";
 import { bundle } from "./bundle.ts";
 import { systemdLacks } from "./systemd.ts";
@@ -15,6 +16,7 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
     outcome = await boot({
       systemd: true,
       files: {
+        "busybox.tar": { data: busyboxTar() },
         "b/limits/config.json": bundle({
           ...sleeps,
           cgroupsPath: "system.slice:jubako:limits",
@@ -134,6 +136,19 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
     });
   });
 
+  test("the engine's containers", () => {
+    expect(fields("engine")).toEqual({
+      driver: "systemd",
+      "memory.max": String(64 << 20),
+      TasksMax: "30",
+      updated: "TasksMax=20 20",
+      exec: "0::/",
+      removed: "LoadState=not-found",
+      parent: "0::/deep.slice/deep-er.slice/docker",
+      refused: 'cgroup-parent for systemd cgroup should be a valid slice named as "xxx.slice"',
+    });
+  });
+
   test("a user without a manager: no cgroup, as long as no limits are asked for", () => {
     expect(fields("free")).toEqual({
       cgroup: "0::/system.slice/script.service",
@@ -143,6 +158,28 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
 });
 
 const script = `
+engine() {
+  ln -sfn /run /var/run; mkdir -p /var/lib/jubako; echo 127.0.0.1 localhost >/etc/hosts; : >/etc/resolv.conf
+  export DOCKER_HOST=unix:///run/vm.sock
+  jubakod --data-root /var/lib/jubako --exec-root /run/engine --pidfile /run/engine.pid -H $DOCKER_HOST --bridge none --exec-opt native.cgroupdriver=systemd >/run/log 2>&1 &
+  for i in $(seq 300); do jubako version >/dev/null 2>&1 && break; sleep 0.2; done
+  jubako load -q -i /busybox.tar >/dev/null || cat /run/log
+  id=$(jubako run -d --network none --name one -m 64m --pids-limit 30 busybox sleep 1000)
+  G=/sys/fs/cgroup/system.slice/docker-$id.scope
+  echo "== engine"
+  echo "driver=$(jubako info -f '{{.CgroupDriver}}')"
+  echo "memory.max=$(cat $G/memory.max)"
+  systemctl show -p TasksMax docker-$id.scope
+  jubako update --pids-limit 20 one >/dev/null
+  echo "updated=$(systemctl show -p TasksMax docker-$id.scope) $(cat $G/pids.max)"
+  echo "exec=$(jubako exec one cat /proc/self/cgroup)"
+  jubako rm -f one >/dev/null
+  echo "removed=$(systemctl show -p LoadState docker-$id.scope)"
+  echo "parent=$(jubako run --rm --network none --cgroupns host --cgroup-parent deep-er.slice busybox cat /proc/self/cgroup | sed 's/docker-.*/docker/')"
+  echo "refused=$(jubako run --rm --network none --cgroup-parent /path busybox true 2>&1 | grep -o 'cgroup-parent for .*')"
+  kill %1; wait %1
+}
+
 set -u
 mkdir -p /rootfs/bin /rootfs/proc /rootfs/dev /rootfs/sys
 cp /bin/busybox /rootfs/bin; /bin/busybox --install -s /rootfs/bin
@@ -200,6 +237,7 @@ echo "== user"
   user jubako-runtime delete --force mine
   [ -e $G ] && echo deleted=there || echo deleted=gone
 )
+engine
 echo "== free"
 echo "cgroup=$(user jubako-runtime run -b /b/free free)"
 echo "limits=$(user jubako-runtime run -b /b/user limited 2>&1 | log | sed 's/.*failed: //')"
