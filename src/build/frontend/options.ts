@@ -71,8 +71,8 @@ const MODES: Record<string, FrontendOptions["resolveMode"]> = {
   "": "default",
   default: "default",
   pull: "pull",
-  preferlocal: "local",
-  local: "local",
+  preferlocal: "default",
+  local: "default",
 };
 
 function sbomOf(attrs: Readonly<Record<string, string>>): FrontendOptions["sbom"] {

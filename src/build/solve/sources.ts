@@ -53,7 +53,7 @@ async function imageSource(op: Op, { identifier, attrs }: SourceOp, options: Sou
   let image = options.images.get(identifier);
   if (!image) {
     const platform = platformOf(op.platform);
-    const modes: Record<string, "default" | "pull" | "local"> = { default: "default", pull: "pull", local: "local" };
+    const modes: Record<string, "default" | "pull" | "local"> = { default: "default", pull: "pull", local: "default" };
     const mode = modes[attrs["image.resolvemode"] || "default"];
     if (!mode) throw invalidArgument(`unknown image resolve mode ${attrs["image.resolvemode"]}`);
     image = await build.resolveImage(identifier.slice("docker-image://".length), platform && formatPlatform(platform), mode);
