@@ -18,6 +18,7 @@
 export { type Builder, type BuildFailure, type BuildProgress, type BuildRequest, type BuiltImage, createBuilder } from "./builder.ts";
 export { DockerfileError, parseDockerfile } from "./dockerfile/index.ts";
 export { frontend } from "./frontend/index.ts";
+export { remoteContext } from "./frontend/remote.ts";
 export type { FrontendRequest } from "./frontend/types.ts";
 export type {
   BaseImage,

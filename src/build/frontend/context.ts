@@ -106,7 +106,7 @@ async function readOr(ref: Ref, path: string, range?: { offset: number; length: 
 
 const decoder = new TextDecoder();
 
-function isArchive(head: Uint8Array): boolean {
+export function isArchive(head: Uint8Array): boolean {
   if (detectCompression(head) !== "none") return true;
   return head.length >= 262 && Buffer.from(head.subarray(257, 262)).toString("latin1") === "ustar";
 }

@@ -1,6 +1,7 @@
 // POST /build, the classic protocol: a tar goes in, lines of JSON come out as docker's first builder wrote them.
+import { Readable } from "node:stream";
 import type { HostConfig } from "../../api/types.ts";
-import type { Builder, BuildProgress, BuildRequest } from "../../build/index.ts";
+import type { Builder, BuildHost, BuildProgress, BuildRequest } from "../../build/index.ts";
 import type { Credentials } from "../../distribution/index.ts";
 import { invalidArgument, isKind, unimplemented } from "../../lib/errors.ts";
 import { familiarReference, parsePlatform, parseReference, type Reference, withDefaultTag } from "../../oci/index.ts";
@@ -94,6 +95,8 @@ function credentialsOf(call: Call): (domain: string) => Credentials | undefined 
 }
 
 interface Settings {
+  /** Where the context is, if it does not come with the request. */
+  remote: string;
   request: Omit<BuildRequest, "context">;
   names: Reference[];
   limits: HostConfig;
@@ -109,8 +112,6 @@ function settingsOf(query: URLSearchParams): Settings {
     throw invalidArgument(
       "squash is not supported: it would give up the sharing of layers between images; use a multi-stage build instead",
     );
-  const remote = query.get("remote");
-  if (remote) throw unimplemented(`Jubako does not have this feature yet: build contexts from an address (${remote})`);
   if ((query.get("outputs") ?? "") !== "") throw unimplemented("Jubako does not have this feature yet: build outputs other than the image");
   const buildArgs = new Map<string, string>();
   for (const [name, value] of Object.entries(strings(query, "buildargs"))) if (value !== null) buildArgs.set(name, value);
@@ -133,6 +134,7 @@ function settingsOf(query: URLSearchParams): Settings {
         (each): each is string => typeof each === "string" && each !== "",
       ),
     },
+    remote: query.get("remote") ?? "",
     names: query
       .getAll("t")
       .filter(Boolean)
@@ -179,18 +181,18 @@ export function buildRoutes(engine: Engine, builderOf: () => Promise<Builder>): 
       bar: sink.bar,
     };
     try {
-      const id = await builder.build(
-        { ...settings.request, context: call.body },
-        {
-          resolveImage(ref, platform, mode) {
-            const never = mode === "local";
-            return resolveBase(core, ref, platform, { always: settings.pull && !never, never, credentials, sink: quiet, signal });
-          },
-          prepareStep: (request) => prepareStep(engine, request, settings.limits),
+      const host: BuildHost = {
+        resolveImage(ref, platform, mode) {
+          const never = mode === "local";
+          return resolveBase(core, ref, platform, { always: settings.pull && !never, never, credentials, sink: quiet, signal });
         },
-        classicProgress(counted, settings),
-        signal,
-        (image, lease) => storeImage(core, image, settings.names, lease),
+        prepareStep: (request) => prepareStep(engine, request, settings.limits),
+      };
+      const none = { onEvent() {}, signal, noCache: false, entitlements: new Set<string>() };
+      await using remote = settings.remote === "" ? undefined : await builder.open(none, host);
+      const context = remote ? Readable.from((await import("../../build/index.ts")).remoteContext(remote, settings.remote)) : call.body;
+      const id = await builder.build({ ...settings.request, context }, host, classicProgress(counted, settings), signal, (image, lease) =>
+        storeImage(core, image, settings.names, lease),
       );
       if (settings.quiet) {
         sink.line({ stream: `${id}\n` });
@@ -225,16 +227,8 @@ export function buildRoutes(engine: Engine, builderOf: () => Promise<Builder>): 
       path: "/build/prune",
       async handle({ query }) {
         const builder = await builderOf();
-        const storage = Number(query.get("keep-storage") ?? query.get("reserved-space") ?? 0) || 0;
-        let left = builder.cache().reduce((sum, { size }) => sum + size, 0);
-        const { keys, bytes } = await builder.prune(({ size }) => {
-          if (storage === 0 || left > storage) {
-            left -= size;
-            return false;
-          }
-          return true;
-        });
-        return { json: { CachesDeleted: keys.map((key) => key.replace(/^sha256:/, "")), SpaceReclaimed: bytes } };
+        const { pruneBuilds } = await import("./prune.ts");
+        return { json: await pruneBuilds(builder, query, engine.config.dataRoot) };
       },
     },
   ];
