@@ -66,27 +66,9 @@ export async function recover(engine: Engine): Promise<void> {
   await (await builderOf(engine)).recover();
 }
 
-/** Layers that the cache keeps, each once, for `docker system df`. */
+/** What the build cache keeps, for `docker system df`. */
 export async function buildCache(engine: Engine): Promise<BuildCache[]> {
   if (!existsSync(`${engine.config.dataRoot}/build`)) return [];
-  const seen = new Set<string>();
-  return (await builderOf(engine)).cache().flatMap(({ layer, key, text, created, used }) => {
-    if (!layer || seen.has(layer.descriptor.digest)) return [];
-    seen.add(layer.descriptor.digest);
-    const CreatedAt = new Date(created).toISOString();
-    return [
-      {
-        ID: key.slice("sha256:".length, "sha256:".length + 25),
-        Parents: null,
-        Type: "regular" as const,
-        Description: text,
-        InUse: false,
-        Shared: false,
-        Size: layer.descriptor.size,
-        CreatedAt,
-        LastUsedAt: new Date(used).toISOString(),
-        UsageCount: 1,
-      },
-    ];
-  });
+  const { cacheItems } = await import("./prune.ts");
+  return cacheItems(await builderOf(engine));
 }
