@@ -40,6 +40,10 @@ const IFLA_INFO_DATA = 2;
 const IFLA_INFO_SLAVE_KIND = 4;
 const IFLA_INFO_SLAVE_DATA = 5;
 const VETH_INFO_PEER = 1;
+const IFLA_VLAN_ID = 1;
+const IFLA_MACVLAN_MODE = 1;
+const IFLA_IPVLAN_MODE = 1;
+const IFLA_IPVLAN_FLAGS = 2;
 const IFLA_BRPORT_MODE = 4;
 const IFLA_BRPORT_ISOLATED = 33;
 
@@ -136,6 +140,60 @@ export function addBridge(m: Messages, bridge: { name: string; mtu: number; addr
 }
 
 /** Options of a bridge's port: hairpin sends a frame back where it came from; isolated ports reach the bridge itself but not each other. */
+/** A link that leads nowhere: what hangs from it reaches only each other. */
+export function addDummy(m: Messages, name: string): void {
+  m.message(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, `create dummy ${name}`);
+  ifinfo(m, 0, IFF_UP, IFF_UP);
+  m.attrString(IFLA_IFNAME, name);
+  m.nest(IFLA_LINKINFO, () => m.attrString(IFLA_INFO_KIND, "dummy"));
+}
+
+/** A link for the frames of another one that carry this VLAN tag (802.1Q). */
+export function addVlan(m: Messages, vlan: { name: string; parent: number; id: number }): void {
+  m.message(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, `create vlan ${vlan.name}`);
+  ifinfo(m, 0, IFF_UP, IFF_UP);
+  m.attrString(IFLA_IFNAME, vlan.name);
+  m.attrU32(IFLA_LINK, vlan.parent);
+  m.nest(IFLA_LINKINFO, () => {
+    m.attrString(IFLA_INFO_KIND, "vlan");
+    m.nest(IFLA_INFO_DATA, () => m.attr(IFLA_VLAN_ID, Uint8Array.of(vlan.id & 0xff, vlan.id >> 8)));
+  });
+}
+
+export interface ChildOptions {
+  kind: "macvlan" | "ipvlan";
+  name: string;
+  /** Index of the link that it hangs from, in the namespace of the socket. */
+  parent: number;
+  /** Descriptor of the namespace that it is born in. */
+  netns: number;
+  /** MACVLAN_MODE_* or IPVLAN_MODE_* (linux/if_link.h). */
+  mode: number;
+  /** IPVLAN_F_*. */
+  flags: number;
+  /** undefined: the kernel's choice, for ipvlan the parent's. */
+  address: Uint8Array | undefined;
+}
+
+export function addChild(m: Messages, child: ChildOptions): void {
+  m.message(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, `create ${child.kind} ${child.name}`);
+  ifinfo(m, 0);
+  m.attrString(IFLA_IFNAME, child.name);
+  m.attrU32(IFLA_LINK, child.parent);
+  m.attrU32(IFLA_NET_NS_FD, child.netns);
+  if (child.address) m.attr(IFLA_ADDRESS, child.address);
+  m.nest(IFLA_LINKINFO, () => {
+    m.attrString(IFLA_INFO_KIND, child.kind);
+    m.nest(IFLA_INFO_DATA, () => {
+      if (child.kind === "macvlan") m.attrU32(IFLA_MACVLAN_MODE, child.mode);
+      else {
+        m.attr(IFLA_IPVLAN_MODE, Uint8Array.of(child.mode, 0));
+        m.attr(IFLA_IPVLAN_FLAGS, Uint8Array.of(child.flags, 0));
+      }
+    });
+  });
+}
+
 export function setBridgePort(m: Messages, name: string, options: { hairpin?: boolean; isolated?: boolean }): void {
   m.message(RTM_NEWLINK, NLM_F_ACK, `set bridge port ${name}`);
   ifinfo(m, 0);

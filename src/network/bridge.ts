@@ -52,7 +52,8 @@ export function findLink(route: NetlinkSocket, name: string): Link | undefined {
   }
 }
 
-function sysctl(path: string, value: string): void {
+/** Writes a setting below /proc/sys/net of the calling thread's namespace. */
+export function sysctl(path: string, value: string): void {
   const file = `/proc/sys/net/${path}`;
   try {
     if (readFileSync(file, "latin1").trim() !== value) writeFileSync(file, value);
@@ -173,10 +174,17 @@ export function allowHairpin(route: NetlinkSocket, veth: string): void {
   route.request(m);
 }
 
+export interface DefaultRoute {
+  v6: boolean;
+  /** undefined: whatever is not on a network of ours is asked for on the link itself. */
+  gateway: Uint8Array | undefined;
+  index: number;
+}
+
 /** The container's default routes; replaces those that are there. */
-export function setDefaultRoutes(inside: Namespace, routes: { gateway: Uint8Array; index: number }[]): void {
+export function setDefaultRoutes(inside: Namespace, routes: DefaultRoute[]): void {
   const m = netlinkMessages();
-  for (const { gateway, index } of routes) addRoute(m, { family: gateway.length === 4 ? AF_INET : AF_INET6, gateway, index });
+  for (const { gateway, index, v6 } of routes) addRoute(m, { family: v6 ? AF_INET6 : AF_INET, index, ...(gateway ? { gateway } : {}) });
   inside.route.request(m);
 }
 

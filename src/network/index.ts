@@ -6,6 +6,7 @@
 //   Namespace   a network namespace held by a descriptor, with a netlink socket inside; from a NamespacePool, or of a living process
 //   Bridge      a link of the host with the gateways' addresses; `ensureBridge` is idempotent
 //   Endpoint    a veth pair from a bridge into a namespace; dies with either
+//   Child       a macvlan or ipvlan link in a namespace, hanging from a link of the host; dies with either
 //   Allocator   the addresses of one subnet
 //   Firewall    one table of nftables, constant rules, elements per bridge and port
 //   BoundPort   a port of the host, held by a socket
@@ -18,6 +19,7 @@
 //   inside.close();        // now the namespace, and with it the veth, lives as long as the process
 export * from "./address.ts";
 export * from "./bridge.ts";
+export * from "./child.ts";
 export { createForwarder, type Forwarder, type UpstreamHealth } from "./dns/forward.ts";
 export { createResolver, type Names, type Resolver } from "./dns/resolver.ts";
 export * from "./files.ts";

@@ -11,8 +11,10 @@ import {
   parseAddress,
   parseMac,
   plug,
+  plugChild,
   removeLink,
   setDefaultRoutes,
+  unplugChild,
 } from "../../network/index.ts";
 import { span } from "../../trace/index.ts";
 import type { ContainerRecord, NetworkAttachment } from "../context.ts";
@@ -20,8 +22,8 @@ import { paths, resolve, writeFiles } from "./files.ts";
 import { exposedPorts, planPorts, publish, unpublish } from "./publish.ts";
 import { activate, allocate, errno, findNetwork, isErrno, realize, type State } from "./registry.ts";
 import { dnsNames, newEndpoint, newSandbox } from "./sandbox.ts";
-import { assign, modeFor, modeOf, unassign, wantedMac } from "./settings.ts";
-import type { Endpoint, Network, Sandbox } from "./state.ts";
+import { assign, macOfEndpoint, modeFor, modeOf, unassign, wantedMac } from "./settings.ts";
+import { type Endpoint, gatewayOf, hasLinks, leadsOutside, type Network, type Sandbox } from "./state.ts";
 
 /** Endpoint option: what the container's end is called. */
 export const IFNAME = "com.docker.network.endpoint.ifname";
@@ -39,14 +41,14 @@ function freeInterface(sandbox: Sandbox): string {
 function reserve(network: Network, record: ContainerRecord, settings: EndpointSettings, sandbox: Sandbox): Endpoint {
   const endpoint = newEndpoint(network, record, settings);
   const { id } = endpoint;
-  if (!network.bridge) return endpoint;
-  endpoint.veth = `veth${id.slice(0, 7)}`;
+  if (!hasLinks(network)) return endpoint;
+  if (network.bridge) endpoint.veth = `veth${id.slice(0, 7)}`;
   endpoint.interface = settings.DriverOpts?.[IFNAME] || freeInterface(sandbox);
   if (!network.predefined) endpoint.names = dnsNames(record, settings);
   const mac = wantedMac(settings);
   try {
     for (const length of [4, 16]) {
-      const offered = network.bridge.subnets.filter((s) => s.gateway.length === length);
+      const offered = network.subnets.filter((s) => s.gateway.length === length);
       if (offered.length === 0) continue;
       const wanted = length === 4 ? settings.IPAMConfig?.IPv4Address : settings.IPAMConfig?.IPv6Address;
       const at = wanted ? parseAddress(wanted) : undefined;
@@ -56,8 +58,10 @@ function reserve(network: Network, record: ContainerRecord, settings: EndpointSe
       endpoint.addresses.push({ cidr: { address, prefix: subnet.cidr.prefix }, subnet });
     }
     const v4 = endpoint.addresses.find((a) => a.cidr.address.length === 4)?.cidr.address;
-    endpoint.mac = mac ? parseMac(mac) : macOf(v4 ?? Buffer.from(id.slice(0, 8), "hex"));
-    if (!endpoint.mac) throw invalidArgument(`invalid MAC address: ${mac}`);
+    // On ipvlan all have the parent's. On macvlan no two may have the same, not even while a namespace is on its way out.
+    const own = network.parent?.kind !== "ipvlan";
+    if (own) endpoint.mac = mac ? parseMac(mac) : v4 && !network.parent ? macOf(v4) : macOfEndpoint(id);
+    if (own && !endpoint.mac) throw invalidArgument(`invalid MAC address: ${mac}`);
   } catch (error) {
     releaseAddresses(endpoint);
     throw error;
@@ -73,11 +77,26 @@ function releaseAddresses(endpoint: Endpoint): void {
 /** Adds an endpoint to a sandbox whose namespace is open. */
 export function join(state: State, sandbox: Sandbox, network: Network, record: ContainerRecord, settings: EndpointSettings): Endpoint {
   const endpoint = reserve(network, record, settings, sandbox);
-  const { bridge } = network;
+  const { bridge, parent } = network;
   try {
-    if (bridge) {
-      const inside = sandbox.namespace;
-      if (!inside) throw failedPrecondition(`container ${record.id} has no open network namespace`);
+    const inside = sandbox.namespace;
+    if (!inside && hasLinks(network)) throw failedPrecondition(`container ${record.id} has no open network namespace`);
+    if (parent && inside) {
+      const { interface: name, mac } = endpoint;
+      const addresses = endpoint.addresses.map((a) => a.cidr);
+      const link = () => {
+        endpoint.index = plugChild(state.route, inside, { ...parent, parent: parent.name, name, mac, addresses });
+      };
+      try {
+        link();
+      } catch (error) {
+        // a parent that is ours was removed behind our back
+        if (!isErrno(error, errno.ENODEV)) throw error;
+        realize(state, network);
+        link();
+      }
+    }
+    if (bridge && inside) {
       const link = () => {
         endpoint.index = plug(state.route, inside, {
           veth: endpoint.veth,
@@ -111,7 +130,7 @@ export function join(state: State, sandbox: Sandbox, network: Network, record: C
 /** The endpoint whose gateways the container uses: highest priority, internal networks never, then by name. */
 export function gatewayEndpoint(sandbox: Sandbox): Endpoint | undefined {
   return sandbox.endpoints
-    .filter((e) => e.network.bridge && !e.network.record.internal)
+    .filter((e) => leadsOutside(e.network))
     .sort((a, b) => b.gatewayPriority - a.gatewayPriority || (a.network.record.name < b.network.record.name ? -1 : 1))[0];
 }
 
@@ -120,7 +139,11 @@ export function routeDefault(sandbox: Sandbox): void {
   if (!endpoint || !sandbox.namespace) return;
   setDefaultRoutes(
     sandbox.namespace,
-    endpoint.addresses.map((a) => ({ gateway: a.subnet.gateway, index: endpoint.index })),
+    endpoint.addresses.map((a) => ({
+      v6: a.cidr.address.length === 16,
+      gateway: gatewayOf(endpoint.network, a.subnet),
+      index: endpoint.index,
+    })),
   );
 }
 
@@ -185,7 +208,7 @@ function setUp(state: State, record: ContainerRecord): NetworkAttachment {
     const ports = exposedPorts(record);
     const outward = gatewayEndpoint(sandbox);
     const plans = planPorts(record);
-    if (outward && plans.length > 0) sandbox.ports = span("publish ports", {}, () => publish(state, outward, plans, ports));
+    if (outward?.network.bridge && plans.length > 0) sandbox.ports = span("publish ports", {}, () => publish(state, outward, plans, ports));
     span("hosts, resolv.conf, hostname", {}, () => writeFiles(state, sandbox, record, mode));
     span("resolver", {}, () => resolve(state, sandbox));
     state.sandboxes.set(record.id, sandbox);
@@ -205,13 +228,17 @@ function setUp(state: State, record: ContainerRecord): NetworkAttachment {
   return { netns: namespace && `/proc/${process.pid}/fd/${namespace.fd}`, mode, ...paths(record) };
 }
 
-/** Takes one endpoint out of a sandbox; answers the host's end of its pair, which is still there. */
+/**
+ * Takes one endpoint out of a sandbox; answers the host's end of its pair, which is still there. A link without such an end goes here, as far as the
+ * namespace is open.
+ */
 export function leave(sandbox: Sandbox, network: Network): string | undefined {
   const at = sandbox.endpoints.findIndex((e) => e.network === network);
   const [endpoint] = at < 0 ? [] : sandbox.endpoints.splice(at, 1);
   if (!endpoint) return undefined;
   network.endpoints.delete(sandbox.containerId);
   releaseAddresses(endpoint);
+  if (network.parent && sandbox.namespace) unplugChild(sandbox.namespace, endpoint.index);
   return endpoint.veth || undefined;
 }
 

@@ -8,7 +8,7 @@ import { extraHosts } from "./files.ts";
 import { parsePort, planPorts } from "./publish.ts";
 import { findNetwork, type State } from "./registry.ts";
 import { modeFor, NOTHING_ASSIGNED } from "./settings.ts";
-import type { Network } from "./state.ts";
+import { hasLinks, type Network } from "./state.ts";
 
 const CONFLICT = {
   ports: "conflicting options: port publishing and the container type network mode",
@@ -38,7 +38,7 @@ export function checkEndpoint(network: Network | undefined, settings: EndpointSe
   if (unknown) throw unimplemented(`the endpoint option ${unknown} is not supported`);
   if (!network) return;
   const wanted = [ipam?.IPv4Address, ipam?.IPv6Address].filter((a): a is string => Boolean(a));
-  if (wanted.length > 0 && (network.predefined || !network.bridge)) {
+  if (wanted.length > 0 && (network.predefined || !hasLinks(network))) {
     throw invalidArgument(
       "invalid config for network " +
         network.record.name +
@@ -47,12 +47,12 @@ export function checkEndpoint(network: Network | undefined, settings: EndpointSe
   }
   for (const text of wanted) {
     const address = parseAddress(text)!;
-    if (!network.bridge?.subnets.some((s) => contains(s.cidr, address)))
+    if (!network.subnets.some((s) => contains(s.cidr, address)))
       throw invalidArgument(
         `invalid config for network ${network.record.name}: invalid endpoint settings:\nno configured subnet contains IP address ${text}`,
       );
   }
-  if (settings.Aliases?.length && (network.predefined || !network.bridge) && network.record.name !== "bridge")
+  if (settings.Aliases?.length && (network.predefined || !hasLinks(network)) && network.record.name !== "bridge")
     throw invalidArgument(
       `invalid config for network ${network.record.name}: invalid endpoint settings:\nnetwork-scoped aliases are only supported for user-defined networks`,
     );

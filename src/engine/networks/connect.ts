@@ -43,7 +43,7 @@ function repoint(state: State, sandbox: Sandbox, record: ContainerRecord, before
   routeDefault(sandbox);
   unpublish(state, sandbox);
   const ports = exposedPorts(record);
-  if (outward) sandbox.ports = publish(state, outward, planPorts(record), ports);
+  if (outward?.network.bridge) sandbox.ports = publish(state, outward, planPorts(record), ports);
   record.networkSettings.Ports = ports;
 }
 
@@ -100,14 +100,18 @@ export async function disconnect(state: State, network: Network, ref: string, fo
   const sandbox = state.sandboxes.get(found.id);
   let veth: string | undefined;
   state.engine.containers.update(found.id, (record) => {
-    const before = sandbox && gatewayEndpoint(sandbox)?.id;
-    if (sandbox) veth = leave(sandbox, network);
     const settings = record.networks[key];
-    if (settings) unassign(settings);
-    delete record.networks[key];
-    if (sandbox) {
+    const forget = () => {
+      if (settings) unassign(settings);
+      delete record.networks[key];
+    };
+    if (!sandbox) forget();
+    else {
+      const before = gatewayEndpoint(sandbox)?.id;
       const release = enter(sandbox);
       try {
+        veth = leave(sandbox, network);
+        forget();
         repoint(state, sandbox, record, before);
         refreshFiles(state, sandbox, record);
       } finally {

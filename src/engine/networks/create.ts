@@ -2,12 +2,15 @@
 import type { IPAMConfig } from "../../api/types.ts";
 import { alreadyExists, invalidArgument, messageOf, notFound, permissionDenied, unimplemented } from "../../lib/errors.ts";
 import {
+  CHILD_MODES,
+  type ChildKind,
   type Cidr,
   contains,
   enableForwarding,
   findLink,
   formatAddress,
   formatCidr,
+  IPVLAN_FLAGS,
   networkOf,
   overlap,
   parseAddress,
@@ -15,7 +18,7 @@ import {
   removeLink,
   sameAddress,
 } from "../../network/index.ts";
-import { activate, bridgeName, errno, firewallBridge, isErrno, newId, realize, type State, toNetwork } from "./registry.ts";
+import { activate, errno, firewallBridge, isErrno, newId, realize, type State, toNetwork } from "./registry.ts";
 import { type Network, type NetworkRecord, OPTION } from "./state.ts";
 import { firstHost, freeSubnet } from "./subnets.ts";
 
@@ -154,6 +157,30 @@ function checkOptions(state: State, options: Record<string, string>): void {
   if (gatewayMode !== "nat") throw unimplemented(`gateway mode ${gatewayMode} is not supported; networks are in mode nat`);
 }
 
+/** Options of a macvlan or ipvlan network, in the words of Docker's drivers. */
+function checkParent(state: State, driver: ChildKind, request: CreateRequest): void {
+  const { Options: options } = request;
+  const choose = (what: string, option: string, choices: Record<string, number>) => {
+    const value = options[option];
+    if (value && !(value in choices))
+      throw invalidArgument(
+        `requested ${what} '${value}' is not valid, '${Object.keys(choices)[0]}' ${what} is the ${driver} driver default`,
+      );
+  };
+  if (driver === "macvlan") choose("macvlan mode", OPTION.macvlanMode, CHILD_MODES.macvlan);
+  else {
+    choose("ipvlan mode", OPTION.ipvlanMode, CHILD_MODES.ipvlan);
+    choose("ipvlan flag", OPTION.ipvlanFlag, IPVLAN_FLAGS);
+  }
+  const parent = options[OPTION.parent];
+  if (!parent) return;
+  if (parent === "lo") throw invalidArgument(`loopback interface is not a valid ${driver} parent link`);
+  if (!/^[^\s/:]{1,15}$/.test(parent)) throw invalidArgument(`invalid parent interface name: ${parent}`);
+  if (request.Internal) return;
+  for (const other of state.networks.values())
+    if (other.parent?.name === parent) throw permissionDenied(`network ${other.record.id} is already using parent interface ${parent}`);
+}
+
 /** Makes a network; answers it. */
 export function createNetwork(state: State, request: CreateRequest): Network {
   if (!state.active) activate(state);
@@ -165,13 +192,14 @@ export function createNetwork(state: State, request: CreateRequest): Network {
   for (const n of state.networks.values()) if (n.record.name === name) throw alreadyExists(`network with name ${name} already exists`);
   const driver = request.Driver || "bridge";
   if (driver === "host" || driver === "null") throw permissionDenied(`only one instance of "${driver}" network is allowed`);
-  if (["overlay", "macvlan", "ipvlan"].includes(driver)) throw unimplemented(`the network driver ${driver} is not supported`);
-  if (driver !== "bridge") throw notFound(`plugin "${driver}" not found`);
+  if (driver === "overlay") throw unimplemented(`the network driver ${driver} is not supported`);
+  if (driver !== "bridge" && driver !== "macvlan" && driver !== "ipvlan") throw notFound(`plugin "${driver}" not found`);
   if (request.Ingress) throw unimplemented("ingress networks are not supported: they belong to swarm mode");
   if (request.ConfigOnly) throw unimplemented("config-only networks are not supported");
   if (request.Scope && request.Scope !== "local") throw unimplemented(`networks of scope ${request.Scope} are not supported`);
   if (request.IPAM.Driver && request.IPAM.Driver !== "default") throw notFound(`plugin "${request.IPAM.Driver}" not found`);
-  checkOptions(state, request.Options);
+  if (driver === "bridge") checkOptions(state, request.Options);
+  else checkParent(state, driver, request);
 
   const config: IPAMConfig[] = [];
   const chosen: Cidr[] = [];
@@ -186,10 +214,7 @@ export function createNetwork(state: State, request: CreateRequest): Network {
     if (ipv6 && !request.EnableIPv6) continue;
     if (!ipv6 && !request.EnableIPv4) continue;
     v6 ||= ipv6;
-    if (
-      [...state.networks.values()].some((n) => n.bridge?.subnets.some((s) => overlap(s.cidr, net))) ||
-      chosen.some((c) => overlap(c, net))
-    )
+    if ([...state.networks.values()].some((n) => n.subnets.some((s) => overlap(s.cidr, net))) || chosen.some((c) => overlap(c, net)))
       throw permissionDenied("invalid pool request: Pool overlaps with other one on this address space");
     chosen.push(net);
     config.push({ ...entry, Subnet: formatCidr(net), Gateway: entry.Gateway?.split("/")[0] ?? formatAddress(firstHost(net)) });
@@ -205,7 +230,7 @@ export function createNetwork(state: State, request: CreateRequest): Network {
   const record: NetworkRecord = {
     id: newId(),
     name,
-    driver: "bridge",
+    driver,
     created: new Date().toISOString(),
     enableIPv4: request.EnableIPv4,
     enableIPv6: request.EnableIPv6,
@@ -223,7 +248,7 @@ export function createNetwork(state: State, request: CreateRequest): Network {
     if (record.enableIPv6) enableForwarding(true);
     realize(state, network);
     try {
-      state.firewall.addBridge(firewallBridge(network));
+      if (network.bridge) state.firewall.addBridge(firewallBridge(network));
     } catch (error) {
       // somebody has just flushed the rules: all are made anew, this network's with them
       if (!isErrno(error, errno.ENOENT)) throw error;
@@ -232,7 +257,8 @@ export function createNetwork(state: State, request: CreateRequest): Network {
   } catch (error) {
     state.networks.delete(record.id);
     state.store.delete(record.id);
-    if (findLink(state.route, bridgeName(record))?.alias === state.alias) removeLink(bridgeName(record)).catch(() => {});
+    const link = network.bridge?.name ?? network.parent?.name;
+    if (link && findLink(state.route, link)?.alias === state.alias) removeLink(link).catch(() => {});
     throw error;
   }
   state.engine.events.publish("network", "create", record.id, { name, type: record.driver });
@@ -241,7 +267,7 @@ export function createNetwork(state: State, request: CreateRequest): Network {
 
 /** Removes a network that nobody is on. */
 export async function removeNetwork(state: State, network: Network): Promise<void> {
-  const { record, bridge } = network;
+  const { record, bridge, parent } = network;
   if (network.predefined) throw permissionDenied(`${record.name} is a pre-defined network and cannot be removed`);
   if (network.endpoints.size > 0) {
     const who = [...network.endpoints.values()].map((e) => `name:"${e.containerName}" id:"${e.containerId.slice(0, 12)}"`).join(", ");
@@ -255,8 +281,9 @@ export async function removeNetwork(state: State, network: Network): Promise<voi
     } catch (error) {
       state.engine.log("warn", `network ${record.name}: ${messageOf(error)}`);
     }
-    // a bridge the user made and named is theirs
-    if (findLink(state.route, bridge.name)?.alias === state.alias) await removeLink(bridge.name);
   }
+  // what the user made and named is theirs
+  const link = bridge?.name ?? parent?.name;
+  if (link && findLink(state.route, link)?.alias === state.alias) await removeLink(link);
   state.engine.events.publish("network", "destroy", record.id, { name: record.name, type: record.driver });
 }

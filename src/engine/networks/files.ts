@@ -17,7 +17,7 @@ import type { ContainerRecord } from "../context.ts";
 import { namesFor } from "./names.ts";
 import type { State } from "./registry.ts";
 import type { Mode } from "./settings.ts";
-import type { Sandbox } from "./state.ts";
+import { hasLinks, type Sandbox } from "./state.ts";
 
 export const paths = (record: ContainerRecord) => ({
   hostsPath: `${record.dir}/hosts`,
@@ -44,7 +44,7 @@ export function extraHosts(state: State, record: ContainerRecord): [address: str
     if (at <= 0) throw invalidArgument(`bad format for add-host: "${entry}"`);
     if (address === "host-gateway") {
       const bridge = [...state.networks.values()].find((n) => n.predefined && n.bridge);
-      const gateway = bridge?.bridge?.subnets[0]?.gateway;
+      const gateway = bridge?.subnets[0]?.gateway;
       if (!gateway) throw invalidArgument("unable to derive the IP value for host-gateway");
       address = formatAddress(gateway);
     } else if (!parseAddress(address)) throw invalidArgument(`invalid IP address in add-host: "${address}"`);
@@ -80,7 +80,7 @@ export function writeHosts(state: State, sandbox: Sandbox, record: ContainerReco
 }
 
 /** Whether names of containers are resolved for it: it is on a user-defined network. */
-const named = (sandbox: Sandbox) => sandbox.endpoints.some((e) => e.network.bridge && !e.network.predefined);
+const named = (sandbox: Sandbox) => sandbox.endpoints.some((e) => hasLinks(e.network) && !e.network.predefined);
 
 /** /etc/resolv.conf; notes in the sandbox where its resolver asks. */
 export function writeResolvConf(state: State, sandbox: Sandbox, record: ContainerRecord, mode: Mode, edited = false): void {

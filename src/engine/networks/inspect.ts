@@ -1,7 +1,7 @@
 // A network as the API shows it.
 import type { EndpointResource, Network as NetworkJson } from "../../api/types.ts";
 import { formatCidr, formatMac } from "../../network/index.ts";
-import type { Network } from "./state.ts";
+import { hasLinks, type Network } from "./state.ts";
 
 export interface SubnetUse {
   IPsInUse: number;
@@ -33,7 +33,7 @@ function containers(network: Network): Record<string, EndpointResource> {
 
 function addressUse(network: Network): Record<string, SubnetUse> {
   const out: Record<string, SubnetUse> = {};
-  for (const { cidr, allocator } of network.bridge?.subnets ?? []) {
+  for (const { cidr, allocator } of network.subnets) {
     const bits = cidr.address.length * 8 - cidr.prefix;
     const all = bits >= 53 ? Number.MAX_SAFE_INTEGER : 2 ** bits - (cidr.address.length === 4 && bits > 1 ? 2 : 0);
     out[formatCidr(cidr)] = { IPsInUse: allocator.used, DynamicIPsAvailable: Math.max(0, all - allocator.used) };
@@ -55,7 +55,7 @@ export function networkJson(network: Network, version: number, full: boolean): I
     IPAM: {
       Driver: record.ipam.driver,
       Options: record.ipam.options,
-      Config: network.bridge ? record.ipam.config : null,
+      Config: hasLinks(network) ? record.ipam.config : null,
     } as NonNullable<NetworkJson["IPAM"]>,
     Internal: record.internal,
     Attachable: record.attachable,
@@ -65,6 +65,6 @@ export function networkJson(network: Network, version: number, full: boolean): I
     Containers: full ? containers(network) : {},
     Options: record.options,
     Labels: record.labels,
-    ...(full && version >= 52 && network.bridge ? { Status: { IPAM: { Subnets: addressUse(network) } } } : {}),
+    ...(full && version >= 52 && hasLinks(network) ? { Status: { IPAM: { Subnets: addressUse(network) } } } : {}),
   };
 }

@@ -1,6 +1,6 @@
 // Names of containers on user-defined networks: what the resolver of one container answers.
 import { formatAddress, type Names } from "../../network/index.ts";
-import type { Endpoint, Sandbox } from "./state.ts";
+import { type Endpoint, hasLinks, leadsOutside, type Sandbox } from "./state.ts";
 
 const addresses = (endpoints: Iterable<Endpoint>) => [...endpoints].flatMap((e) => e.addresses.map((a) => a.cidr.address));
 
@@ -22,7 +22,7 @@ export function namesFor(sandbox: Sandbox): Names {
     forward(name) {
       const found: Uint8Array[] = [];
       for (const { network } of sandbox.endpoints) {
-        if (network.predefined || !network.bridge) continue;
+        if (network.predefined || !hasLinks(network)) continue;
         const suffix = `.${network.record.name.toLowerCase()}`;
         const plain = name.endsWith(suffix) ? name.slice(0, -suffix.length) : undefined;
         const alias = sandbox.links.get(name);
@@ -40,7 +40,7 @@ export function namesFor(sandbox: Sandbox): Names {
     reverse(address) {
       const text = formatAddress(address);
       for (const { network } of sandbox.endpoints) {
-        if (network.predefined || !network.bridge) continue;
+        if (network.predefined || !hasLinks(network)) continue;
         for (const endpoint of network.endpoints.values())
           if (endpoint.addresses.some((a) => formatAddress(a.cidr.address) === text))
             return `${endpoint.containerName}.${network.record.name}`;
@@ -48,6 +48,6 @@ export function namesFor(sandbox: Sandbox): Names {
       return undefined;
     },
     // a container without a way outside asks nobody there
-    upstreams: () => (sandbox.endpoints.some((e) => e.network.bridge && !e.network.record.internal) ? sandbox.upstreams : []),
+    upstreams: () => (sandbox.endpoints.some((e) => leadsOutside(e.network)) ? sandbox.upstreams : []),
   };
 }

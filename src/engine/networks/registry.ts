@@ -4,15 +4,18 @@ import { conflict, invalidArgument, messageOf, notFound } from "../../lib/errors
 import { errno, NETLINK_ROUTE, type NetlinkSocket, openNetlink } from "../../linux/index.ts";
 import {
   addressOf,
+  CHILD_MODES,
   createAllocator,
   createFirewall,
   createForwarder,
   createNamespacePool,
   enableForwarding,
   ensureBridge,
+  ensureParent,
   type Firewall,
   type FirewallBridge,
   type Forwarder,
+  IPVLAN_FLAGS,
   isErrno,
   macOf,
   type NamespacePool,
@@ -22,7 +25,17 @@ import {
   parseCidr,
 } from "../../network/index.ts";
 import type { Engine } from "../context.ts";
-import { type Network, type NetworkRecord, type NetworkStore, OPTION, openStore, type Sandbox, type Subnet } from "./state.ts";
+import {
+  hasLinks,
+  type Network,
+  type NetworkRecord,
+  type NetworkStore,
+  OPTION,
+  openStore,
+  type Parent,
+  type Sandbox,
+  type Subnet,
+} from "./state.ts";
 import { defaultBridge, firstHost } from "./subnets.ts";
 
 /** Everything this resource holds. */
@@ -82,10 +95,28 @@ export function toNetwork(record: NetworkRecord, predefined: boolean): Network {
           icc: truthy(option[OPTION.icc], true),
           masquerade: truthy(option[OPTION.masquerade], true),
           hostBinding: option[OPTION.hostBinding] || "0.0.0.0",
-          subnets: subnets(record),
         }
       : undefined;
-  return { record, predefined, bridge, endpoints: new Map() };
+  const parent = parentOf(record);
+  return { record, predefined, bridge, parent, subnets: bridge || parent ? subnets(record) : [], endpoints: new Map() };
+}
+
+/** Of a macvlan or ipvlan network; its options were checked when it was made. */
+function parentOf(record: NetworkRecord): Parent | undefined {
+  const { driver, options, id } = record;
+  if (driver !== "macvlan" && driver !== "ipvlan") return undefined;
+  const named = options[OPTION.parent];
+  const modes = CHILD_MODES[driver];
+  const mode = options[driver === "macvlan" ? OPTION.macvlanMode : OPTION.ipvlanMode] || Object.keys(modes)[0]!;
+  const dummy = !named || record.internal;
+  return {
+    kind: driver,
+    name: dummy ? `${driver === "macvlan" ? "dm" : "di"}-${id.slice(0, 12)}` : named,
+    dummy,
+    mode: modes[mode]!,
+    flags: IPVLAN_FLAGS[options[OPTION.ipvlanFlag] || "bridge"]!,
+    outward: dummy ? undefined : driver === "ipvlan" && mode !== "l2" ? "link" : "gateway",
+  };
 }
 
 function predefined(name: "bridge" | "host" | "none", driver: NetworkRecord["driver"]): NetworkRecord {
@@ -141,36 +172,37 @@ export function firewallBridge(network: Network): FirewallBridge {
   const bridge = network.bridge!;
   return {
     name: bridge.name,
-    subnets: bridge.subnets.map((s) => s.cidr),
+    subnets: network.subnets.map((s) => s.cidr),
     masquerade: bridge.masquerade,
     internal: network.record.internal,
     icc: bridge.icc,
   };
 }
 
-/** Makes the bridge link of a network, or finds it. */
+/** Makes the link of the host that a network needs, or finds it. */
 export function realize(state: State, network: Network): void {
-  const { bridge, record } = network;
+  const { bridge, parent, record } = network;
+  if (parent) ensureParent(state.route, { name: parent.name, dummy: parent.dummy, alias: state.alias });
   if (!bridge) return;
-  const v4 = bridge.subnets.find((s) => s.gateway.length === 4);
+  const v4 = network.subnets.find((s) => s.gateway.length === 4);
   bridge.index = ensureBridge(state.route, {
     name: bridge.name,
     mtu: bridge.mtu,
     address: v4 ? macOf(v4.gateway) : Uint8Array.from([0x02, 0x42, ...Buffer.from(record.id.slice(0, 8), "hex")]),
     alias: state.alias,
-    gateways: bridge.subnets.map((s) => ({ address: s.gateway, prefix: s.cidr.prefix })),
+    gateways: network.subnets.map((s) => ({ address: s.gateway, prefix: s.cidr.prefix })),
   });
 }
 
 /** Everything that should be on the host is there afterwards: forwarding, bridges, the packet filter with all published ports. */
 export function activate(state: State): void {
-  const networks = [...state.networks.values()].filter((n) => n.bridge);
+  const networks = [...state.networks.values()].filter(hasLinks);
   enableForwarding(networks.some((n) => n.record.enableIPv6));
   const real: Network[] = [];
   for (const network of networks) {
     try {
       realize(state, network);
-      real.push(network);
+      if (network.bridge) real.push(network);
     } catch (error) {
       if (network.record.name === "bridge") throw error;
       // one broken network must not keep the engine from starting; attaching to it will say why

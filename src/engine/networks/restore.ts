@@ -11,11 +11,11 @@ import { parsePort, relay } from "./publish.ts";
 import { activate, findNetwork, type State } from "./registry.ts";
 import { dnsNames, newEndpoint, newSandbox } from "./sandbox.ts";
 import { modeFor, modeOf } from "./settings.ts";
-import type { Held, Network, Sandbox } from "./state.ts";
+import { type Held, hasLinks, type Network, type Sandbox } from "./state.ts";
 
 /** Where an interface of the container belongs: to the network of ours that has its address. */
 function networkOfAddress(state: State, address: Uint8Array): Network | undefined {
-  for (const network of state.networks.values()) if (network.bridge?.subnets.some((s) => contains(s.cidr, address))) return network;
+  for (const network of state.networks.values()) if (network.subnets.some((s) => contains(s.cidr, address))) return network;
   return undefined;
 }
 
@@ -35,17 +35,23 @@ function adopt(state: State, record: ContainerRecord, pid: number, hostLinks: Ma
     const links = listLinks(inside.route);
     const addresses = listAddresses(inside.route);
     for (const link of links) {
-      if (link.kind !== "veth") continue;
+      if (link.kind !== "veth" && link.kind !== "macvlan" && link.kind !== "ipvlan") continue;
       const own = addresses.filter((a) => a.index === link.index && !(a.local.length === 16 && a.local[0] === 0xfe));
       const network = own.map((a) => networkOfAddress(state, a.local)).find((n) => n !== undefined);
       const outer = link.peer === undefined ? undefined : hostLinks.get(link.peer);
-      if (!network?.bridge || outer?.master !== network.bridge.index) continue;
+      const ours = link.kind === "veth" ? network?.bridge && outer?.master === network.bridge.index : network?.parent?.kind === link.kind;
+      if (!network || !ours) continue;
       const settings = record.networks[network.record.name];
       const e = newEndpoint(network, record, settings, settings?.EndpointID);
-      Object.assign(e, { veth: outer.name, interface: link.name, index: link.index, mac: link.address?.slice() });
+      Object.assign(e, {
+        veth: link.kind === "veth" ? outer!.name : "",
+        interface: link.name,
+        index: link.index,
+        mac: link.address?.slice(),
+      });
       if (!network.predefined) e.names = dnsNames(record, settings ?? {});
       for (const a of own) {
-        const subnet = network.bridge.subnets.find((s) => contains(s.cidr, a.local));
+        const subnet = network.subnets.find((s) => contains(s.cidr, a.local));
         if (!subnet) continue;
         subnet.allocator.take(a.local.slice());
         e.addresses.push({ cidr: { address: a.local.slice(), prefix: a.prefix }, subnet });
@@ -90,12 +96,14 @@ function rebind(state: State, record: ContainerRecord, sandbox: Sandbox): void {
 /** Removes links of ours that no container and no network claims, and the marks of sandboxes that are gone. */
 function sweep(state: State): void {
   const bridges = new Set([...state.networks.values()].flatMap((n) => (n.bridge ? [n.bridge.index] : [])));
+  const parents = new Set([...state.networks.values()].map((n) => n.parent?.name));
   const claimed = new Set([...state.sandboxes.values()].flatMap((s) => s.endpoints.map((e) => e.veth)));
   for (const link of listLinks(state.route)) {
     const plugged = link.kind === "veth" && link.master !== undefined && bridges.has(link.master) && /^veth[0-9a-f]{7}$/.test(link.name);
     const orphanPair = plugged && !claimed.has(link.name);
-    const orphanBridge = link.kind === "bridge" && link.alias === state.alias && !bridges.has(link.index);
-    if (!orphanPair && !orphanBridge) continue;
+    const made = link.alias === state.alias && ["bridge", "dummy", "vlan"].includes(link.kind ?? "");
+    const orphanLink = made && !bridges.has(link.index) && !parents.has(link.name);
+    if (!orphanPair && !orphanLink) continue;
     state.engine.log("info", `removing the orphaned link ${link.name}`);
     removeLink(link.name).catch((error) => state.engine.log("warn", `removing ${link.name}: ${messageOf(error)}`));
   }
@@ -131,7 +139,7 @@ export function restore(state: State, running: ContainerRecord[]): void {
     if (!sandbox) continue;
     try {
       started(state, record.id, sandbox.pid);
-      if (!sandbox.endpoints.some((e) => e.network.bridge && !e.network.predefined)) continue;
+      if (!sandbox.endpoints.some((e) => hasLinks(e.network) && !e.network.predefined)) continue;
       sandbox.namespace = namespaceOf(sandbox.pid);
       refreshFiles(state, sandbox, record);
     } catch (error) {

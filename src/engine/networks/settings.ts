@@ -2,7 +2,7 @@
 import type { EndpointSettings } from "../../api/types.ts";
 import { formatAddress, formatMac, macOf, parseAddress } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
-import type { Endpoint } from "./state.ts";
+import { type Endpoint, gatewayOf } from "./state.ts";
 
 /** The fields of an endpoint that are assigned while it is plugged in, as they are when it is not. */
 export const NOTHING_ASSIGNED = {
@@ -36,7 +36,13 @@ export function modeOf(networkMode: string | undefined): { mode: Mode; name: str
 export function wantedMac(settings: EndpointSettings): string | undefined {
   if (!settings.MacAddress) return undefined;
   const before = settings.IPAddress ? parseAddress(settings.IPAddress) : undefined;
-  return before?.length === 4 && formatMac(macOf(before)) === settings.MacAddress ? undefined : settings.MacAddress;
+  const assigned = [before?.length === 4 ? macOf(before) : undefined, settings.EndpointID ? macOfEndpoint(settings.EndpointID) : undefined];
+  return assigned.some((mac) => mac && formatMac(mac) === settings.MacAddress) ? undefined : settings.MacAddress;
+}
+
+/** For an endpoint whose address gives none: without IPv4, or where another container may have had the address a moment ago. */
+export function macOfEndpoint(id: string): Uint8Array {
+  return macOf(Buffer.from(id.slice(0, 8), "hex"));
 }
 
 /** Writes what was assigned into the record's settings. */
@@ -44,7 +50,7 @@ export function assign(settings: EndpointSettings, endpoint: Endpoint): void {
   const { network } = endpoint;
   const v4 = endpoint.addresses.find((a) => a.cidr.address.length === 4);
   const v6 = endpoint.addresses.find((a) => a.cidr.address.length === 16);
-  const gateway = (a: typeof v4) => (a && !network.record.internal ? formatAddress(a.subnet.gateway) : "");
+  const gateway = (a: typeof v4) => (a && gatewayOf(network, a.subnet) ? formatAddress(a.subnet.gateway) : "");
   settings.NetworkID = network.record.id;
   settings.EndpointID = endpoint.id;
   settings.Gateway = gateway(v4);

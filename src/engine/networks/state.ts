@@ -2,7 +2,7 @@
 // on disk: a stopped container holds none, and those of running ones stand in their records and in their namespaces.
 import type { DatabaseSync } from "node:sqlite";
 import type { IPAMConfig } from "../../api/types.ts";
-import type { Allocator, Cidr, Namespace, PublishedPort, Resolver } from "../../network/index.ts";
+import type { Allocator, ChildKind, Cidr, Namespace, PublishedPort, Resolver } from "../../network/index.ts";
 
 /** Options of networks that are understood. */
 export const OPTION = {
@@ -12,9 +12,13 @@ export const OPTION = {
   hostBinding: "com.docker.network.bridge.host_binding_ipv4",
   defaultBridge: "com.docker.network.bridge.default_bridge",
   mtu: "com.docker.network.driver.mtu",
+  parent: "parent",
+  macvlanMode: "macvlan_mode",
+  ipvlanMode: "ipvlan_mode",
+  ipvlanFlag: "ipvlan_flag",
 } as const;
 
-export type Driver = "bridge" | "host" | "null";
+export type Driver = "bridge" | "macvlan" | "ipvlan" | "host" | "null";
 
 /** A network as it is kept. */
 export interface NetworkRecord {
@@ -39,16 +43,40 @@ export interface Subnet {
   allocator: Allocator;
 }
 
-/** A network with what is needed to plug into it; `bridge` undefined for host and none. */
+/** What the links of a network's containers hang from, where that is no bridge of ours. */
+export interface Parent {
+  kind: ChildKind;
+  /** The host's link. */
+  name: string;
+  /** It leads nowhere: nobody named one. */
+  dummy: boolean;
+  mode: number;
+  flags: number;
+  /** Where the default route goes: to the subnet's gateway, to the link itself (ipvlan on layer 3), or there is none. */
+  outward: "gateway" | "link" | undefined;
+}
+
+/** A network with what is needed to plug into it: a bridge or a parent, neither for host and none. */
 export interface Network {
   record: NetworkRecord;
   predefined: boolean;
-  bridge:
-    | { name: string; mtu: number; index: number; icc: boolean; masquerade: boolean; hostBinding: string; subnets: Subnet[] }
-    | undefined;
+  bridge: { name: string; mtu: number; index: number; icc: boolean; masquerade: boolean; hostBinding: string } | undefined;
+  parent: Parent | undefined;
+  subnets: Subnet[];
   /** By container id. */
   endpoints: Map<string, Endpoint>;
 }
+
+/** Whether containers get a link and addresses on it. */
+export const hasLinks = (network: Network): boolean => network.bridge !== undefined || network.parent !== undefined;
+
+/** Whether a container reaches the outside by it. */
+export const leadsOutside = ({ bridge, parent, record }: Network): boolean =>
+  !record.internal && (bridge !== undefined || parent?.outward !== undefined);
+
+/** The gateway that the network's containers use on a subnet; undefined where they use none. */
+export const gatewayOf = (network: Network, subnet: Subnet): Uint8Array | undefined =>
+  leadsOutside(network) && network.parent?.outward !== "link" ? subnet.gateway : undefined;
 
 /** A container's place on one network. */
 export interface Endpoint {
@@ -56,7 +84,7 @@ export interface Endpoint {
   network: Network;
   containerId: string;
   containerName: string;
-  /** The host's end of the pair; "" for host and none. */
+  /** The host's end of the pair; "" where there is none. */
   veth: string;
   /** The container's end. */
   interface: string;

@@ -28,7 +28,7 @@ export function takenSubnets(state: State, except?: string): Cidr[] {
       taken.push({ address: route.destination, prefix: route.prefix });
   }
   for (const a of listAddresses(state.route)) if (a.index !== skip) taken.push({ address: a.local, prefix: a.prefix });
-  for (const network of state.networks.values()) for (const subnet of network.bridge?.subnets ?? []) taken.push(subnet.cidr);
+  for (const network of state.networks.values()) for (const subnet of network.subnets) taken.push(subnet.cidr);
   return taken;
 }
 
