@@ -51,4 +51,25 @@ describe.skipIf(lacks("docker"))("the cache of docker build", () => {
     engine.docker("load", "-i", join(engine.dir, "saved.tar"));
     expect(cached(build("again", dockerfile, "--cache-from", "saved"))).toBe(1);
   });
+
+  test("df shows records and mount caches; prune takes filters and limits", () => {
+    engine.docker("builder", "prune", "-af");
+    build("pruned", "FROM busybox\nRUN --mount=type=cache,id=kept,target=/c echo 12345 > /c/f\nRUN echo small > /a\n");
+    const items = () =>
+      JSON.parse(engine.docker("system", "df", "-v", "--format", "{{json .BuildCache}}").stdout) as Record<string, string>[];
+    const kinds = () =>
+      items()
+        .map(({ CacheType }) => CacheType)
+        .sort();
+    expect(kinds()).toEqual(["exec.cachemount", "regular", "regular"]);
+    expect(engine.docker("builder", "prune", "-af", "--filter", "until=24h").stdout).toContain("Total reclaimed space: 0B");
+    expect(kinds()).toHaveLength(3);
+    engine.docker("builder", "prune", "-af", "--keep-storage", "1gb");
+    expect(kinds()).toHaveLength(3);
+    engine.docker("builder", "prune", "-af", "--filter", "type=exec.cachemount");
+    expect(kinds()).toEqual(["regular", "regular"]);
+    expect(engine.docker("builder", "prune", "-af", "--filter", "nope=1").status).not.toBe(0);
+    engine.docker("builder", "prune", "-af");
+    expect(kinds()).toEqual([]);
+  });
 });
