@@ -267,6 +267,29 @@ describe.each(["layers", "services"])("by %s", (way) => {
     expect({ ...(await remains()), ingest: [] }).toEqual({ ...before, ingest: [] });
   }, 60_000);
 
+  test("so many layers at a time as the configuration says; the others wait, and say so", async () => {
+    const { layers } = image(
+      "limited:1",
+      Array.from({ length: 8 }, (_, i) => noise(`limited${i}`, 20_000)),
+    );
+    const digests = new Set(layers.map(({ digest }) => digest));
+    let running = 0;
+    let most = 0;
+    fake.twist((_, response, digest) => {
+      if (!digest || !digests.has(digest)) return false;
+      most = Math.max(most, ++running);
+      setTimeout(() => {
+        running--;
+        response.end(fake.blobs.get(digest));
+      }, 40);
+      return true;
+    });
+    const out = statuses(await pull("limited:1"));
+    expect(most).toBe(3);
+    expect(out.filter((line) => line === "Waiting").length).toBe(5);
+    expect(out.filter((line) => line === "Pull complete").length).toBe(8);
+  });
+
   test("hundreds of layers are pulled, or refused where the kernel can't stack them, in bounded time", async () => {
     const layers = Array.from({ length: 120 }, (_, i) => tarOf([{ header: tarEntry(`f${i}`, "file"), data: Buffer.from(String(i)) }]));
     image("hundred:1", layers);

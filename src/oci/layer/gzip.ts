@@ -5,7 +5,7 @@ import { constants, crc32, deflateRaw } from "node:zlib";
 
 const PIECE = 512 << 10;
 const DICTIONARY = 32 << 10;
-const LEVEL = 6;
+const LEVEL = 5;
 const AT_ONCE = Math.min(8, availableParallelism() + 1);
 /** Magic, deflate, no flags, no time, no level told, system unknown. */
 const HEADER = Uint8Array.of(0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255);
