@@ -1,6 +1,6 @@
 // One build, from a context to an image that only needs to be written.
 import { readdirSync } from "node:fs";
-import { rm } from "node:fs/promises";
+import { rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { ImageConfig } from "../api/types.ts";
@@ -93,6 +93,23 @@ export interface Builder {
   recover(): Promise<void>;
 }
 
+/** The cache is looked at so long after a build, and not again within this time. */
+const COLLECT_MS = 60_000;
+const DAY_MS = 24 * 3600_000;
+
+/** As BuildKit's policy by default: sources and mount caches go after two days without use, above 512 MB; everything above a share of the disk. */
+async function policies(directory: string): Promise<PruneOptions[]> {
+  const disk = await statfs(directory).catch(() => undefined);
+  if (!disk) return [];
+  const whole = disk.blocks * disk.bsize;
+  const limits = { reservedSpace: whole / 10, maxUsedSpace: whole * 0.6, minFreeSpace: whole / 5, directory };
+  return [
+    { filter: ({ kind }) => kind !== "regular", keepDurationMs: 2 * DAY_MS, maxUsedSpace: 512e6 },
+    { ...limits, keepDurationMs: 60 * DAY_MS },
+    limits,
+  ];
+}
+
 /** Bytes of a step's output that are held until its turn comes. */
 const MAX_HELD = 4 << 20;
 
@@ -123,6 +140,24 @@ export function createBuilder(host: BuilderHost): Builder {
       }
     }
     return found;
+  }
+
+  let collecting: NodeJS.Timeout | undefined;
+  /** Has the cache shrink to what it may have, some time after a build. */
+  function collectLater(): void {
+    if (collecting) return;
+    collecting = setTimeout(async () => {
+      try {
+        for (const policy of await policies(host.dataDir)) {
+          const { records, bytes } = await pruneCache(cache, caches, policy);
+          if (records.length > 0) host.log("info", `build cache: ${records.length} records with ${bytes} bytes were let go`);
+        }
+      } catch (error) {
+        host.log("debug", `build cache: ${messageOf(error)}`);
+      }
+      collecting = undefined;
+    }, COLLECT_MS);
+    collecting.unref();
   }
 
   async function run(
@@ -264,6 +299,7 @@ export function createBuilder(host: BuilderHost): Builder {
           }
         });
       } finally {
+        collectLater();
         await context?.remove();
       }
     },
@@ -286,6 +322,7 @@ export function createBuilder(host: BuilderHost): Builder {
         ...session,
         async [Symbol.asyncDispose]() {
           over.resolve();
+          collectLater();
           await done;
         },
       };
