@@ -41,6 +41,7 @@ export function facts(): Facts {
     lastCapability: Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8")),
     ...identity(),
     apparmor: existsSync("/sys/kernel/security/apparmor"),
+    resctrl: existsSync("/sys/fs/resctrl"),
     selinux: existsSync("/sys/fs/selinux/enforce"),
     kindOf(path) {
       const stat = statSync(path, { throwIfNoEntry: false });

@@ -13,6 +13,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
+import { binding, check, close, EPOLLIN, SYS, watch } from "../linux/index.ts";
 import type { Spec } from "../oci/runtime-spec.ts";
 import { exampleSpec } from "./spec.ts";
 
@@ -52,6 +53,12 @@ function jubako(...args: string[]): { status: number; stdout: string; stderr: st
 }
 
 const run = (args: string[], change?: (spec: Spec) => void) => jubako("run", "-b", bundle(args, change), id);
+
+/** Runs what is in the bundle; it must not keep this test's pipes open. */
+function detached(): void {
+  const shell = `exec ${process.execPath} ${main} jubako-runtime --root ${work}/state run -d -b ${work} ${id} </dev/null >/dev/null 2>&1`;
+  expect(Bun.spawnSync(["sh", "-c", shell]).exitCode).toBe(0);
+}
 
 /** Players that wait, of whichever container: their program is the player still. */
 function players(): number[] {
@@ -130,13 +137,7 @@ real("a user namespace, joined by path: new namespaces belong to it", () => {
     expect(shown.stdout.split("\n").slice(0, 3)).toEqual([own(), "7", "         0     300000       1000"]);
     // A further process joins the same.
     bundle(["sleep", "100"], (spec) => spec.linux!.namespaces!.push({ type: "user", path: `/proc/${maker.pid}/ns/user` }));
-    expect(
-      Bun.spawnSync([
-        "sh",
-        "-c",
-        `exec ${process.execPath} ${main} jubako-runtime --root ${work}/state run -d -b ${work} ${id} </dev/null >/dev/null 2>&1`,
-      ]).exitCode,
-    ).toBe(0);
+    detached();
     expect(jubako("exec", id, "readlink", "/proc/self/ns/user").stdout).toBe(`${own()}\n`);
   } finally {
     jubako("delete", "--force", id);
@@ -203,6 +204,17 @@ real("clocks, personality, umask, priorities", () => {
   expect(Number.parseFloat(uptime!)).toBeGreaterThan(10_000_000);
   expect([machine, umask]).toEqual(["i686", "0027"]);
   expect(rest.join("\n").replace(/ +/g, " ")).toContain("monotonic 77 0\nboottime 10000000 5");
+  // A further process has the same clocks.
+  bundle(["sleep", "100"], (spec) => {
+    spec.linux!.namespaces!.push({ type: "time" });
+    spec.linux!.timeOffsets = { boottime: { secs: 10_000_000 } };
+  });
+  try {
+    detached();
+    expect(Number.parseFloat(jubako("exec", id, "cat", "/proc/uptime").stdout)).toBeGreaterThan(10_000_000);
+  } finally {
+    jubako("delete", "--force", id);
+  }
 });
 
 real("recursive mount attributes, and the root's propagation", () => {
@@ -231,4 +243,100 @@ real("recursive mount attributes, and the root's propagation", () => {
   } finally {
     Bun.spawnSync(["umount", `${work}/tree/inner`]);
   }
+});
+
+// linux/seccomp.h
+const SECCOMP_IOCTL_NOTIF_RECV = 0xc0502100;
+const SECCOMP_IOCTL_NOTIF_SEND = 0xc0182101;
+const ENOMEDIUM = 123;
+
+/** Takes the state and the listener of one process, then answers every call that it hears of with an error. */
+function agent(path: string): { state: () => Record<string, unknown>; close(): void } {
+  const address = new Uint8Array(2 + Buffer.byteLength(path) + 1);
+  address[0] = 1;
+  address.set(Buffer.from(path), 2);
+  const socket = check(binding.syscall(SYS.socket, 1, 1 | 0o2000000, 0), "socket");
+  check(binding.syscall(SYS.bind, socket, address, address.length), "bind");
+  check(binding.syscall(SYS.listen, socket, 4), "listen");
+  let state: Record<string, unknown> = {};
+  const open: { close(): void }[] = [];
+  const waiting = watch(socket, EPOLLIN, () => {
+    const peer = check(binding.syscall(SYS.accept4, socket, null, null, 0o2000000), "accept");
+    const text = new Uint8Array(8192);
+    const control = new Uint8Array(64);
+    const iov = new BigUint64Array([BigInt(binding.address(text)), BigInt(text.length)]);
+    const header = new BigUint64Array([0n, 0n, BigInt(binding.address(iov)), 1n, BigInt(binding.address(control)), 64n, 0n]);
+    const n = check(binding.syscall(SYS.recvmsg, peer, header, 0), "recvmsg");
+    void iov;
+    close(peer);
+    state = JSON.parse(Buffer.from(text.subarray(0, n)).toString());
+    const listener = new DataView(control.buffer).getInt32(16, true);
+    const listening = watch(listener, EPOLLIN, () => {
+      const heard = new Uint8Array(80);
+      if (binding.syscall(SYS.ioctl, listener, SECCOMP_IOCTL_NOTIF_RECV, heard) < 0) return listening.close();
+      // struct seccomp_notif_resp: id, val, error, flags
+      const answer = new DataView(new ArrayBuffer(24));
+      answer.setBigUint64(0, new DataView(heard.buffer).getBigUint64(0, true), true);
+      answer.setInt32(16, -ENOMEDIUM, true);
+      binding.syscall(SYS.ioctl, listener, SECCOMP_IOCTL_NOTIF_SEND, new Uint8Array(answer.buffer));
+    });
+    open.push({
+      close() {
+        listening.close();
+        close(listener);
+      },
+    });
+  });
+  return {
+    state: () => state,
+    close() {
+      waiting.close();
+      close(socket);
+      for (const each of open) each.close();
+    },
+  };
+}
+
+real("a seccomp agent gets the listener and the process' state, and decides; without one nothing starts", async () => {
+  const path = `${work}/agent.sock`;
+  const filter = (change: Partial<NonNullable<NonNullable<Spec["linux"]>["seccomp"]>> = {}) => {
+    return (spec: Spec) => {
+      spec.annotations = { some: "thing" };
+      spec.linux!.seccomp = {
+        defaultAction: "SCMP_ACT_ALLOW",
+        listenerPath: path,
+        listenerMetadata: "about it",
+        syscalls: [{ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_NOTIFY" }],
+        ...change,
+      };
+    };
+  };
+  const seen = agent(path);
+  try {
+    bundle(["sh", "-c", "mkdir /dev/shm/x; echo went on"], filter());
+    const started = Bun.spawn([process.execPath, main, "jubako-runtime", "--root", `${work}/state`, "run", "-b", work, id], {
+      stdin: "ignore",
+      stderr: "pipe",
+    });
+    expect(await started.exited).toBe(0);
+    expect(await new Response(started.stdout).text()).toBe("went on\n");
+    expect(await new Response(started.stderr).text()).toContain("No medium found");
+    const state = seen.state() as { pid: number; state: { pid: number } };
+    expect(state).toEqual({
+      ociVersion: exampleSpec().ociVersion,
+      fds: ["seccompFd"],
+      pid: state.pid,
+      metadata: "about it",
+      state: { ociVersion: exampleSpec().ociVersion, id, status: "creating", pid: state.pid, bundle: work, annotations: { some: "thing" } },
+    } as never);
+  } finally {
+    seen.close();
+  }
+  expect(run(["true"], filter()).stderr).toContain("failed to connect with seccomp agent");
+  expect(run(["true"], filter({ listenerPath: "" })).stderr).toContain("listenerPath must be set");
+  expect(run(["true"], filter({ syscalls: [{ names: ["write"], action: "SCMP_ACT_NOTIFY" }] })).stderr).toContain(
+    "cannot be used for the write syscall",
+  );
+  expect(run(["true"], filter({ syscalls: [] }))).toMatchObject({ status: 0, stderr: "" });
+  expect(players()).toEqual([]);
 });

@@ -102,7 +102,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const takeSources = () => {
     if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
     return {
-      sources: planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle, ownIds, beneath, ownMounts && !inUser),
+      sources: planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle, ownIds, beneath, ownMounts && !inUser, linux.mountLabel),
       extraRoots: byMount ? [] : planFurtherRoots(p, input.rootfs),
       cgroupSources: cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup, namespaces.has("cgroup")) : [],
       devices: inUser || facts.inUserNamespace ? planDeviceSources(p, spec) : undefined,
@@ -313,6 +313,7 @@ export function pausesBeforePivot({ hooks, linux }: Spec): boolean {
 /** What this machine or this runtime has not, and what contradicts itself, is refused by name, never passed over. */
 function refuseImpossible(spec: Spec, facts: Facts): void {
   const { linux = {} } = spec;
+  if (linux.intelRdt && facts.resctrl) throw unimplemented("linux.intelRdt is not supported");
   if (linux.intelRdt) throw failedPrecondition("intelRdt is specified in config, but Intel RDT is not supported or enabled");
   if (linux.mountLabel && !facts.selinux)
     throw failedPrecondition("selinux mountLabel is specified in config, but selinux is disabled or not supported");

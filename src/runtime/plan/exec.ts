@@ -64,9 +64,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   } else if (spec.process?.oomScoreAdj !== undefined) {
     p.writeFile("/proc/self/oom_score_adj", String(spec.process.oomScoreAdj), { why: "set the container's out-of-memory score" });
   }
-  const joined = (Object.keys(cloneFlags) as (keyof typeof cloneFlags)[])
-    .filter((type) => has(type) && type !== "time")
-    .map((type) => cloneFlags[type]);
+  const joined = (Object.keys(cloneFlags) as (keyof typeof cloneFlags)[]).filter((type) => has(type)).map((type) => cloneFlags[type]);
   // A user without rights gets them by the user namespace, which is joined before there is a child. The host's paths stay until then.
   if (has("pid") && !ordinary)
     tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID")], { why: "let the child join the pid namespace" });

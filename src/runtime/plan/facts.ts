@@ -19,5 +19,7 @@ export interface Facts {
   /** setgroups(2) is refused here (user_namespaces(7)). */
   groupsDenied: boolean;
   apparmor: boolean;
+  /** The kernel has a file system for the control of caches. */
+  resctrl: boolean;
   selinux: boolean;
 }

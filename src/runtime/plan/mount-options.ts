@@ -55,12 +55,17 @@ const propagations: Record<string, number> = {
   unbindable: MS.MS_UNBINDABLE,
 };
 
-/** Names that fsconfig takes as flags of the super block, or that mean the default. */
+/** Names that fsconfig(2) takes as flags of any super block. */
+const superBlockFlags = ["sync", "async", "dirsync", "lazytime", "nolazytime"];
+
+/** Names that mean the default, or nothing to kernels of today. */
 const ignored = new Set([
   "defaults",
-  "async",
   "nomand",
   "mand",
+  "acl",
+  "noacl",
+  "iversion",
   "noiversion",
   "silent",
   "loud",
@@ -82,6 +87,7 @@ export const knownOptions: string[] = [
   "idmap",
   "ridmap",
   "tmpcopyup",
+  ...superBlockFlags,
   ...ignored,
 ].sort();
 

@@ -216,6 +216,8 @@ export function planSources(
   /** What lies below a place of the root file system. */
   entriesOf: (destination: string) => Entry[],
   ownMounts: boolean,
+  /** SELinux' context of files that have none of their own. */
+  mountLabel: string | undefined,
 ): PlannedMount[] {
   return mounts.map((mount) => {
     const options = parseOptions(mount.options ?? []);
@@ -224,6 +226,7 @@ export function planSources(
     const mapped = options.idmap || mount.uidMappings?.length || mount.gidMappings?.length;
     if (!options.bind && mount.type !== "bind") {
       if (mapped) throw invalidArgument(`the mount on ${mount.destination} is not a bind mount: its ids cannot be mapped`);
+      if (mountLabel && labelled.has(mount.type ?? "")) options.data.push(["context", mountLabel]);
       const copy = options.copyUp ? entriesOf(mount.destination) : undefined;
       return { mount, options, kind: "directory", ...(copy ? { copy } : {}) };
     }
@@ -241,6 +244,7 @@ export function planSources(
   });
 }
 
+const labelled = new Set(["tmpfs", "devpts", "overlay"]);
 const kernelFileSystems = new Set(["proc", "sysfs"]);
 
 /** Mounts one entry of config.json's `mounts` below `root`; writable where it is `filledLater`. */

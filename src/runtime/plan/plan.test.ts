@@ -20,6 +20,7 @@ const facts: Facts = {
   lastCapability: 40,
   capabilities: [-1, -1],
   apparmor: false,
+  resctrl: false,
   selinux: false,
   ordinaryUser: undefined,
   inUserNamespace: false,
