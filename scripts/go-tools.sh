@@ -59,7 +59,7 @@ else
   trap 'rm -rf "$tools/go" "$tools/cache"' EXIT
 fi
 
-# name, package, version
+# name, package, version, linker flags
 build() {
   echo "jubako: building $1"
   work=$tools/module-$1
@@ -67,13 +67,14 @@ build() {
   mkdir "$work"
   (
     cd "$work"
-    $go mod init jubako.test/tools && $go get -tool "$2@$3" && CGO_ENABLED=0 $go build -trimpath -ldflags=-s -o "$tools/$1" "$2"
+    $go mod init jubako.test/tools && $go get -tool "$2@$3" && CGO_ENABLED=0 $go build -trimpath -ldflags="-s ${4:-}" -o "$tools/$1" "$2"
   ) >>"$log" 2>&1 || echo "jubako: $1 could not be built (see $log)"
   rm -rf "$work"
 }
 for name in $missing; do
   case $name in
-    buildx) build docker-buildx github.com/docker/buildx/cmd/buildx v0.30.1 ;;
+    # compose asks for its version
+    buildx) build docker-buildx github.com/docker/buildx/cmd/buildx v0.30.1 "-X github.com/docker/buildx/version.Version=v0.30.1" ;;
     compose) build docker-compose github.com/docker/compose/v5/cmd v5.0.0 ;;
     buildctl) build buildctl github.com/moby/buildkit/cmd/buildctl v0.27.0 ;;
     crane) build crane github.com/google/go-containerregistry/cmd/crane v0.20.6 ;;
