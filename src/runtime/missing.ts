@@ -2,6 +2,7 @@
 // root's descriptor, so that no link of the image leads out.
 import { Failure } from "../lib/errors.ts";
 import {
+  AT_SYMLINK_NOFOLLOW,
   binding,
   check,
   close,
@@ -23,19 +24,19 @@ const MAX_LINKS = 40;
 const PATH_MAX = 4096;
 
 /** Answers a process' report of the kind `missing`; it then opens the place as if it had always been there. */
-export function makeMissing(plan: Pick<Plan, "missing">, pidfd: number, { index, root }: { index: number; root: number }): void {
+export function makeMissing(plan: Pick<Plan, "missing" | "owner">, pidfd: number, { index, root }: { index: number; root: number }): void {
   const wanted = plan.missing[index];
   if (!wanted) throw new Failure("Unknown", `the player asks for the place ${index}, which its plan has not`);
   const fd = pidfdGetfd(pidfd, root);
   try {
-    makeInRoot(fd, wanted.path, wanted.kind);
+    makeInRoot(fd, wanted.path, wanted.kind, plan.owner);
   } finally {
     close(fd);
   }
 }
 
 /** The place's own path below the root, without links. */
-export function makeInRoot(root: number, path: string, kind: "directory" | "file"): string {
+export function makeInRoot(root: number, path: string, kind: "directory" | "file", owner?: { uid: number; gid: number }): string {
   const within = { resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS };
   const todo = path.split("/");
   let links = 0;
@@ -56,7 +57,10 @@ export function makeInRoot(root: number, path: string, kind: "directory" | "file
         const made = file
           ? binding.syscall(SYS.mknodat, parent, name, S_IFREG | 0o755, 0)
           : binding.syscall(SYS.mkdirat, parent, name, 0o755);
-        if (made !== -errno.EEXIST) check(made, `make ${path}`);
+        if (made !== -errno.EEXIST) {
+          check(made, `make ${path}`);
+          if (owner) binding.syscall(SYS.fchownat, parent, name, owner.uid, owner.gid, AT_SYMLINK_NOFOLLOW);
+        }
         here.push(name);
       } else if (target === "") here.push(name);
       else {

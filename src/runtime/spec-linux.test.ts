@@ -34,6 +34,7 @@ beforeAll(() => {
     symlinkSync("busybox", `${work}/rootfs/bin/${name}`);
 });
 afterAll(() => {
+  if (work) jubako("delete", "--force", id);
   if (work) rmSync(work, { recursive: true, force: true });
 });
 
@@ -80,11 +81,11 @@ real("a creation that is killed leaves no process, and delete --force takes the 
   bundle(["sleep", "100"]);
   const create = [process.execPath, main, "jubako-runtime", "--root", `${work}/state`, "create", "-b", work, id];
   const none = { stdin: "ignore", stdout: "ignore", stderr: "ignore" } as const;
-  for (let i = 0; i < 12; i++) {
+  for (let i = 0; i < 8; i++) {
     const child = Bun.spawn(create, none);
     // From the moment that its process is in its cgroup, at one time after another.
     for (let tries = 0; tries < 500 && players().length === 0 && child.exitCode === null; tries++) await Bun.sleep(1);
-    await Bun.sleep(i / 3);
+    await Bun.sleep(i / 2);
     child.kill("SIGKILL");
     await child.exited;
     const written = existsSync(`${work}/state/${id}/state.json`);
@@ -114,6 +115,16 @@ real("mounts go where a dangling link of the image leads, inside", () => {
     spec.mounts!.push({ destination: "/bin/dangling/deep", type: "tmpfs", source: "tmpfs" });
   });
   expect(show).toMatchObject({ status: 0, stdout: "nameserver ::1\n1\n", stderr: "" });
+  // In a user namespace what is made belongs to its root.
+  symlinkSync("/run/mapped/deep", `${work}/rootfs/mapped`);
+  Bun.spawnSync(["chmod", "755", work]);
+  const owner = run(["stat", "-c", "%u:%g", "/run/mapped"], (spec) => {
+    const map = [{ containerID: 0, hostID: 300_000, size: 1000 }];
+    spec.linux!.namespaces!.push({ type: "user" });
+    Object.assign(spec.linux!, { uidMappings: map, gidMappings: map });
+    spec.mounts!.push({ destination: "/mapped", type: "tmpfs", source: "tmpfs" });
+  });
+  expect(owner).toMatchObject({ status: 0, stdout: "0:0\n" });
   const loop = run(["true"], (spec) => spec.mounts!.push({ destination: "/loop", type: "tmpfs", source: "tmpfs" }));
   expect(loop.stderr).toContain("ELOOP");
 });

@@ -59,6 +59,8 @@ export interface Plan {
   tape: Tape;
   marks: ProcessMarks;
   missing: readonly Missing[];
+  /** Whose such a place is: the container's root, where that is not this machine's. */
+  owner?: { uid: number; gid: number };
   /** Who gets the listener of the process' filter, and what is said of the container; without a pid it is the process itself. */
   listener?: { path: string; metadata: string | undefined; state: State };
 }
@@ -268,7 +270,9 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     bundle,
     ...(spec.annotations ? { annotations: spec.annotations } : {}),
   };
-  return { tape, marks, missing: p.missing, ...listenerOf(spec, input.seccomp, state) };
+  const rootIn = (map: IdMapping[]) => map.find(({ containerID, size }) => containerID === 0 && size > 0)?.hostID ?? 0;
+  const owner = ownUser ? { owner: { uid: rootIn(ownIds.uids), gid: rootIn(ownIds.gids) } } : {};
+  return { tape, marks, missing: p.missing, ...owner, ...listenerOf(spec, input.seccomp, state) };
 }
 
 /** Whether the kernel takes the maps from the user himself: his own id, and nothing else (user_namespaces(7)). */
