@@ -18,3 +18,8 @@ if [ -e native/player.c ] && ! newer build/player native/player.c; then
   strip build/player.tmp
   mv build/player.tmp build/player
 fi
+# As text it is a part of the program: an embedded file takes node:fs to be read, which takes longer to load than all the rest.
+if [ -e build/player ] && ! newer build/player.b64 build/player; then
+  base64 -w 0 build/player > build/player.b64.tmp
+  mv build/player.b64.tmp build/player.b64
+fi

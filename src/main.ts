@@ -1,6 +1,6 @@
 // The one executable. It behaves by the name it is called by (dist/bin/ has a link for each) or, called `jubako`, by its first argument where
 // that is one of the names: `jubako jubakod -H …`. Each program is loaded only when it runs: start-up time is the sum of what is imported here.
-import { basename } from "node:path";
+import { basename } from "./lib/paths.ts";
 
 /** A program's exit status. */
 type Main = (argv: string[]) => Promise<number>;

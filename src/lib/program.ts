@@ -1,5 +1,4 @@
 // How this program starts itself again under another of its names (see src/main.ts).
-import { fileURLToPath } from "node:url";
 
 /** Whether this is the compiled executable; run from source, it is Bun with src/main.ts. */
 export function compiled(): boolean {
@@ -9,5 +8,5 @@ export function compiled(): boolean {
 /** The command line (executable first) that runs one of the programs: "jubako-shim", "jubakod", … */
 export function programCommand(name: string): string[] {
   if (compiled()) return [process.execPath, name];
-  return [process.execPath, fileURLToPath(new URL("../main.ts", import.meta.url)), name];
+  return [process.execPath, decodeURIComponent(new URL("../main.ts", import.meta.url).pathname), name];
 }

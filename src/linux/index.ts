@@ -8,6 +8,7 @@ export { binding } from "./binding.ts";
 export type { ErrnoName } from "./errno.ts";
 export { check, errno, errnoName, errnoText, SystemError } from "./errno.ts";
 export * from "./fd.ts";
+export * from "./files.ts";
 export * from "./memory.ts";
 export * from "./netlink.ts";
 export * from "./netlink-conntrack.ts";

@@ -1,7 +1,7 @@
 // What a process holds of its own executable. The kernel maps whole neighbourhoods around each page that start-up touches, 35 MB of a Bun program;
 // most of it is never run again, yet counts as the process's memory.
-import { readFileSync, readlinkSync } from "node:fs";
 import { binding } from "./binding.ts";
+import { readFileSync, readlinkSync } from "./files.ts";
 import { SYS } from "./sys.ts";
 
 const MADV_DONTNEED = 4;

@@ -1,9 +1,8 @@
 // An overlay that is mounted nowhere: in no mount table, and gone with its last descriptor (fsopen(2), kernel's filesystems/overlayfs).
-import { mkdtempSync, rmdirSync } from "node:fs";
-import { release, tmpdir } from "node:os";
 import { binding } from "./binding.ts";
 import { check } from "./errno.ts";
 import { close, O_DIRECTORY, O_PATH, open } from "./fd.ts";
+import { kernelRelease, rmdirSync } from "./files.ts";
 import { SYS } from "./sys.ts";
 
 export interface OverlayLayers {
@@ -30,7 +29,7 @@ const OPEN_TREE_CLOEXEC = 0o2000000;
 
 /** Whether fsconfig(2) takes layers one by one ("lowerdir+", Linux 6.8). Before, it takes any key and fails at the end, so that it can't be tried. */
 function takesLayersApart(): boolean {
-  const [major = 0, minor = 0] = release().split(/[.-]/).map(Number);
+  const [major = 0, minor = 0] = kernelRelease().split(/[.-]/).map(Number);
   return major > 6 || (major === 6 && minor >= 8);
 }
 
@@ -67,7 +66,8 @@ function byFsconfig({ lower, upper, work, rest = [] }: OverlayLayers): number {
 /** On a directory of its own, from which it is taken at once. Directories are named by descriptor: many fit in mount(2)'s page, and none needs escaping. */
 function byMount({ lower, upper, work, rest = [] }: OverlayLayers): number {
   const held: number[] = [];
-  const place = mkdtempSync(`${tmpdir()}/jubako-overlay-`);
+  const node = process.getBuiltinModule;
+  const place = node("node:fs").mkdtempSync(`${node("node:os").tmpdir()}/jubako-overlay-`);
   try {
     const named = (path: string) => {
       const fd = open(path, O_PATH | O_DIRECTORY);

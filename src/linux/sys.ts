@@ -125,6 +125,7 @@ export const SYS = {
   mkdirat: 258,
   mknodat: 259,
   fchownat: 260,
+  getdents64: 217,
   newfstatat: 262,
   unlinkat: 263,
   renameat: 264,

@@ -2,8 +2,8 @@
 //
 // Its protocol is the bundle on one side and runc's conventions on the other (exit codes, --log, --console-socket, --pid-file), so that
 // containerd, dockerd and podman take it for runc. Each command is loaded only when it is asked for.
-import { appendFileSync, readFileSync } from "node:fs";
 import { Failure, messageOf } from "../lib/errors.ts";
+import { appendFileSync, readFileSync } from "../linux/index.ts";
 import type { Context } from "./commands/context.ts";
 import { parseFlags } from "./commands/flags.ts";
 import { print } from "./commands/output.ts";

@@ -3,3 +3,8 @@ declare module "*build/player" {
   const path: string;
   export default path;
 }
+
+declare module "*.b64" {
+  const text: string;
+  export default text;
+}

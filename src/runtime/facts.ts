@@ -1,9 +1,10 @@
 // What plans must know of this machine, asked once.
-import { existsSync, lstatSync, readdirSync, readFileSync, readlinkSync, type Stats, statSync } from "node:fs";
-import { release } from "node:os";
 import { invalidArgument, notFound, unimplemented } from "../lib/errors.ts";
 import {
   close,
+  existsSync,
+  kernelRelease,
+  lstatSync,
   O_DIRECTORY,
   O_PATH,
   open,
@@ -13,7 +14,12 @@ import {
   RESOLVE_IN_ROOT,
   RESOLVE_NO_MAGICLINKS,
   RESOLVE_NO_SYMLINKS,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  type Status,
   SystemError,
+  statSync,
 } from "../linux/index.ts";
 import type { RootMount } from "./face.ts";
 import type { Entry } from "./plan/copyup.ts";
@@ -36,7 +42,7 @@ export function permittedCapabilities(status: string): [low: number, high: numbe
 
 export function facts(): Facts {
   cached ??= {
-    kernel: kernelVersion(release()),
+    kernel: kernelVersion(kernelRelease()),
     capabilities: permittedCapabilities(readFileSync("/proc/self/status", "latin1")),
     lastCapability: Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8")),
     ...identity(),
@@ -111,6 +117,6 @@ function entriesOf(from: string | readonly RootMount[], destination: string): En
   return entries;
 }
 
-function statusOf({ mode, uid, gid, rdev }: Stats): Omit<Entry, "path"> {
+function statusOf({ mode, uid, gid, rdev }: Status): Omit<Entry, "path"> {
   return { mode, uid, gid, rdev };
 }

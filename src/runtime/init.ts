@@ -1,9 +1,8 @@
 // The init of `docker run --init`, as a tape: starts the program as a child in a process group and, where there is a terminal, in the
 // foreground; passes signals on to it; reaps what the container leaves behind; ends as the child ended (128 + signal). The player and its
 // tape become one static executable, so that any runtime can run it.
-import { readFileSync } from "node:fs";
-import playerPath from "../../build/player" with { type: "file" };
 import { errno, SYS } from "../linux/index.ts";
+import { executableOf } from "./executable.ts";
 import { createTape } from "./tape.ts";
 
 const SIG_SETMASK = 2;
@@ -121,35 +120,6 @@ function initTape(program: InitProgram): Uint8Array {
   return tape.encode(false, stack);
 }
 
-// struct Elf64_Ehdr and Elf64_Phdr (elf(5)).
-const ELF = { phoff: 32, flags: 48, phentsize: 54, phnum: 56 } as const;
-const PT_LOAD = 1;
-const PT_GNU_STACK = 0x6474e551;
-const READ_WRITE = 6;
-/** native/player.c */
-const OWN_TAPE = 0x10000000;
-const PAGE = 4096;
-
-/** The executable: the player with the tape behind it, which one more segment maps in the place of the header that asks for a stack without execution (the kernel's default). */
 export function initExecutable(program: InitProgram): Uint8Array {
-  const player = readFileSync(playerPath);
-  const tape = initTape(program);
-  const at = Math.ceil(player.length / PAGE) * PAGE;
-  const file = new Uint8Array(at + tape.length);
-  file.set(player);
-  file.set(tape, at);
-  const view = new DataView(file.buffer);
-  view.setUint32(ELF.flags, tape.length / PAGE, true);
-  const size = view.getUint16(ELF.phentsize, true);
-  let header = Number(view.getBigUint64(ELF.phoff, true));
-  for (let left = view.getUint16(ELF.phnum, true); left > 0; left--, header += size) {
-    if (view.getUint32(header, true) !== PT_GNU_STACK) continue;
-    view.setUint32(header, PT_LOAD, true);
-    view.setUint32(header + 4, READ_WRITE, true);
-    [at, OWN_TAPE, OWN_TAPE, tape.length, tape.length, PAGE].forEach((value, i) => {
-      view.setBigUint64(header + 8 + 8 * i, BigInt(value), true);
-    });
-    return file;
-  }
-  throw new Error("the player has no segment to spare");
+  return executableOf(initTape(program));
 }

@@ -1,6 +1,5 @@
 // A process with its keeper, as this side sees them: start, signals, terminal, exit. Everything that must outlive this side (the exit's record,
 // the terminal's master, the gate) is held by keeper and process at fixed descriptors, so that another of ours can take over.
-import { readFileSync } from "node:fs";
 import { Failure } from "../lib/errors.ts";
 import {
   binding,
@@ -16,6 +15,7 @@ import {
   pidfdSignal,
   RESOLVE_IN_ROOT,
   read,
+  readFileSync,
   reap,
   SYS,
   watch,

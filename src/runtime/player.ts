@@ -1,6 +1,5 @@
 // Starts the player on a tape and hears what it reports.
-import { readFileSync } from "node:fs";
-import playerPath from "../../build/player" with { type: "file" };
+import playerText from "../../build/player.b64" with { type: "text" };
 import {
   binding,
   check,
@@ -24,7 +23,7 @@ let player: number | undefined;
 
 /** The player's executable as a sealed memfd: it cannot be changed by a container that gets hold of /proc/PID/exe. */
 function playerExecutable(): number {
-  player ??= sealedMemfd("player", readFileSync(playerPath));
+  player ??= sealedMemfd("player", Buffer.from(playerText, "base64"));
   return player;
 }
 

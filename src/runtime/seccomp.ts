@@ -1,9 +1,8 @@
 // Compiles the seccomp section of config.json to BPF, by libseccomp. That takes milliseconds, so what was compiled is kept: in memory, and,
-// where this is root's process, in /run/jubako/seccomp for the next process.
-import { mkdirSync, readFileSync, renameSync, statSync, writeFileSync } from "node:fs";
+// on disk, for the next process: root's in /run/jubako/seccomp, a user's below his XDG_RUNTIME_DIR.
 import { Failure, invalidArgument } from "../lib/errors.ts";
 import { programCommand } from "../lib/program.ts";
-import { binding, check, close, errno, SYS } from "../linux/index.ts";
+import { binding, check, close, errno, mkdirSync, readFileSync, renameSync, SYS, statSync, writeFileSync } from "../linux/index.ts";
 import type { Seccomp, SeccompSyscall } from "../oci/runtime-spec.ts";
 
 export interface CompiledSeccomp {
@@ -17,7 +16,8 @@ export interface CompiledSeccomp {
   notifies: boolean;
 }
 
-const CACHE = "/run/jubako/seccomp";
+const uid = process.geteuid?.() ?? 0;
+const CACHE = uid === 0 ? "/run/jubako/seccomp" : `${process.env.XDG_RUNTIME_DIR ?? "/nonexistent"}/jubako/seccomp`;
 const FORMAT = "1";
 const memory = new Map<string, CompiledSeccomp>();
 
@@ -130,7 +130,7 @@ function cachedProgram(key: string): Uint8Array | undefined {
   try {
     const directory = statSync(CACHE);
     // Anyone who could write here could choose what a container may do.
-    if (directory.uid !== 0 || directory.mode & 0o022) return undefined;
+    if (directory.uid !== uid || directory.mode & 0o022) return undefined;
     const program = readFileSync(`${CACHE}/${key}`);
     return program.length > 0 && program.length % 8 === 0 ? new Uint8Array(program) : undefined;
   } catch {

@@ -1,7 +1,6 @@
 // Small files of cgroup hierarchies.
-import { readdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { Failure } from "../../lib/errors.ts";
-import { kill } from "../../linux/index.ts";
+import { kill, readdirSync, readFileSync, rmdirSync, SystemError, subdirectoriesOf, writeFileSync } from "../../linux/index.ts";
 import type { CgroupWrite } from "./index.ts";
 
 export function readText(file: string): string | undefined {
@@ -36,7 +35,7 @@ export function write({ file, value, why, ignore }: CgroupWrite): void {
   try {
     writeFileSync(file, value);
   } catch (error) {
-    if (ignore === "all" || ignore?.includes(-((error as NodeJS.ErrnoException).errno ?? 0))) return;
+    if (ignore === "all" || (error instanceof SystemError && ignore?.includes(error.errno))) return;
     throw new Failure("Unknown", `${why}: write ${JSON.stringify(value)} to ${file}: ${(error as Error).message}`, { cause: error });
   }
 }
@@ -85,9 +84,7 @@ export function tree(directory: string): string[] {
   const all: string[] = [];
   let names: string[] = [];
   try {
-    names = readdirSync(directory, { withFileTypes: true })
-      .filter((entry) => entry.isDirectory())
-      .map((entry) => entry.name);
+    names = subdirectoriesOf(directory);
   } catch {
     return all;
   }

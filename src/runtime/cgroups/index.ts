@@ -5,8 +5,8 @@
 //   cgroup.plan(resources)                       what a tape has to do: make, write limits, join
 //   cgroup.stats() apply() freeze() onOom()      while it lives
 //   await cgroup.remove(true)                    kills what is left, removes; fine where nothing is there
-import { accessSync, constants, existsSync, readFileSync } from "node:fs";
-import { dirname } from "node:path";
+import { dirname } from "../../lib/paths.ts";
+import { existsSync, isWritable, readFileSync } from "../../linux/index.ts";
 import type { Resources, Spec } from "../../oci/runtime-spec.ts";
 import type { CgroupStats } from "../face.ts";
 import { controlGroupsV1 } from "./v1.ts";
@@ -166,12 +166,7 @@ export function wantedControllers({ linux }: Spec, version: 1 | 2): Set<string> 
 function canMake(directory: string): boolean {
   let there = directory;
   while (there !== "/" && !existsSync(there)) there = dirname(there);
-  try {
-    accessSync(there, constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
+  return isWritable(there);
 }
 
 /** Where a process is that somebody else put there. */

@@ -1,9 +1,22 @@
 // cgroup v1: a hierarchy per controller (kernel's Documentation/admin-guide/cgroup-v1).
-import { existsSync, mkdirSync } from "node:fs";
-import { release } from "node:os";
-import { dirname } from "node:path";
 import { Failure, invalidArgument } from "../../lib/errors.ts";
-import { binding, check, close, EPOLLIN, errno, O_RDONLY, O_WRONLY, open, read, SYS, watch } from "../../linux/index.ts";
+import { dirname } from "../../lib/paths.ts";
+import {
+  binding,
+  check,
+  close,
+  EPOLLIN,
+  errno,
+  existsSync,
+  kernelRelease,
+  mkdirSync,
+  O_RDONLY,
+  O_WRONLY,
+  open,
+  read,
+  SYS,
+  watch,
+} from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats, Counter } from "../face.ts";
 import { effectiveRules, ruleText } from "./devices.ts";
@@ -85,7 +98,7 @@ function limits(resources: Resources, put: Write): void {
 let bfq: boolean | undefined;
 /** CFQ's files went with it in Linux 5.0; neither's are at the hierarchy's root, where one could look. */
 function weightFile(name: "weight" | "weight_device"): string {
-  bfq ??= Number.parseInt(release(), 10) >= 5;
+  bfq ??= Number.parseInt(kernelRelease(), 10) >= 5;
   return bfq ? `blkio.bfq.${name}` : `blkio.${name}`;
 }
 

@@ -1,8 +1,7 @@
 // cgroup v2 (kernel's Documentation/admin-guide/cgroup-v2).
-import { existsSync, mkdirSync, writeFileSync } from "node:fs";
-import { dirname } from "node:path";
 import { Failure, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
-import { binding, check, close, EPOLLIN, errno, read, SYS, watch } from "../../linux/index.ts";
+import { dirname } from "../../lib/paths.ts";
+import { binding, check, close, EPOLLIN, errno, existsSync, mkdirSync, read, SYS, watch, writeFileSync } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats } from "../face.ts";
 import { deviceProgram } from "./devices.ts";

@@ -1,7 +1,7 @@
 // A bundle's config.json, read and checked as far as nothing later would.
-import { readFileSync } from "node:fs";
-import { isAbsolute, resolve } from "node:path";
 import { Failure, invalidArgument } from "../../lib/errors.ts";
+import { resolve } from "../../lib/paths.ts";
+import { readFileSync } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 
 const MAX_CONFIG = 16 << 20;
@@ -15,7 +15,7 @@ export function readBundle(bundle: string): Spec {
     throw error;
   }
   if (text.length > MAX_CONFIG) throw invalidArgument("config.json is larger than 16 MB");
-  return checkSpec(parseJson(text, "config.json"));
+  return checkSpec(parseJson(text, "config.json"), text.includes("null"));
 }
 
 export function parseJson(text: string, what: string): unknown {
@@ -47,13 +47,14 @@ function withoutNulls(value: unknown): unknown {
   );
 }
 
-export function checkSpec(value: unknown): Spec {
-  const spec = object(withoutNulls(value), "config.json");
+/** `nulls`: there may be some. */
+export function checkSpec(value: unknown, nulls = true): Spec {
+  const spec = object(nulls ? withoutNulls(value) : value, "config.json");
   if (typeof spec.ociVersion !== "string") throw invalidArgument("config.json: ociVersion is missing");
   if (!/^1\./.test(spec.ociVersion)) throw invalidArgument(`config.json: ociVersion ${spec.ociVersion} is not supported`);
   if (spec.root !== undefined && typeof object(spec.root, "root").path !== "string")
     throw invalidArgument("config.json: root.path is missing");
-  if (spec.process !== undefined) checkProcess(spec.process);
+  if (spec.process !== undefined) checkProcess(spec.process, false);
   for (const mount of (spec.mounts as unknown[] | undefined) ?? []) {
     if (typeof object(mount, "a mount").destination !== "string") throw invalidArgument("config.json: a mount has no destination");
     strings((mount as Record<string, unknown>).options, "a mount's options");
@@ -67,12 +68,12 @@ export function checkSpec(value: unknown): Spec {
   return spec as unknown as Spec;
 }
 
-export function checkProcess(value: unknown): Process {
-  const process = object(withoutNulls(value), "process");
+export function checkProcess(value: unknown, nulls = true): Process {
+  const process = object(nulls ? withoutNulls(value) : value, "process");
   strings(process.args, "process.args");
   strings(process.env, "process.env");
   if (!Array.isArray(process.args) || process.args.length === 0) throw invalidArgument("args must not be empty");
-  if (typeof process.cwd !== "string" || !isAbsolute(process.cwd)) throw invalidArgument("cwd must be an absolute path");
+  if (typeof process.cwd !== "string" || !process.cwd.startsWith("/")) throw invalidArgument("cwd must be an absolute path");
   return process as unknown as Process;
 }
 

@@ -2,11 +2,11 @@
 import { Failure, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
 import { binding, close, SYS } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
-import { identityOf } from "../adopt.ts";
 import { readText } from "../cgroups/files.ts";
 import { type CgroupLocation, locateCgroup, openCgroup } from "../cgroups/index.ts";
 import type { StartedUnit } from "../cgroups/systemd.ts";
 import { facts } from "../facts.ts";
+import { identityOf } from "../identity.ts";
 import { type Plan, pausesBeforePivot, planCreate, rootPathOf } from "../plan/create.ts";
 import { compileSeccomp } from "../seccomp.ts";
 import { bundleOf, readBundle } from "./bundle.ts";

@@ -1,11 +1,10 @@
 // exec: a further process in a running container.
-import { existsSync, readFileSync } from "node:fs";
 import { Failure, invalidArgument, messageOf } from "../../lib/errors.ts";
-import { close } from "../../linux/index.ts";
+import { close, existsSync, readFileSync } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
-import { openIdentity } from "../adopt.ts";
 import type { CgroupLocation, CgroupPlan } from "../cgroups/index.ts";
 import { facts } from "../facts.ts";
+import { openIdentity } from "../identity.ts";
 import { planExec } from "../plan/exec.ts";
 import { compileSeccomp } from "../seccomp.ts";
 import { checkProcess, parseJson } from "./bundle.ts";

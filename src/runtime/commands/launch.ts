@@ -1,8 +1,7 @@
 // Starting a process for a command line: no keeper stays, the process is the caller's child, and its orphan once the caller leaves.
-import { fstatSync, renameSync, writeFileSync } from "node:fs";
-import { basename, dirname } from "node:path";
 import { Failure, invalidArgument } from "../../lib/errors.ts";
-import { binding, check, close, errnoName, pidfdGetfd, pidfdSignal, SYS } from "../../linux/index.ts";
+import { basename, dirname } from "../../lib/paths.ts";
+import { binding, check, close, errnoName, fstatSync, pidfdGetfd, pidfdSignal, renameSync, SYS, writeFileSync } from "../../linux/index.ts";
 import type { Linux, Process } from "../../oci/runtime-spec.ts";
 import { stepFailure } from "../failures.ts";
 import { homeOf } from "../keeper.ts";

@@ -1,11 +1,9 @@
 // Commands on containers that exist: kill, delete, state, list, ps, pause, resume, update.
-import { readFileSync } from "node:fs";
-import { constants } from "node:os";
 import { Failure, failedPrecondition, invalidArgument, isKind } from "../../lib/errors.ts";
-import { close, kill as killPid, pidfdSignal } from "../../linux/index.ts";
+import { close, kill as killPid, pidfdSignal, readFileSync } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
-import { openIdentity } from "../adopt.ts";
 import { openCgroup } from "../cgroups/index.ts";
+import { openIdentity } from "../identity.ts";
 import { parseJson } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { locate, removeContainer } from "./create.ts";
@@ -18,7 +16,7 @@ const out = (text: string) => print(1, text);
 export function signalNumber(text: string): number {
   if (/^\d+$/.test(text)) return Number(text);
   const name = text.toUpperCase().replace(/^(SIG)?/, "SIG") as NodeJS.Signals;
-  const number = constants.signals[name];
+  const number = process.getBuiltinModule("node:os").constants.signals[name];
   if (number === undefined) throw invalidArgument(`unknown signal ${JSON.stringify(text)}`);
   return number;
 }

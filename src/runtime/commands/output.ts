@@ -1,5 +1,5 @@
 // What a command prints. Written at once: process.stdout is a stream whose making takes longer than most commands.
-import { writeSync } from "node:fs";
+import { writeSync } from "../../linux/index.ts";
 
 /** Writes all of it to a descriptor; waits where that is a full pipe that does not block. */
 export function print(fd: number, text: string): void {

@@ -1,7 +1,7 @@
 // start: opens the gate of a created container, whose both ends its init holds.
 import { Failure } from "../../lib/errors.ts";
 import { binding, close, errnoName, errnoText, pidfdGetfd, SYS } from "../../linux/index.ts";
-import { openIdentity } from "../adopt.ts";
+import { openIdentity } from "../identity.ts";
 import { FD } from "../plan/layout.ts";
 import type { Context } from "./context.ts";
 import { startCreated } from "./create.ts";

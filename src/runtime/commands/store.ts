@@ -2,12 +2,25 @@
 //
 //   ROOT/ID/state.json    what is below in Stored
 //   ROOT/ID/config.json   the specification it was created from
-import { mkdirSync, readdirSync, readFileSync, readlinkSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { Failure, failedPrecondition, invalidArgument, notFound } from "../../lib/errors.ts";
-import { binding, check, close, SYS } from "../../linux/index.ts";
+import {
+  binding,
+  check,
+  close,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  SYS,
+  unlinkSync,
+  writeFileSync,
+} from "../../linux/index.ts";
 import type { Spec, State } from "../../oci/runtime-spec.ts";
-import { type Identity, identityOf } from "../adopt.ts";
 import { type Cgroup, type CgroupLocation, openCgroup } from "../cgroups/index.ts";
+import { type Identity, identityOf } from "../identity.ts";
 
 export interface Stored {
   ociVersion: string;
@@ -80,7 +93,15 @@ export function openStore(root: string): Store {
       }
     },
     spec: (id) => JSON.parse(readFileSync(`${directory(id)}/config.json`, "utf8")) as Spec,
-    remove: (id) => rmSync(directory(id), { recursive: true, force: true }),
+    remove(id) {
+      const path = directory(id);
+      try {
+        for (const file of ["config.json", "state.json"]) unlinkSync(`${path}/${file}`);
+        rmdirSync(path);
+      } catch {
+        rmSync(path, { recursive: true, force: true });
+      }
+    },
     list() {
       let names: string[] = [];
       try {

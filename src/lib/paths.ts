@@ -1,0 +1,24 @@
+// Paths as text, as node:path has them, which is one more module to load for a command that has nothing else to do with it.
+
+/** What stands before the last part: "/" for "/a", "." for "a". */
+export function dirname(path: string): string {
+  const end = path.replace(/\/+$/, "").lastIndexOf("/");
+  if (end < 0) return path.startsWith("/") ? "/" : ".";
+  return path.slice(0, end).replace(/\/+$/, "") || "/";
+}
+
+/** The last part. */
+export function basename(path: string): string {
+  const whole = path.replace(/\/+$/, "");
+  return whole.slice(whole.lastIndexOf("/") + 1);
+}
+
+/** Absolute, without "." and "..", and without a slash at its end. */
+export function resolve(path: string): string {
+  const parts: string[] = [];
+  for (const part of (path.startsWith("/") ? path : `${process.cwd()}/${path}`).split("/")) {
+    if (part === "..") parts.pop();
+    else if (part !== "" && part !== ".") parts.push(part);
+  }
+  return `/${parts.join("/")}`;
+}
