@@ -128,6 +128,32 @@ describe.skipIf(process.getuid?.() !== 0 || !busybox)("builds of LLB (needs root
     expect(two.events.some((event) => event.kind === "log")).toBe(false);
   });
 
+  test("a miss says which part of a step is new", async () => {
+    const make = (A: string) => (graph: Graph) => {
+      const from = edge(graph.add(sourceOp("local://context")));
+      const copied = edge(
+        graph.add(fileOp(base(graph), [{ copy: { src: "/", dest: "/ctx", dirCopyContents: true, createDestPath: true }, from }])),
+      );
+      const meta = { args: ["/bin/sh", "-c", ": explained"], env: ["PATH=/bin", `A=${A}`], cwd: "/" };
+      return sh(graph, "", [], { meta }, copied);
+    };
+    const directory = t.files({ same: "1", "d/changed": "1" });
+    await using one = await t.open({ explain: true }, contextHost(directory));
+    await load(one, make("1")).evaluate();
+    writeFileSync(join(directory, "d/changed"), "2");
+    await using two = await t.open({ explain: true }, contextHost(directory));
+    await load(two, make("2")).evaluate();
+    const misses = two.events.flatMap((event) => (event.kind === "miss" ? [event] : []));
+    expect(misses.map(({ earlier }) => earlier?.changed.map(({ name }) => name))).toEqual([
+      ["file d/changed", "files of /"],
+      ["variable A", "root file system"],
+    ]);
+    expect(misses[1]!.earlier!.changed[0]).toEqual({ name: "variable A", before: "1", now: "2" });
+    await using three = await t.open({ explain: true }, contextHost(directory));
+    await load(three, make("2")).evaluate();
+    expect(three.events.some(({ kind }) => kind === "miss")).toBe(false);
+  });
+
   test("secrets as files and variables; those that are missing are an error unless they are optional", async () => {
     const secret = (ID: string, optional: boolean, dest = "/run/secrets/s") => ({
       dest,

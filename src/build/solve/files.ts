@@ -51,12 +51,20 @@ function sourcesOf(action: FileActionCopy, tree: OpenTree): Source[] {
   return sources;
 }
 
-/** Digest of what a copy would take. */
-export async function copyDigest(action: FileActionCopy, tree: OpenTree): Promise<string> {
+/** More files than these are told as one. */
+const MAX_TOLD = 200;
+
+/** Digest of what a copy would take, and of each of its files where they are few. */
+export async function copyDigest(action: FileActionCopy, tree: OpenTree): Promise<{ digest: string; files: ReadonlyMap<string, string> }> {
   const hash = newHash();
   const selection = selectionOf(action);
-  for (const source of sourcesOf(action, tree)) await hashSource(hash, tree.root, source, !action.owner, selection);
-  return hash.digest("hex");
+  const told = new Map<string, string>();
+  const onFile = (path: string, digest: string) => {
+    if (told.size <= MAX_TOLD) told.set(path, digest);
+  };
+  for (const source of sourcesOf(action, tree)) await hashSource(hash, tree.root, source, !action.owner, selection, onFile);
+  if (told.size > MAX_TOLD) told.clear();
+  return { digest: hash.digest("hex"), files: told };
 }
 
 /** Digest of all that is at a path. */

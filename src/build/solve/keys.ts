@@ -35,7 +35,12 @@ export function execParts(op: ExecOp): KeyPart[] {
   const meta = op.meta!;
   const parts: KeyPart[] = [
     { name: "command", value: textOf(meta.args) },
-    { name: "environment", value: textOf(meta.env) },
+    ...meta.env.map((entry) => {
+      const equals = entry.indexOf("=", 1);
+      return equals < 0
+        ? { name: `variable ${entry}`, value: "" }
+        : { name: `variable ${entry.slice(0, equals)}`, value: entry.slice(equals + 1) };
+    }),
     { name: "working directory", value: meta.cwd },
     { name: "user", value: meta.user },
     { name: "network", value: String(op.network) },

@@ -1,6 +1,15 @@
 // Solves a graph: each vertex once, as soon as its inputs are there, side by side with others; what was made before is taken from the cache.
 import { availableParallelism } from "node:os";
-import { type ExecOp, type FileAction, type FileOp, MountType, NetMode, type Op, SecurityMode } from "../../gen/pb_pb.ts";
+import {
+  type ExecOp,
+  type FileAction,
+  type FileActionCopy,
+  type FileOp,
+  MountType,
+  NetMode,
+  type Op,
+  SecurityMode,
+} from "../../gen/pb_pb.ts";
 import { failedPrecondition, invalidArgument, messageOf, permissionDenied, unimplemented } from "../../lib/errors.ts";
 import { createLimit } from "../../lib/limit.ts";
 import { outputsOf } from "../graph/definition.ts";
@@ -338,8 +347,11 @@ export function createSolver(options: SolveOptions): Solver {
         for (const { secondaryInput, action } of copies) {
           const tree = treeAt(Number(secondaryInput));
           if (!tree) continue;
-          const value = await copyDigest(action.value as never, open[trees.indexOf(tree)]!);
-          parts.push({ name: `files of ${(action.value as { src: string }).src}`, value });
+          const copy = action.value as FileActionCopy;
+          const { digest, files } = await copyDigest(copy, open[trees.indexOf(tree)]!);
+          // One file's digest says what it is; of several, each says which one is another.
+          for (const [path, each] of files.size > 1 ? files : []) parts.push({ name: `file ${path}`, value: each.slice(0, 16) });
+          parts.push({ name: `files of ${copy.src}`, value: digest });
         }
       });
       return parts;

@@ -141,6 +141,7 @@ export async function hashSource(
   source: Source,
   owners: boolean,
   { excluded, included }: Selection,
+  onFile?: (path: string, digest: string) => void,
 ): Promise<void> {
   const breathe = breather();
   // Directories that are there only if something in them is.
@@ -149,9 +150,14 @@ export async function hashSource(
     for (const each of waiting.splice(0)) hash.update(each);
     hash.update(text);
   };
-  const contents = (fd: number, stat: FileStat) => {
-    for (const [name, value] of attributesOf(fd)) hash.update(`x ${name}=${value.length} ${value}\0`);
-    if (isFile(stat)) hashFile(hash, fd);
+  const contents = (fd: number, stat: FileStat, path: string, line: string) => {
+    const own = newHash();
+    own.update(line);
+    for (const [name, value] of attributesOf(fd)) own.update(`x ${name}=${value.length} ${value}\0`);
+    if (isFile(stat)) hashFile(own, fd);
+    const digest = own.digest("hex");
+    say(digest);
+    onFile?.(files.shown(path), digest);
   };
   const node = async (parent: number, name: string, shown: string): Promise<void> => {
     const stat = files.statAt(parent, name);
@@ -171,10 +177,9 @@ export async function hashSource(
       if (at >= 0) waiting.splice(at, 1);
     } else if (wanted) {
       if (isFile(stat)) {
-        say(`f ${stat.mode & 0o7777}${owner} ${stat.size} ${shown}\0`);
         const fd = must(files.openAt(parent, name, O_RDONLY | O_NOFOLLOW, 0), "open", shown);
         try {
-          contents(fd, stat);
+          contents(fd, stat, shown, `f ${stat.mode & 0o7777}${owner} ${stat.size} ${shown}\0`);
         } finally {
           close(fd);
         }
@@ -206,7 +211,7 @@ export async function hashSource(
     const stat = files.statOf(fd);
     hash.update(`f ${stat.mode & 0o7777}${owners ? ` ${stat.uid}:${stat.gid}` : ""} ${stat.size}\0`);
     if (source.link) hash.update(`l ${files.readLink(fd, "")}\0`);
-    else contents(fd, stat);
+    else contents(fd, stat, source.path, "");
   } finally {
     close(fd);
   }
