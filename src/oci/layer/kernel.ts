@@ -145,6 +145,8 @@ export interface Stat {
   rdev: bigint;
   mtimeSec: number;
   mtimeNsec: number;
+  /** Of the last change of anything, in nanoseconds; nobody can set it. */
+  ctime: bigint;
 }
 
 const stat = Buffer.alloc(144);
@@ -161,6 +163,7 @@ function parseStat(): Stat {
     size: Number(stat.readBigInt64LE(48)),
     mtimeSec: Number(stat.readBigInt64LE(88)),
     mtimeNsec: Number(stat.readBigInt64LE(96)),
+    ctime: stat.readBigInt64LE(104) * 1_000_000_000n + stat.readBigInt64LE(112),
   };
 }
 
