@@ -16,7 +16,11 @@ describe.skipIf(machineLacks())("cgroup v2: the engine", () => {
       const archive = join(dir, "busybox.tar");
       const made = sh(`${process.execPath} ${root}scripts/seed-busybox.ts >${archive}`);
       if (made.status !== 0) throw new Error(made.stderr);
-      outcome = await boot({ files: { "busybox.tar": { from: archive } }, script: engineScript });
+      outcome = await boot({
+        files: { "busybox.tar": { from: archive } },
+        modules: ["dummy", "macvlan", "ipvlan", "8021q"],
+        script: engineScript,
+      });
     } finally {
       rmSync(dir, { recursive: true, force: true });
     }
@@ -83,6 +87,19 @@ describe.skipIf(machineLacks())("cgroup v2: the engine", () => {
     expect(said("network")).toContain("1 packets received");
   });
 
+  test("macvlan and ipvlan: on a link, on one of the network's own, on a VLAN; ipvlan on layer 3", () => {
+    const neighbours = "default via 10.77.0.1 dev eth0,1 packets received,";
+    expect(fields("parents")).toEqual({
+      macvlan: neighbours,
+      ipvlan: neighbours,
+      "own macvlan": "1 packets received,",
+      "own ipvlan": "1 packets received,",
+      l3: "default dev eth0 scope link",
+      vlan: "par0.42@par0 10.80.0.2/24",
+      left: "lo dummy0 jubako0 par0",
+    });
+  });
+
   test("nothing is left after rm and a graceful end", () => {
     expect(said("left")).toBe("");
   });
@@ -130,6 +147,24 @@ echo "unknown=$( (: </dev/screen1) 2>&1 | sed "s/.*: //")"
 echo "write=$( (: >/dev/kmsg) 2>&1 | sed "s/.*: //")"
 e=$( (: </dev/screen) 2>&1); case "$e" in *permitted*) echo "rule=1";; *) echo "rule=0";; esac'
 echo "== network"; cli run --rm busybox sh -c 'ping -c 1 $(ip route | sed -n "s/default via \\([^ ]*\\).*/\\1/p")'
+echo "== parents"
+ip link add par0 type dummy; ip link set par0 up
+# What a container on the network sees: its default route, and another one by its name.
+on() {
+  cli run -d --name other --network $1 busybox sleep 1000 >/dev/null
+  cli run --rm --network $1 busybox sh -c 'ip route | grep default | sed "s/ *$//"; ping -c 1 other | grep -o "1 packets received"' | tr '\\n' ,
+  cli rm -f other >/dev/null; cli network rm $1 >/dev/null
+}
+for kind in macvlan ipvlan; do
+  cli network create -d $kind --subnet 10.77.0.0/24 -o parent=par0 lan >/dev/null; echo "$kind=$(on lan)"
+  cli network create -d $kind --subnet 10.79.0.0/24 alone >/dev/null; echo "own $kind=$(on alone)"
+done
+cli network create -d ipvlan --subnet 10.78.0.0/24 -o parent=par0 -o ipvlan_mode=l3 routed >/dev/null
+echo "l3=$(cli run --rm --network routed busybox ip route | grep default | sed 's/ *$//')"; cli network rm routed >/dev/null
+cli network create -d macvlan --subnet 10.80.0.0/24 -o parent=par0.42 tagged >/dev/null
+echo "vlan=$(ip -o link show par0.42 | cut -d' ' -f2 | tr -d :) $(cli run --rm --network tagged busybox ip -o -4 addr show eth0 | sed 's/.*inet \\([^ ]*\\).*/\\1/')"
+cli network rm tagged >/dev/null; sleep 0.5
+echo "left=$(ip -o link | cut -d: -f2 | grep -v veth | tr -d ' ' | tr '\\n' ' ' | sed 's/ $//')"
 cli rm -f limits oom innocent >/dev/null
 kill $engine; wait $engine
 echo "== left"; find $G -mindepth 1 -type d; pidof sleep jubakod jubako-keeper; grep overlay /proc/mounts
