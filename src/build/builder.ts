@@ -358,6 +358,8 @@ export function createBuilder(host: BuilderHost): Builder {
       const left: string[] = [];
       for await (const { info } of snapshots.list({ snapshotter }))
         for (const each of info) if (each.name.startsWith("build-")) left.push(each.name);
+      // What was kept of a failed step may be what others stand upon.
+      left.sort((a, b) => Number(a.endsWith("-kept")) - Number(b.endsWith("-kept")));
       for (const key of left) await snapshots.remove({ snapshotter, key }).catch(() => {});
       const names = (directory: string): string[] => {
         try {

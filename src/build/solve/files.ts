@@ -62,7 +62,8 @@ export async function copyDigest(action: FileActionCopy, tree: OpenTree): Promis
   const onFile = (path: string, digest: string) => {
     if (told.size <= MAX_TOLD) told.set(path, digest);
   };
-  for (const source of sourcesOf(action, tree)) await hashSource(hash, tree.root, source, !action.owner, selection, onFile);
+  const options = { onFile, remembering: tree.outside };
+  for (const source of sourcesOf(action, tree)) await hashSource(hash, tree.root, source, !action.owner, selection, options);
   if (told.size > MAX_TOLD) told.clear();
   return { digest: hash.digest("hex"), files: told };
 }
@@ -71,7 +72,7 @@ export async function copyDigest(action: FileActionCopy, tree: OpenTree): Promis
 export async function pathDigest(path: string, tree: OpenTree, owners: boolean): Promise<string> {
   const hash = newHash();
   for (const source of findSources(tree.root, path, "failed to compute cache key: %: not found", { wildcard: false }))
-    await hashSource(hash, tree.root, source, owners, ALL);
+    await hashSource(hash, tree.root, source, owners, ALL, { remembering: tree.outside });
   return hash.digest("hex");
 }
 

@@ -134,6 +134,20 @@ export function attributesOf(fd: number): [name: string, value: string][] {
   return found;
 }
 
+/**
+ * Digests of files of this host that were read before, by what can't stay the same when a file changes: a build with the same large context need not read it again.
+ * A file that was changed just now may be changed again within the clock's tick, and is not remembered.
+ */
+const remembered = new Map<string, string>();
+const MAX_REMEMBERED = 100_000;
+const TICK_NS = 100_000_000n;
+
+function remember(identity: string, digest: string, stat: FileStat): void {
+  if (BigInt(Date.now()) * 1_000_000n - stat.ctime < TICK_NS) return;
+  if (remembered.size >= MAX_REMEMBERED) for (const key of [...remembered.keys()].slice(0, MAX_REMEMBERED / 10)) remembered.delete(key);
+  remembered.set(identity, digest);
+}
+
 /** Adds what is at a path (names, modes, contents, capabilities; not times) to a hash. Owners count where they are copied. */
 export async function hashSource(
   hash: Hash,
@@ -141,8 +155,9 @@ export async function hashSource(
   source: Source,
   owners: boolean,
   { excluded, included }: Selection,
-  onFile?: (path: string, digest: string) => void,
+  options: { onFile?: (path: string, digest: string) => void; remembering?: boolean } = {},
 ): Promise<void> {
+  const { onFile, remembering = false } = options;
   const breathe = breather();
   // Directories that are there only if something in them is.
   const waiting: string[] = [];
@@ -150,12 +165,23 @@ export async function hashSource(
     for (const each of waiting.splice(0)) hash.update(each);
     hash.update(text);
   };
-  const contents = (fd: number, stat: FileStat, path: string, line: string) => {
-    const own = newHash();
-    own.update(line);
-    for (const [name, value] of attributesOf(fd)) own.update(`x ${name}=${value.length} ${value}\0`);
-    if (isFile(stat)) hashFile(own, fd);
-    const digest = own.digest("hex");
+  /** `line` is what counts beside the content. */
+  const contents = (stat: FileStat, path: string, line: string, open: () => number) => {
+    const identity = remembering ? `${stat.dev}:${stat.ino}:${stat.ctime}:${stat.size}:${line}` : "";
+    let digest = remembering ? remembered.get(identity) : undefined;
+    if (digest === undefined) {
+      const fd = must(open(), "open", path);
+      try {
+        const own = newHash();
+        own.update(line);
+        for (const [name, value] of attributesOf(fd)) own.update(`x ${name}=${value.length} ${value}\0`);
+        if (isFile(stat)) hashFile(own, fd);
+        digest = own.digest("hex");
+      } finally {
+        close(fd);
+      }
+      if (remembering) remember(identity, digest, stat);
+    }
     say(digest);
     onFile?.(files.shown(path), digest);
   };
@@ -177,12 +203,8 @@ export async function hashSource(
       if (at >= 0) waiting.splice(at, 1);
     } else if (wanted) {
       if (isFile(stat)) {
-        const fd = must(files.openAt(parent, name, O_RDONLY | O_NOFOLLOW, 0), "open", shown);
-        try {
-          contents(fd, stat, shown, `f ${stat.mode & 0o7777}${owner} ${stat.size} ${shown}\0`);
-        } finally {
-          close(fd);
-        }
+        const line = `f ${stat.mode & 0o7777}${owner} ${stat.size} ${shown}\0`;
+        contents(stat, shown, line, () => files.openAt(parent, name, O_RDONLY | O_NOFOLLOW, 0));
       } else if (isLink(stat)) say(`l${owner} ${files.readLink(parent, name)} ${shown}\0`);
       else say(`o ${stat.mode}${owner} ${stat.rdev} ${shown}\0`);
     }
@@ -206,12 +228,14 @@ export async function hashSource(
     }
     return;
   }
-  const fd = must(files.openIn(root, source.path, source.link ? O_PATH | O_NOFOLLOW : O_RDONLY, RESOLVE_IN_ROOT), "open", source.path);
+  const fd = must(files.openIn(root, source.path, source.link ? O_PATH | O_NOFOLLOW : O_PATH, RESOLVE_IN_ROOT), "open", source.path);
   try {
     const stat = files.statOf(fd);
-    hash.update(`f ${stat.mode & 0o7777}${owners ? ` ${stat.uid}:${stat.gid}` : ""} ${stat.size}\0`);
+    const line = `f ${stat.mode & 0o7777}${owners ? ` ${stat.uid}:${stat.gid}` : ""} ${stat.size}\0`;
+    hash.update(line);
     if (source.link) hash.update(`l ${files.readLink(fd, "")}\0`);
-    else contents(fd, stat, source.path, "");
+    else if (isFile(stat)) contents(stat, source.path, line, () => files.openIn(root, source.path, O_RDONLY, RESOLVE_IN_ROOT));
+    else hash.update(`o ${stat.mode} ${stat.rdev}\0`);
   } finally {
     close(fd);
   }
