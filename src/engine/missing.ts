@@ -1,6 +1,5 @@
 // Endpoints of the Engine API that Jubako does not have, so that a client hears which feature is missing instead of "page not found".
 const MISSING: [methods: string, pattern: RegExp, feature: string][] = [
-  ["POST", /^\/build\/cancel$/, "image build (POST /build/cancel)"],
   ["GET", /^\/images\/.+\/attestations$/, "image attestations"],
   ["PUT", /^\/volumes\/[^/]+$/, "cluster volumes"],
   ["GET|POST|DELETE", /^\/plugins\/.+$/, "plugins"],

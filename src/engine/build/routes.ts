@@ -5,6 +5,7 @@ import type { Builder, BuildHost, BuildProgress, BuildRequest } from "../../buil
 import type { Credentials } from "../../distribution/index.ts";
 import { invalidArgument, isKind, unimplemented } from "../../lib/errors.ts";
 import { familiarReference, parsePlatform, parseReference, type Reference, withDefaultTag } from "../../oci/index.ts";
+import type { BuildKit } from "../buildkit/index.ts";
 import type { Engine } from "../context.ts";
 import { coreOf } from "../images/core.ts";
 import { type ProgressSink, shortId, streamed } from "../images/progress.ts";
@@ -106,8 +107,6 @@ interface Settings {
 }
 
 function settingsOf(query: URLSearchParams): Settings {
-  if (query.get("version") === "2")
-    throw unimplemented("Jubako does not have this feature yet: BuildKit sessions; build with DOCKER_BUILDKIT=0");
   if (flag(query, "squash"))
     throw invalidArgument(
       "squash is not supported: it would give up the sharing of layers between images; use a multi-stage build instead",
@@ -165,7 +164,7 @@ function classicProgress(sink: ProgressSink, settings: Settings): BuildProgress 
   };
 }
 
-export function buildRoutes(engine: Engine, builderOf: () => Promise<Builder>): Route[] {
+export function buildRoutes(engine: Engine, builderOf: () => Promise<Builder>, buildKitOf: () => Promise<BuildKit>): Route[] {
   const core = coreOf(engine);
 
   async function build(call: Call, settings: Settings, sink: ProgressSink, signal: AbortSignal): Promise<void> {
@@ -218,8 +217,22 @@ export function buildRoutes(engine: Engine, builderOf: () => Promise<Builder>): 
       method: "POST",
       path: "/build",
       async handle(call) {
+        if (call.query.get("version") === "2") {
+          const { buildBySession } = await import("./session.ts");
+          return buildBySession(await buildKitOf(), call);
+        }
         const settings = settingsOf(call.query);
         return { type: "application/json", stream: await streamed((sink, signal) => build(call, settings, sink, signal), call.signal) };
+      },
+    },
+    {
+      method: "POST",
+      path: "/build/cancel",
+      async handle({ query }) {
+        const id = query.get("id");
+        if (!id) throw invalidArgument("build ID not provided");
+        (await buildKitOf()).builds.cancel(id);
+        return { status: 200 };
       },
     },
     {

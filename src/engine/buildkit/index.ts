@@ -30,10 +30,11 @@ import { createGrpcServer } from "./connection.ts";
 import { controlService } from "./control.ts";
 import { gatewayService } from "./gateway.ts";
 import { createHistory, type History } from "./history.ts";
-import { createLocals, type Locals } from "./locals.ts";
+import type { Locals } from "./locals.ts";
 import { createSessions, type Sessions, sessionHeaders } from "./sessions.ts";
 
-export { pruneUsage, usageRecords } from "./usage.ts";
+export { createLocals, type Locals } from "./locals.ts";
+export { withLocals } from "./usage.ts";
 
 export interface BuildKit {
   readonly engine: Engine;
@@ -41,7 +42,7 @@ export interface BuildKit {
   readonly builds: Builds;
   readonly history: History;
   readonly locals: Locals;
-  builder(): Promise<Builder>;
+  readonly builder: Builder;
   /** Runs one of our frontends in a build. */
   frontend(build: Build, name: string, attrs: Record<string, string>, inputs: ReadonlyMap<string, Definition>): Promise<Result>;
   /** POST /grpc. */
@@ -59,14 +60,14 @@ function upgraded(call: Call): void {
   if (upgrade !== "h2c") throw invalidArgument(`protocol ${upgrade} not supported`);
 }
 
-export function createBuildKit(engine: Engine, builder: () => Promise<Builder>): BuildKit {
+export function createBuildKit(engine: Engine, builder: Builder, locals: Locals): BuildKit {
   const kit: BuildKit = {
     engine,
     builder,
     sessions: createSessions(),
     builds: createBuilds(),
     history: createHistory(),
-    locals: createLocals(`${engine.config.dataRoot}/buildkit/contexts`, (message) => engine.log("warn", message)),
+    locals,
     async frontend(build, name, attrs, inputs) {
       const { frontend } = await import("../../build/index.ts");
       const { host, signal } = build;

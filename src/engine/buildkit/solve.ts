@@ -59,9 +59,8 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
     const { signal } = ending;
     const onEvent = (event: BuildEvent) => progress.tell(event);
     const host = createBuildHost({ engine: kit.engine, session: client, locals: kit.locals, onEvent, signal });
-    const builder = await kit.builder();
     const attrs = request.FrontendAttrs;
-    await using session = await builder.open(
+    await using session = await kit.builder.open(
       {
         onEvent,
         signal,

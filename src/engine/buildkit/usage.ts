@@ -1,84 +1,104 @@
-// What the builder keeps on disk, in BuildKit's words: layers that steps made (regular), directories that clients sent (source.local).
+// What builds keep on disk, in BuildKit's words: what the builder's cache holds, and directories that clients sent (source.local).
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type { CacheRecord } from "../../build/index.ts";
+import type { Builder, PruneOptions, UsageRecord } from "../../build/index.ts";
 import type { PruneRequest, UsageRecordSchema } from "../../gen/moby/buildkit/v1_pb.ts";
 import { invalidArgument } from "../../lib/errors.ts";
 import type { BuildKit } from "./index.ts";
-import type { LocalRecord } from "./locals.ts";
+import type { LocalRecord, Locals } from "./locals.ts";
 import { timestamp } from "./status.ts";
 
 type Usage = MessageInitShape<typeof UsageRecordSchema>;
 
-export const usageId = (record: CacheRecord): string => record.key.replace(/^sha256:/, "").slice(0, 25);
+const ofLocal = ({ id, name, size, created, used, inUse }: LocalRecord): UsageRecord => ({
+  id,
+  kind: "source.local",
+  description: `local source for ${name}`,
+  size,
+  created,
+  used,
+  uses: 1,
+  parents: [],
+  inUse,
+  shared: false,
+  mutable: true,
+});
 
-function ofLayer(record: CacheRecord): Usage {
+/** The builder with what the doors keep for it among its records. */
+export function withLocals(builder: Builder, locals: Locals): Builder {
+  const records = () => locals.list().map(ofLocal);
   return {
-    ID: usageId(record),
-    Mutable: false,
-    InUse: false,
-    Size: BigInt(record.size),
-    CreatedAt: timestamp(record.created),
-    LastUsedAt: timestamp(record.used),
-    UsageCount: 1n,
-    Description: record.text,
-    RecordType: "regular",
-    Shared: false,
+    ...builder,
+    usage: async () => [...(await builder.usage()), ...records()].sort((a, b) => a.used - b.used),
+    async reclaim(options: PruneOptions) {
+      const { filter, keepDurationMs = 0, reservedSpace = 0, maxUsedSpace = 0 } = options;
+      const before = Date.now() - keepDurationMs;
+      const limit = Math.max(reservedSpace, maxUsedSpace);
+      let total = [...(await builder.usage()), ...records()].reduce((sum, { size }) => sum + size, 0);
+      const going = new Map<string, UsageRecord>();
+      for (const record of records().sort((a, b) => a.used - b.used)) {
+        if (limit > 0 && total <= limit) break;
+        if (record.inUse || (keepDurationMs > 0 && record.used > before) || (filter && !filter(record))) continue;
+        going.set(record.id, record);
+        total -= record.size;
+      }
+      const gone = (await locals.prune(({ id }) => !going.has(id))).map(ofLocal);
+      // What is left of them counts within the limits.
+      const left = records().reduce((sum, { size }) => sum + size, 0);
+      const lower = (bytes: number) => (bytes > 0 ? Math.max(1, bytes - left) : 0);
+      const inner = await builder.reclaim({ ...options, reservedSpace: lower(reservedSpace), maxUsedSpace: lower(maxUsedSpace) });
+      return { records: [...gone, ...inner.records], bytes: inner.bytes + gone.reduce((sum, { size }) => sum + size, 0) };
+    },
   };
 }
 
-function ofLocal(record: LocalRecord): Usage {
+const shortId = (id: string): string =>
+  id
+    .replace(/^sha256:/, "")
+    .replace("-", "")
+    .slice(0, 25);
+
+function messageOf(record: UsageRecord): Usage {
   return {
-    ID: record.id.replace("-", "").slice(0, 25),
-    Mutable: true,
+    ID: shortId(record.id),
+    Mutable: record.mutable,
     InUse: record.inUse,
     Size: BigInt(record.size),
+    Parents: record.parents.map(shortId),
     CreatedAt: timestamp(record.created),
     LastUsedAt: timestamp(record.used),
-    UsageCount: 1n,
-    Description: `local source for ${record.name}`,
-    RecordType: "source.local",
-    Shared: false,
+    UsageCount: BigInt(record.uses),
+    Description: record.description,
+    RecordType: record.kind,
+    Shared: record.shared,
   };
 }
 
-/** A filter of `buildx du` and `prune`: "type==source.local", "id=…", "until"… is a duration in its own field. */
-export function usageFilter(filters: readonly string[]): (record: Usage) => boolean {
+/** Filters of `buildx du` and `prune`: "type==source.local", "id~=…", "inuse". */
+export function usageFilter(filters: readonly string[]): (record: UsageRecord) => boolean {
+  const fields: Record<string, (record: UsageRecord) => string[] | boolean> = {
+    id: ({ id }) => [id, shortId(id)],
+    type: ({ kind }) => [kind],
+    description: ({ description }) => [description],
+    inuse: ({ inUse }) => inUse,
+    shared: ({ shared }) => shared,
+    private: ({ shared }) => !shared,
+    mutable: ({ mutable }) => mutable,
+    immutable: ({ mutable }) => !mutable,
+    parent: ({ parents }) => parents.flatMap((each) => [each, shortId(each)]),
+    parents: ({ parents }) => parents.flatMap((each) => [each, shortId(each)]),
+  };
   const tests = filters.filter(Boolean).flatMap((filter) =>
     filter.split(",").map((text) => {
-      const match = /^([\w.]+)(==|!=|~=)?(.*)$/.exec(text.trim());
-      if (!match) throw invalidArgument(`invalid filter: ${text}`);
-      const [, name = "", operator = "", value = ""] = match;
-      const field = (record: Usage): string | boolean => {
-        switch (name.toLowerCase()) {
-          case "id":
-            return record.ID ?? "";
-          case "type":
-            return record.RecordType ?? "";
-          case "description":
-            return record.Description ?? "";
-          case "inuse":
-            return record.InUse ?? false;
-          case "shared":
-            return record.Shared ?? false;
-          case "mutable":
-            return record.Mutable ?? false;
-          case "immutable":
-            return !record.Mutable;
-          case "private":
-            return !record.Shared;
-          case "parent":
-          case "parents":
-            return "";
-          default:
-            throw invalidArgument(`invalid filter: ${text}`);
-        }
-      };
-      return (record: Usage): boolean => {
+      const match = /^([\w.]+)(?:(==|!=|~=)"?(.*?)"?)?$/.exec(text.trim());
+      const field = match && fields[match[1]!.toLowerCase()];
+      if (!field) throw invalidArgument(`invalid filter: ${text}`);
+      const [, , operator, wanted = ""] = match;
+      return (record: UsageRecord): boolean => {
         const have = field(record);
-        if (operator === "") return have === true || (typeof have === "string" && have !== "");
-        const wanted = value.replace(/^"|"$/g, "");
-        if (operator === "~=") return String(have).includes(wanted);
-        return (String(have) === wanted) === (operator === "==");
+        if (operator === undefined) return have === true || (Array.isArray(have) && have.some(Boolean));
+        const list = Array.isArray(have) ? have : [String(have)];
+        if (operator === "~=") return list.some((each) => each.includes(wanted));
+        return list.includes(wanted) === (operator === "==");
       };
     }),
   );
@@ -87,36 +107,18 @@ export function usageFilter(filters: readonly string[]): (record: Usage) => bool
 
 export async function usageRecords(kit: BuildKit, filters: readonly string[]): Promise<Usage[]> {
   const fits = usageFilter(filters);
-  const builder = await kit.builder();
-  return [...builder.cache().map(ofLayer), ...kit.locals.list().map(ofLocal)].filter(fits);
+  return (await kit.builder.usage()).filter(fits).map(messageOf);
 }
 
-/** Removes what may go, the longest unused first, and answers what went. */
-export async function pruneUsage(
-  kit: BuildKit,
-  request: Pick<PruneRequest, "filter" | "keepDuration" | "reservedSpace" | "maxUsedSpace">,
-): Promise<Usage[]> {
-  const fits = usageFilter(request.filter);
-  const builder = await kit.builder();
-  const before = Date.now() - Number(request.keepDuration) / 1e6;
-  const layers = builder.cache();
-  const locals = kit.locals.list().filter(({ inUse }) => !inUse);
-  // Without a limit all goes; with one, only what is above it.
-  const limit = Number(request.maxUsedSpace || request.reservedSpace);
-  let total = [...layers, ...locals].reduce((sum, { size }) => sum + size, 0);
-  const going = new Set<string>();
-  const all = [
-    ...layers.map((record) => ({ key: record.key, used: record.used, size: record.size, usage: ofLayer(record) })),
-    ...locals.map((record) => ({ key: record.id, used: record.used, size: record.size, usage: ofLocal(record) })),
-  ].sort((a, b) => a.used - b.used);
-  const gone: Usage[] = [];
-  for (const { key, used, size, usage } of all) {
-    if (!fits(usage) || (request.keepDuration > 0n && used > before) || (limit > 0 && total <= limit)) continue;
-    total -= size;
-    going.add(key);
-    gone.push(usage);
-  }
-  await builder.prune(({ key }) => !going.has(key));
-  await kit.locals.prune(({ id }) => !going.has(id));
-  return gone;
+/** Removes what may go and answers what went. */
+export async function pruneUsage(kit: BuildKit, request: PruneRequest): Promise<Usage[]> {
+  const { records } = await kit.builder.reclaim({
+    filter: usageFilter(request.filter),
+    keepDurationMs: Number(request.keepDuration) / 1e6,
+    reservedSpace: Number(request.reservedSpace),
+    maxUsedSpace: Number(request.maxUsedSpace),
+    minFreeSpace: Number(request.minFreeSpace),
+    directory: kit.engine.config.dataRoot,
+  });
+  return records.map(messageOf);
 }
