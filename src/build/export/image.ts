@@ -90,6 +90,12 @@ function configOf(result: Result, name: string): Record<string, unknown> {
   throw invalidArgument("the result's image config is no JSON object");
 }
 
+/** Says that a document is written. */
+function told(context: ExportContext, what: string, descriptor: Descriptor): void {
+  const name = `exporting ${what} ${descriptor.digest}`;
+  context.status({ id: name, name, current: 0, total: 0, completed: true });
+}
+
 async function makeManifest(
   context: ExportContext,
   result: Result,
@@ -113,7 +119,7 @@ async function makeManifest(
     });
   }
   const given = configOf(result, part.name);
-  const told = Array.isArray(given.history) ? (given.history as HistoryEntry[]) : [];
+  const said = Array.isArray(given.history) ? (given.history as HistoryEntry[]) : [];
   const diffIds = layers.map(({ diffId }) => diffId);
   // The same content keeps the time of its first build, and so its id.
   const now = new Date(epoch === undefined ? Date.now() : epoch * 1000).toISOString();
@@ -121,7 +127,7 @@ async function makeManifest(
   const created = epoch !== undefined || context.noCache ? now : cache.first(what, now);
   const clamp = (entry: HistoryEntry): HistoryEntry =>
     epoch !== undefined && (entry.created ?? "") > now ? { ...entry, created: now } : entry;
-  const history = fitHistory(told, layers.length, contributions(context.graph, await context.solved(), part.edge), created).map(clamp);
+  const history = fitHistory(said, layers.length, contributions(context.graph, await context.solved(), part.edge), created).map(clamp);
   const document: Record<string, unknown> = {
     architecture: part.platform.architecture,
     os: part.platform.os,
@@ -152,6 +158,8 @@ async function makeManifest(
     labels: childLabels("manifest", [config, ...descriptors]),
     lease,
   });
+  told(context, "manifest", written);
+  told(context, "config", config);
   return { manifest: written, config, layers };
 }
 
@@ -200,7 +208,9 @@ export async function makeImage(context: ExportContext, result: Result, options:
   for (const { part, manifest, statements } of made) {
     if (statements.length === 0) continue;
     const image = { manifest, names: options.names, platform: part.platform };
-    entries.push(await attestationManifest(host, lease, image, statements));
+    const attestation = await attestationManifest(host, lease, image, statements);
+    told(context, "attestation manifest", attestation);
+    entries.push(attestation);
   }
   const mediaType = options.ociTypes || attested ? MEDIA.ociIndex : MEDIA.dockerList;
   const annotations = annotationsFor(options.annotations, "index");
@@ -210,5 +220,6 @@ export async function makeImage(context: ExportContext, result: Result, options:
     labels: childLabels("index", entries),
     lease,
   });
+  told(context, "manifest list", target);
   return { target, configDigest: made.length === 1 ? first.config.digest : undefined, platforms };
 }

@@ -13,7 +13,7 @@ import {
   withDefaultTag,
 } from "../../oci/index.ts";
 import { hasBlob, readBlob, writeBlob } from "../content.ts";
-import type { BaseImage, BuilderHost, BuildHost, Layer, Lease } from "../host.ts";
+import type { BaseImage, BuilderHost, BuildHost, Layer, Lease, Status } from "../host.ts";
 import type { CacheOption } from "../session.ts";
 import type { CacheSource } from "../solve/solver.ts";
 import { EMPTY, type Tree, treeOf } from "../solve/workspace.ts";
@@ -33,18 +33,16 @@ interface Store {
   stream(descriptor: Descriptor): AsyncIterable<Uint8Array>;
 }
 
-function sourceOf(
-  config: CacheConfig,
-  layers: readonly (Layer | undefined)[],
-  fetch: (layers: readonly Layer[]) => Promise<void>,
-): CacheSource {
+type FetchLayers = (layers: readonly Layer[], status?: (status: Status) => void) => Promise<void>;
+
+function sourceOf(config: CacheConfig, layers: readonly (Layer | undefined)[], fetch: FetchLayers): CacheSource {
   const records = new Map(config.records.map(({ digest, results }) => [digest, results]));
   const treeAt = (key: string): Tree | undefined => {
     const results = records.get(key);
     if (results?.length === 0) return EMPTY;
     for (const { layer } of results ?? []) {
       const stack = stackOf(config, layer)?.map((at) => layers[at]);
-      if (stack?.every((each) => each !== undefined)) return treeOf(stack, () => fetch(stack));
+      if (stack?.every((each) => each !== undefined)) return treeOf(stack, (status) => fetch(stack, status));
     }
     return undefined;
   };
@@ -61,24 +59,29 @@ function sourceOf(
   };
 }
 
-function fetcher({ host, lease, signal }: ImportOptions, store: Store): (layers: readonly Layer[]) => Promise<void> {
+function fetcher({ host, lease, signal }: ImportOptions, store: Store): FetchLayers {
   const running = new Map<string, Promise<void>>();
-  const one = async ({ descriptor, diffId }: Layer): Promise<void> => {
-    if (await hasBlob(host.manager, descriptor.digest)) return;
+  const one = async ({ descriptor, diffId }: Layer, status: (status: Status) => void): Promise<void> => {
+    const { mediaType, digest, size } = descriptor;
+    if (await hasBlob(host.manager, digest)) return;
+    let current = 0;
+    const tell = (completed: boolean) => status({ id: digest, name: digest, current, total: size, completed });
+    async function* counted() {
+      for await (const piece of store.stream(descriptor)) {
+        current += piece.length;
+        tell(false);
+        yield piece;
+      }
+    }
     const labels = { "containerd.io/uncompressed": diffId };
-    await writeBlob(host.manager, store.stream(descriptor), {
-      mediaType: descriptor.mediaType,
-      labels,
-      lease,
-      signal,
-      expected: descriptor,
-    });
+    await writeBlob(host.manager, counted(), { mediaType, labels, lease, signal, expected: descriptor });
+    tell(true);
   };
-  return async (layers) => {
+  return async (layers, status = () => {}) => {
     await Promise.all(
       layers.map((layer) => {
         const { digest } = layer.descriptor;
-        const work = running.get(digest) ?? one(layer);
+        const work = running.get(digest) ?? one(layer, status);
         running.set(digest, work);
         work.catch(() => running.delete(digest));
         return work;
@@ -98,11 +101,7 @@ function ownLayers(config: CacheConfig, blobs: readonly Descriptor[]): (Layer | 
 }
 
 /** What an image's config has of a cache; undefined where it has none. Layers are the image's: by digest, or by their order. */
-export function inlineSource(
-  configBytes: Uint8Array,
-  descriptors: readonly Descriptor[],
-  fetch: (layers: readonly Layer[]) => Promise<void>,
-): CacheSource | undefined {
+export function inlineSource(configBytes: Uint8Array, descriptors: readonly Descriptor[], fetch: FetchLayers): CacheSource | undefined {
   const image = parseImageConfig(configBytes);
   const text = image.raw["moby.buildkit.cache.v0"];
   if (typeof text !== "string" || descriptors.length !== image.diffIds.length) return undefined;

@@ -218,11 +218,7 @@ export function createSolver(options: SolveOptions): Solver {
       tell(vertex, { started });
       // What it grew from becomes a record, too.
       for (const index of trees.keys()) await parentOf(index).fetch?.();
-      for (const [i, tree] of [...trees.values()].entries()) {
-        wanted.status({ id: `pulling ${i}`, name: "pulling", current: 0, total: 0, completed: false });
-        await tree.fetch?.();
-        wanted.status({ id: `pulling ${i}`, name: "pulling", current: 0, total: 0, completed: true });
-      }
+      for (const tree of trees.values()) await tree.fetch?.(wanted.status);
       await cache.adopt(changes);
       for (const one of tried) cache.store(one.key, changes, about(one.parts));
       tell(vertex, { started, completed: now(), cached: true });

@@ -8,7 +8,7 @@ import { openDetached } from "../../containerd/index.ts";
 import { failedPrecondition, isKind } from "../../lib/errors.ts";
 import { close, O_DIRECTORY, O_RDONLY, open, openat2, RESOLVE_IN_ROOT } from "../../linux/index.ts";
 import { chainIds } from "../../oci/index.ts";
-import type { BuilderHost, Layer, Lease } from "../host.ts";
+import type { BuilderHost, Layer, Lease, Status } from "../host.ts";
 import { ROOT_LABEL } from "./cache.ts";
 import { copySource } from "./copy.ts";
 
@@ -22,6 +22,9 @@ export interface SnapshotMount {
   options: string[];
 }
 
+/** May say how it goes. */
+export type Fetch = (status?: (status: Status) => void) => Promise<void>;
+
 export interface Tree {
   layers: Layer[];
   /** Names the stack of layers; "" is the empty tree. */
@@ -31,7 +34,7 @@ export interface Tree {
   /** Of a directory whose content is known without looking: a commit, a file's digest. "" otherwise. */
   digest: string;
   /** Makes the layers' contents, or the directory, be here; undefined where they are. */
-  fetch: (() => Promise<void>) | undefined;
+  fetch: Fetch | undefined;
   /** Name of a committed snapshot that is not named by the chain id: what a failed step left. */
   snapshot: string | undefined;
 }
@@ -56,7 +59,7 @@ export const grown = (parent: Tree, change: Change): Tree =>
     ? parent
     : { ...EMPTY, layers: [...parent.layers, ...change.layers], chainId: change.chainId, fetch: parent.fetch };
 
-export const treeOf = (layers: Layer[], fetch?: () => Promise<void>): Tree => ({
+export const treeOf = (layers: Layer[], fetch?: Fetch): Tree => ({
   ...EMPTY,
   layers,
   chainId: chainIds(layers.map(({ diffId }) => diffId)).at(-1) ?? "",
