@@ -3,16 +3,17 @@
 # on the PATH, one after the other; prints counts, and each failure with what is known of it.
 #
 #   bats         runc's own integration tests, from Debian's source package of runc, fetched by apt (no change to the system's sources)
+#   rootless     the same by an ordinary user, who exists in a mount namespace only: as tests/rootless.sh does, without sub-ids and cgroups, and with both
 #   validation   the programs of github.com/opencontainers/runtime-tools, built by Go
 #
 # Needs root, apt-get, dpkg-source, jq, gcc, script, busybox-static; for bats gawk and bats, for some of its files debootstrap (hooks), Go and
-# libseccomp-dev (seccomp-notify), fuse (sshfs), criu (checkpoint); for validation Go. What is missing is left out and said.
-# Environment: SUITES="bats validation"; SUITE_FILES="exec.bats …" and SUITE_PROGRAMS="mounts …" for some only; SUITE_WORK=DIR keeps what was
+# libseccomp-dev (seccomp-notify), fuse (sshfs), criu (checkpoint); for rootless uidmap; for validation Go. What is missing is left out and said.
+# Environment: SUITES="bats rootless validation"; SUITE_FILES="exec.bats …" and SUITE_PROGRAMS="mounts …" for some only; SUITE_WORK=DIR keeps what was
 # fetched and built there for the next time; SUITE_OUTPUT=PREFIX keeps the outputs.
 set -eu
 cd "$(dirname "$0")/.."
 here=$PWD
-suites=${SUITES:-bats validation}
+suites=${SUITES:-bats rootless validation}
 has() { command -v "$1" >/dev/null; }
 for program in apt-get dpkg-source jq gcc script busybox; do
   has $program || { echo "runtime-suites: $program is not installed" >&2; exit 77; }
@@ -50,6 +51,9 @@ prepare_bats() {
     left_out "mounts_sshfs.bats: needs sshfs and sftp-server"
     without="$without -e sshfs"
   fi
+  # Two runs at once must not share their cgroups.
+  cgroups=jubako-suites-$(echo "$work" | cksum | cut -d ' ' -f 1)
+  sed -i "s/runc-cgroups-integration-test/$cgroups/g" "$tests"/*.bash "$tests"/*.bats
   [ -e "$work/busybox.tar" ] && return
   # Images as the tests expect them: no /proc and no /sys in busybox's.
   mkdir -p "$work/busybox/bin" "$work/busybox/etc" "$work/busybox/dev" "$work/busybox/tmp" "$work/busybox/root" "$work/busybox/usr" "$work/busybox/var" "$work/hello"
@@ -150,17 +154,60 @@ explain_failure() {
 }
 
 # ---- run, in a terminal, as runc run and exec expect one
-run_bats() {
-  out=$work/out.bats.$(basename "$1")
-  files=${SUITE_FILES:-$(cd "$tests" && ls ./*.bats | grep -v $without)}
+write_runner() {
   cat >"$work/run" <<'END'
 #!/bin/sh
 cd "$1"
 for file in $3; do timeout --foreground -k 5 120 bats -t "$file" | sed "s|^\(not \)\?ok [0-9]* |&$(basename "$file" .bats): |"; done >"$2" 2>&1
 END
   chmod +x "$work/run"
+}
+
+run_bats() {
+  out=$work/out.bats.$(basename "$1")
+  files=${SUITE_FILES:-$(cd "$tests" && ls ./*.bats | grep -v $without)}
   PATH=$work/sshfs:$PATH RUNC=$1 TMPDIR=$work/tmp script -qec "$work/run '$tests' '$out' '$(echo $files)'" /dev/null </dev/null >/dev/null || true
   report "$1" bats "$out"
+}
+
+# As root, in a mount namespace: a user, with `idmap` sub-ids and with `cgroup` cgroups of his own, then the tests.
+as_user() {
+  uid=54324
+  for file in passwd group subuid subgid; do cp "/etc/$file" "$work/user/$file" 2>/dev/null || : >"$work/user/$file"; done
+  echo "rootless:x:$uid:$uid::$work/user/home:/bin/sh" >>"$work/user/passwd"
+  echo "rootless:x:$uid:" >>"$work/user/group"
+  echo "rootless:100000:65536" >>"$work/user/subuid"
+  echo "rootless:200000:65536" >>"$work/user/subgid"
+  for file in passwd group subuid subgid; do touch "/etc/$file" && mount --bind "$work/user/$file" "/etc/$file"; done
+  chown $uid:$uid "$work/user/tmp" "$work/user/run" "$work/user/home"
+  export AUX_UID=1024 AUX_DIR="$work/user/aux"
+  chown $((100000 - 1000 + AUX_UID)) "$AUX_DIR"
+  case $2 in *cgroup*)
+    for cgroup in /sys/fs/cgroup/*/"$cgroups"; do
+      for file in "$cgroup" "$cgroup/cgroup.procs" "$cgroup/tasks" "$cgroup/cpuset.cpus" "$cgroup/cpuset.mems"; do
+        [ ! -e "$file" ] || { chown root:$uid "$file" && chmod g+rwX "$file"; }
+      done
+    done ;;
+  esac
+  case $2 in *idmap*) export ROOTLESS_UIDMAP_START=100000 ROOTLESS_UIDMAP_LENGTH=65536 ROOTLESS_GIDMAP_START=200000 ROOTLESS_GIDMAP_LENGTH=65536 ;; esac
+  export ROOTLESS_FEATURES="$2" HOME="$work/user/home" XDG_RUNTIME_DIR="$work/user/run" TMPDIR="$work/user/tmp" RUNC="$1"
+  exec setpriv --reuid=$uid --regid=$uid --clear-groups script -qec "$work/run '$tests' '$work/user/tmp/out' '$3'" /dev/null </dev/null >/dev/null
+}
+
+run_rootless() {
+  files=${SUITE_FILES:-$(cd "$tests" && ls ./*.bats | grep -v $without)}
+  chmod 755 "$work"
+  for features in "" idmap+cgroup; do
+    rm -rf "$work/user" && mkdir -p "$work/user/tmp" "$work/user/run" "$work/user/home" "$work/user/aux"
+    case $features in *cgroup*) for cgroup in /sys/fs/cgroup/*/cgroup.procs; do mkdir -p "${cgroup%/*}/$cgroups"; done ;; esac
+    export work tests cgroups
+    unshare -m --propagation private sh -c "$(sed -n '/^as_user() {/,/^}/p' "$here/test/runtime-suites.sh")
+as_user \"\$@\"" sh "$1" "$features" "$(echo $files)" || true
+    out=$work/out.rootless.$(basename "$1")${features:+.$features}
+    cp "$work/user/tmp/out" "$out"
+    find /sys/fs/cgroup/*/"$cgroups" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+    report "$1" "rootless${features:+ $features}" "$out"
+  done
 }
 
 run_validation() {
@@ -193,9 +240,15 @@ report() {
 
 for suite_name in $suites; do
   case $suite_name in
+    rootless)
+      for program in bats gawk setpriv unshare newuidmap; do has $program || { left_out "rootless: $program is not installed"; continue 2; }; done
+      prepare_bats
+      write_runner
+      ;;
     bats)
       for program in bats gawk; do has $program || { left_out "bats: $program is not installed"; continue 2; }; done
       prepare_bats
+      write_runner
       ;;
     validation) if ! has go || ! prepare_validation; then left_out "validation: not built: $(tail -1 "$work/validation.log" 2>/dev/null)"; continue; fi ;;
     *) echo "runtime-suites: no suite $suite_name" >&2; exit 2 ;;

@@ -1,6 +1,6 @@
 // Small files of cgroup hierarchies.
 import { Failure } from "../../lib/errors.ts";
-import { kill, readdirSync, readFileSync, rmdirSync, SystemError, subdirectoriesOf, writeFileSync } from "../../linux/index.ts";
+import { kill, mkdirSync, readdirSync, readFileSync, rmdirSync, SystemError, subdirectoriesOf, writeFileSync } from "../../linux/index.ts";
 import type { CgroupWrite } from "./index.ts";
 
 export function readText(file: string): string | undefined {
@@ -77,6 +77,15 @@ export function hugePageSizes(): string[] {
     if (kilobytes >= 1 << 20) return [`${kilobytes >> 20}GB`];
     return [kilobytes >= 1024 ? `${kilobytes >> 10}MB` : `${kilobytes}KB`];
   });
+}
+
+/** One that is there is fine. */
+export function makeCgroup(directory: string): void {
+  try {
+    mkdirSync(directory);
+  } catch (error) {
+    if (codeOf(error) !== "EEXIST") throw new Failure("Unknown", `unable to apply cgroup configuration: ${(error as Error).message}`);
+  }
 }
 
 /** Every cgroup at or below `directory`, children first. */

@@ -9,7 +9,6 @@ import {
   errno,
   existsSync,
   kernelRelease,
-  mkdirSync,
   O_RDONLY,
   O_WRONLY,
   open,
@@ -20,7 +19,18 @@ import {
 import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats, Counter } from "../face.ts";
 import { effectiveRules, ruleText } from "./devices.ts";
-import { hugePageSizes, pidsBelow, readKeyed, readNumber, readText, removeTrees, tree, write, writeInAnyOrder } from "./files.ts";
+import {
+  hugePageSizes,
+  makeCgroup,
+  pidsBelow,
+  readKeyed,
+  readNumber,
+  readText,
+  removeTrees,
+  tree,
+  write,
+  writeInAnyOrder,
+} from "./files.ts";
 import { type Cgroup, type CgroupLocation, type CgroupWrite, hierarchies } from "./index.ts";
 
 type Write = (controller: string, name: string, value: string | number, what: string, ignore?: CgroupWrite["ignore"]) => void;
@@ -118,12 +128,7 @@ function prepareParent(controller: string, directory: string, top: string): void
   const parent = dirname(directory);
   if (!parent.startsWith(`${top}/`) || (prepared.has(parent) && existsSync(parent))) return;
   prepareParent(controller, parent, top);
-  try {
-    mkdirSync(parent);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST")
-      throw new Failure("Unknown", `make cgroup ${parent}: ${(error as Error).message}`);
-  }
+  makeCgroup(parent);
   if (controller === "cpuset") {
     for (const [name, value] of inherited(parent))
       if (!readText(`${parent}/${name}`)?.trim()) write({ file: `${parent}/${name}`, value, why: "prepare a cpuset" });

@@ -1,11 +1,11 @@
 // cgroup v2 (kernel's Documentation/admin-guide/cgroup-v2).
 import { Failure, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
 import { dirname } from "../../lib/paths.ts";
-import { binding, check, close, EPOLLIN, errno, existsSync, mkdirSync, read, SYS, watch, writeFileSync } from "../../linux/index.ts";
+import { binding, check, close, EPOLLIN, errno, existsSync, read, SYS, watch, writeFileSync } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats } from "../face.ts";
 import { deviceProgram } from "./devices.ts";
-import { codeOf, hugePageSizes, pidsBelow, readKeyed, readNumber, readText, removeTrees, write, writeInAnyOrder } from "./files.ts";
+import { hugePageSizes, makeCgroup, pidsBelow, readKeyed, readNumber, readText, removeTrees, write, writeInAnyOrder } from "./files.ts";
 import { type Cgroup, type CgroupLocation, type CgroupPlan, type CgroupWrite, hierarchies } from "./index.ts";
 
 /** v1's cpu.shares 2…262144 on v2's cpu.weight 1…10000. */
@@ -124,11 +124,7 @@ function prepareParent(directory: string, top: string): void {
   if (prepared.has(directory) && existsSync(directory)) return;
   if (directory !== top) {
     prepareParent(dirname(directory), top);
-    try {
-      mkdirSync(directory);
-    } catch (error) {
-      if (codeOf(error) !== "EEXIST") throw new Failure("Unknown", `make cgroup ${directory}: ${(error as Error).message}`);
-    }
+    makeCgroup(directory);
   }
   const available = (readText(`${directory}/cgroup.controllers`) ?? "").trim().split(" ");
   const on = new Set((readText(`${directory}/cgroup.subtree_control`) ?? "").trim().split(" "));
