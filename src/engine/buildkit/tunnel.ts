@@ -40,20 +40,24 @@ export function createTunnel(): Tunnel {
     },
   });
   async function* messages(): AsyncGenerator<{ data: Uint8Array }> {
+    let whole = false;
     try {
       for (;;) {
         const next = queue.shift();
         if (next) {
           for (let at = 0; at < next.data.length; at += MAX_MESSAGE) yield { data: next.data.subarray(at, at + MAX_MESSAGE) };
           next.done();
-        } else if (over) return;
-        else
+        } else if (over) {
+          whole = true;
+          return;
+        } else
           await new Promise<void>((resolve) => {
             wake = resolve;
           });
       }
     } finally {
-      stream.destroy();
+      // Whoever stops listening is gone; after a proper end there may still be answers.
+      if (!whole) stream.destroy();
     }
   }
   return {
