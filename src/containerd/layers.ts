@@ -12,8 +12,10 @@ import type { Manager } from "./manager.ts";
 import { layersOf } from "./snapshots/detached.ts";
 
 export interface ReceiveOptions {
-  descriptor: Descriptor;
-  diffId: string;
+  /** What it must be; undefined where it is only known when all of it is here. */
+  descriptor: Pick<Descriptor, "digest" | "size"> | undefined;
+  /** The digest that it must have uncompressed; undefined where nobody knows. */
+  diffId: string | undefined;
   /** No layer lies below: a deletion in it means nothing. */
   lowest: boolean;
   /** Labels of the content. */
@@ -32,6 +34,9 @@ export interface ReceiveOptions {
 
 /** A layer that is unpacked and in the content store, but no snapshot with a name yet. */
 export interface ReceivedLayer {
+  digest: string;
+  size: number;
+  diffId: string;
   /** Names it, upon the committed snapshot `parent` ("": none). Harmless where somebody else made the same one meanwhile. */
   commit(name: string, parent: string): void;
   /** Takes the unpacked files away; harmless after commit. */
@@ -59,9 +64,9 @@ export function createLayerReceiver(manager: Manager, namespace: string): LayerR
 
   return {
     async receive(options) {
-      const { descriptor, diffId, lease, labels, signal } = options;
+      const { descriptor, lease, labels, signal } = options;
       mkdirSync(incoming, { recursive: true });
-      const key = `extract-${Date.now()}-${randomBytes(3).toString("hex")} ${diffId}`;
+      const key = `extract-${Date.now()}-${randomBytes(3).toString("hex")} ${options.diffId ?? "layer"}`;
       const file = join(incoming, `layer-${process.pid}-${++count}`);
       const mounts = snapshotter.prepare(namespace, key, "", {}, lease);
       manager.events.publish(namespace, "/snapshot/prepare", SnapshotPrepareSchema, { key, parent: "", snapshotter: SNAPSHOTTER });
@@ -76,26 +81,30 @@ export function createLayerReceiver(manager: Manager, namespace: string): LayerR
           if (!isKind(error, "NotFound")) throw error;
         }
       };
-      const ref = `layer-${descriptor.digest}`;
-      const receipt: Receipt = { have: await manager.content.takeUp(namespace, ref, file), brokeOff: false };
+      const ref = `layer-${descriptor?.digest}`;
+      const receipt: Receipt = { have: descriptor ? await manager.content.takeUp(namespace, ref, file) : 0, brokeOff: false };
       let unpacked: Unpacked;
       try {
         unpacked = await receiveInto(file, root, options, receipt);
         await manager.content.adopt(namespace, file, {
-          digest: descriptor.digest,
-          size: descriptor.size,
-          labels: { ...labels, "containerd.io/uncompressed": diffId },
+          digest: unpacked.digest,
+          size: unpacked.size,
+          labels: { ...labels, "containerd.io/uncompressed": unpacked.diffId },
           lease,
         });
         signal.throwIfAborted();
       } catch (error) {
-        if (receipt.brokeOff && receipt.have >= WORTH && receipt.have < descriptor.size) {
+        if (descriptor && receipt.brokeOff && receipt.have >= WORTH && receipt.have < descriptor.size) {
           await manager.content.setAside(namespace, file, { ref, expected: descriptor.digest, total: descriptor.size });
         } else await rm(file, { force: true });
         discard();
         throw error;
       }
+      const { digest, size, diffId } = unpacked;
       return {
+        digest,
+        size,
+        diffId,
         discard,
         commit(name, parent) {
           if (!open) throw failedPrecondition(`layer ${diffId} was discarded`);
@@ -139,7 +148,7 @@ async function receiveInto(path: string, root: string, options: ReceiveOptions, 
   signal.throwIfAborted();
   signal.addEventListener("abort", abort, { once: true });
   // what an earlier attempt left is longer than it may be: it was something else
-  if (receipt.have > descriptor.size) {
+  if (descriptor && receipt.have > descriptor.size) {
     await rm(path, { force: true });
     receipt.have = 0;
   }
@@ -150,9 +159,8 @@ async function receiveInto(path: string, root: string, options: ReceiveOptions, 
       file: path,
       root,
       whiteouts: lowest ? "ignore" : "overlay",
-      digest: descriptor.digest,
-      size: descriptor.size,
-      diffId,
+      ...(descriptor ? { digest: descriptor.digest, size: descriptor.size } : {}),
+      ...(diffId ? { diffId } : {}),
       progress,
       signal: stop.signal,
     });

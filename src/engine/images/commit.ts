@@ -80,7 +80,8 @@ async function diffLayer(
   const left = parent === "" ? [] : (await snapshots.view({ snapshotter, key: view, parent }, { headers: lease.headers })).mounts;
   try {
     const right = (await snapshots.mounts({ snapshotter, key: record.snapshotKey })).mounts;
-    const made = await diff.diff({ left, right, mediaType: MEDIA.ociLayerGzip, ref: view }, call);
+    // plain: it is gzipped when, and if, it is pushed
+    const made = await diff.diff({ left, right, mediaType: MEDIA.ociLayer, ref: view }, call);
     if (!made.diff) throw failedPrecondition("the manager made no layer");
     const { digest, mediaType, size } = made.diff;
     const diffId = (await content.info({ digest })).info?.labels["containerd.io/uncompressed"];

@@ -3,6 +3,7 @@ import { Readable } from "node:stream";
 import { invalidArgument, unavailable } from "../../lib/errors.ts";
 import {
   type Descriptor,
+  type Digest,
   decompressed,
   detectCompression,
   familiarReference,
@@ -14,12 +15,48 @@ import {
 } from "../../oci/index.ts";
 import type { Call } from "../route.ts";
 import { applyChanges } from "./changes.ts";
-import { withLease, writeBlob } from "./content.ts";
+import { type Lease, withLease, writeBlob } from "./content.ts";
 import { type Core, keepDangling, publish, tagImage } from "./core.ts";
 import { makeImage } from "./make.ts";
 import type { ProgressSink } from "./progress.ts";
 import { createSpool, filePieces, spoolFile } from "./spool.ts";
 import { applyFirstLayer } from "./unpack.ts";
+
+/** Bytes that tell a compression. */
+const HEAD = 8;
+
+/** A stream becomes the layer of an image: in one pass where the manager is in this process, else by way of a file. */
+async function makeLayer(
+  core: Core,
+  body: AsyncIterable<Uint8Array>,
+  lease: Lease,
+  signal: AbortSignal,
+): Promise<{ layer: Descriptor; diffId: Digest }> {
+  const { manager } = core.engine;
+  const { layers: receiver } = manager;
+  if (receiver) {
+    let head: Uint8Array = new Uint8Array(0);
+    const open = async function* () {
+      for await (const piece of body) {
+        if (head.length < HEAD) head = Buffer.concat([head, piece.subarray(0, HEAD)]);
+        yield piece;
+      }
+    };
+    const options = { descriptor: undefined, diffId: undefined, lowest: true, labels: {}, lease: lease.id, signal, open };
+    const received = await receiver.receive(options);
+    received.commit(received.diffId, "");
+    return {
+      layer: { mediaType: layerType(detectCompression(head)), digest: received.digest, size: received.size },
+      diffId: received.diffId,
+    };
+  }
+  await using spool = createSpool(core.engine);
+  const path = spool.path("layer.tar");
+  const { digest, size, head } = await spoolFile(path, body, signal);
+  const layer: Descriptor = { mediaType: layerType(detectCompression(head)), digest, size };
+  await writeBlob(manager, { descriptor: layer, labels: {}, lease, signal }, (offset) => filePieces(path, offset));
+  return { layer, diffId: await applyFirstLayer(manager, layer, lease, signal) };
+}
 
 async function sourceOf(source: string, call: Call, sink: ProgressSink, signal: AbortSignal): Promise<Readable> {
   if (source === "-") return call.body;
@@ -59,14 +96,9 @@ export async function importImage(
   }
   const config = applyChanges({}, query.getAll("changes"));
   const comment = query.get("message") || `Imported from ${source}`;
-  await using spool = createSpool(core.engine);
-  const path = spool.path("layer.tar");
-  const body = await sourceOf(source, call, sink, signal);
-  const { digest, size, head } = await spoolFile(path, decompressed(body, ["gzip", "zstd"]), signal);
-  const layer: Descriptor = { mediaType: layerType(detectCompression(head)), digest, size };
+  const body = decompressed(await sourceOf(source, call, sink, signal), ["gzip", "zstd"]);
   const id = await withLease(core.engine.manager, async (lease) => {
-    await writeBlob(core.engine.manager, { descriptor: layer, labels: {}, lease, signal }, (offset) => filePieces(path, offset));
-    const diffId = await applyFirstLayer(core.engine.manager, layer, lease, signal);
+    const { layer, diffId } = await makeLayer(core, body, lease, signal);
     const created = new Date().toISOString();
     const image = await makeImage(
       core,

@@ -1,5 +1,6 @@
 // The layers of a pull: fetched several at a time, unpacked while they come where the manager is in this process, else one after the other as soon as they
 // are here. A layer that another pull is fetching is waited for.
+import type { ReceivedLayer } from "../../containerd/index.ts";
 import type { Repository } from "../../distribution/index.ts";
 import { chainIds, type Descriptor, type Digest } from "../../oci/index.ts";
 import { hasBlob, type Lease, streamBlob, writeBlob } from "./content.ts";
@@ -185,14 +186,24 @@ async function receiveAll(core: Core, fetch: Fetch, chain: readonly Digest[], pr
       }
     });
   const work = layers.map((layer, i) => (i < present ? undefined : begin(receive(layer, i))));
+  await commitInOrder(work, chain, (i) => {
+    const id = shortId(layers[i]!.digest);
+    sink.bar(id, "Extracting", layers[i]!.size, layers[i]!.size);
+    sink.line({ status: "Pull complete", progressDetail: {}, id });
+  });
+}
+
+/** Names layers as they come, lowest first; where one fails, what the others made is taken away. */
+export async function commitInOrder(
+  work: readonly (Promise<ReceivedLayer> | undefined)[],
+  chain: readonly Digest[],
+  onDone: (layer: number) => void = () => {},
+): Promise<void> {
   try {
     for (const [i, one] of work.entries()) {
       if (!one) continue;
-      const layer = await one;
-      layer.commit(chain[i]!, chain[i - 1] ?? "");
-      const id = shortId(layers[i]!.digest);
-      sink.bar(id, "Extracting", layers[i]!.size, layers[i]!.size);
-      sink.line({ status: "Pull complete", progressDetail: {}, id });
+      (await one).commit(chain[i]!, chain[i - 1] ?? "");
+      onDone(i);
     }
   } catch (error) {
     for (const settled of await Promise.allSettled(work)) if (settled.status === "fulfilled") settled.value?.discard();

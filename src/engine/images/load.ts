@@ -2,6 +2,7 @@
 // counts, as it has all platforms and the digests, and manifest.json gives further names.
 import type { Readable } from "node:stream";
 import { invalidArgument, notFound } from "../../lib/errors.ts";
+import { createLimit } from "../../lib/limit.ts";
 import {
   blobPath,
   chainIds,
@@ -28,12 +29,15 @@ import {
 import { type Archive, openArchive } from "./archive.ts";
 import { childLabels, type Lease, withLease, writeBlob, writeBytes } from "./content.ts";
 import { type Core, keepDangling, publish, tagImage } from "./core.ts";
+import { alone, commitInOrder } from "./layers.ts";
 import { type ProgressSink, shortId } from "./progress.ts";
 import { createSpool } from "./spool.ts";
 import { unpackedLayers, unpackLayers } from "./unpack.ts";
 
 const MAX_IMAGES = 1000;
 const MAX_DEPTH = 4;
+/** Layers that are unpacked side by side. */
+const AT_ONCE = 3;
 
 export interface LoadOptions {
   quiet: boolean;
@@ -229,19 +233,44 @@ async function store(core: Core, archive: Archive, found: Found, lease: Lease, o
   const { diffIds } = parseImageConfig(configBytes);
   const chain = chainIds(diffIds);
   const present = await unpackedLayers(manager, chain);
-  const begun = new Map<number, () => Promise<void>>();
-  const writeFile = async (name: string, blob: Descriptor, id: string) => {
+  const fileOf = (name: string, blob: Descriptor) => {
     const file = archive.find(name);
     if (file.size !== blob.size) throw invalidArgument(`${name} is ${file.size} bytes long, its manifest says ${blob.size}`);
-    const onProgress = quiet ? undefined : (bytes: number) => sink.bar(id, "Loading layer", bytes, blob.size);
-    await writeBlob(manager, { descriptor: blob, labels: {}, lease, signal, onProgress }, (offset) => archive.pieces(file, offset));
+    return file;
   };
-  for (const [i, layer] of manifest.layers.entries()) {
-    const write = () => writeFile(layers[i]!, layer, shortId(diffIds[i] ?? layer.digest));
-    if (i < present) await write();
-    else begun.set(i, write);
+  const told = (blob: Descriptor, id: string) => (bytes: number) => quiet || sink.bar(id, "Loading layer", bytes, blob.size);
+  const writeFile = async (name: string, blob: Descriptor, id: string) => {
+    const file = fileOf(name, blob);
+    const options = { descriptor: blob, labels: {}, lease, signal, onProgress: told(blob, id) };
+    await writeBlob(manager, options, (offset) => archive.pieces(file, offset));
+  };
+  const idOf = (i: number) => shortId(diffIds[i] ?? manifest.layers[i]!.digest);
+  for (const [i, layer] of manifest.layers.slice(0, present).entries()) await writeFile(layers[i]!, layer, idOf(i));
+  const { layers: receiver } = manager;
+  if (receiver && diffIds.length === manifest.layers.length) {
+    // in one pass each, several at a time
+    const limit = createLimit(AT_ONCE);
+    const stop = new AbortController();
+    const both = AbortSignal.any([signal, stop.signal]);
+    const receive = (layer: Descriptor, i: number) =>
+      limit(() => {
+        both.throwIfAborted();
+        const file = fileOf(layers[i]!, layer);
+        const open = (offset: number) => archive.pieces(file, offset);
+        const options = { descriptor: layer, diffId: diffIds[i]!, lowest: i === 0, labels: {}, lease: lease.id, signal: both, open };
+        return alone(layer.digest, () => receiver.receive({ ...options, onReceived: told(layer, idOf(i)) }));
+      });
+    const work = manifest.layers.map((layer, i) => (i < present ? undefined : receive(layer, i)));
+    for (const one of work) one?.catch((error: unknown) => stop.abort(error));
+    await commitInOrder(work, chain).catch((error: unknown) => {
+      signal.throwIfAborted();
+      // the first failure ended the others: it is the one to tell
+      throw stop.signal.aborted ? stop.signal.reason : error;
+    });
+  } else {
+    const ready = (i: number) => writeFile(layers[i]!, manifest.layers[i]!, idOf(i));
+    await unpackLayers(manager, manifest.layers, diffIds, lease, { ready }, signal);
   }
-  await unpackLayers(manager, manifest.layers, diffIds, lease, { ready: async (i) => begun.get(i)?.() }, signal);
   const snapshot = chain.length ? { [`containerd.io/gc.ref.snapshot.${manager.snapshotter}`]: chain.at(-1)! } : {};
   await writeBlob(manager, { descriptor: manifest.config, labels: snapshot, lease }, async function* (offset) {
     yield configBytes.subarray(offset);
