@@ -61,7 +61,12 @@ async function launch(
 ): Promise<Kept> {
   if (io.hold.length > MAX_HOLD) throw new Failure("InvalidArgument", `a keeper holds at most ${MAX_HOLD} descriptors`);
   const record = `${directory}/record`;
-  const failure = (index: number, number: number) => stepFailure(plan, process, index, number);
+  const failure = (index: number, number: number) => {
+    const failed = stepFailure(plan, process, index, number);
+    const stamps = keeper?.stamps();
+    if (trace && stamps) tracePlayer(trace, plan, stamps, { index, why: failed.message });
+    return failed;
+  };
   const trace = active();
   const recordFd = open(record, O_RDWR | O_CREAT | O_TRUNC, 0o600);
   // The lock is the open file's, which keeper and process share: it is held as long as one of them is there, whatever is recorded yet.
@@ -90,7 +95,7 @@ async function launch(
     if (terminal !== undefined) check(binding.syscall(SYS.fcntl, terminal, 4, O_RDWR | O_NONBLOCK), "fcntl F_SETFL");
     done = true;
     if (!early) keeper.made();
-    const { timing } = keeper;
+    const player = keeper;
     const kept: Kept = {
       pid,
       pidfd,
@@ -108,7 +113,12 @@ async function launch(
       },
       failure,
       child: true,
-      onStarted: trace && timing !== undefined ? () => tracePlayer(trace, plan, timing) : undefined,
+      onStarted: trace
+        ? () => {
+            const stamps = player.stamps();
+            if (stamps) tracePlayer(trace, plan, stamps);
+          }
+        : undefined,
     };
     return kept;
   } finally {

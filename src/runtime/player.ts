@@ -56,8 +56,8 @@ export interface Player {
   goOn(): void;
   /** The same for the last time: from now on the process lives without this side. */
   made(): void;
-  /** Stamps of the instructions, where it was asked for. */
-  timing: number | undefined;
+  /** Stamps of the instructions (timing.ts), once; undefined where they were not asked for, or were taken already. */
+  stamps(): Buffer | undefined;
   close(): void;
 }
 
@@ -81,7 +81,7 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
   try {
     const memory = keep(check(binding.syscall(SYS.memfd_create, "tape", 1), "memfd_create"));
     if (write(memory, tape) !== tape.length) throw new SystemError("write tape", 28);
-    const timing = timedSteps > 0 ? check(binding.syscall(SYS.memfd_create, "timing", 1), "memfd_create") : undefined;
+    let timing = timedSteps > 0 ? check(binding.syscall(SYS.memfd_create, "timing", 1), "memfd_create") : undefined;
     if (timing !== undefined) check(binding.syscall(SYS.ftruncate, timing, timedSteps * 16), "ftruncate");
     const report = pipe(O_NONBLOCK);
     const gate = pipe();
@@ -138,13 +138,21 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
           goOn();
           letGo();
         },
-        timing,
+        stamps() {
+          if (timing === undefined) return undefined;
+          const bytes = Buffer.alloc(timedSteps * 16);
+          binding.syscall(SYS.pread64, timing, bytes, bytes.length, 0);
+          close(timing);
+          timing = undefined;
+          return bytes;
+        },
         close() {
           letGo();
           close(report.read);
           close(gate.write);
           close(pidfd);
           if (timing !== undefined) close(timing);
+          timing = undefined;
         },
       };
     } catch (error) {
