@@ -1,7 +1,7 @@
 // A container's files from outside: the root of a running one, a detached mount of the snapshot of another; and its /etc/passwd and /etc/group.
 import { lstatSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { messageOf, unknown } from "../../lib/errors.ts";
+import { invalidArgument, messageOf, unknown } from "../../lib/errors.ts";
 import {
   binding,
   check,
@@ -117,7 +117,7 @@ function textBelow(root: number, path: string): string {
       const n = read(fd, buffer);
       if (!n) break;
       total += n;
-      if (total > MAX_FILE) throw unknown(`${path} of the container is larger than ${MAX_FILE} bytes`);
+      if (total > MAX_FILE) throw invalidArgument(`${path} of the container is larger than ${MAX_FILE} bytes`);
       chunks.push(buffer.subarray(0, n));
     }
     return Buffer.concat(chunks).toString("utf8");
@@ -129,6 +129,11 @@ function textBelow(root: number, path: string): string {
 export interface AccountFiles {
   passwd: string;
   group: string;
+}
+
+/** passwd and group below an open root directory, as they are now. */
+export function accountsBelow(root: number): AccountFiles {
+  return { passwd: textBelow(root, "/etc/passwd"), group: textBelow(root, "/etc/group") };
 }
 
 const cache = new Map<string, AccountFiles>();
@@ -151,7 +156,7 @@ export function accountFiles(chainId: string, mounts: SnapshotMount[]): AccountF
   if (known) return known;
   const root = openReadOnly(mounts);
   try {
-    const files = { passwd: textBelow(root, "/etc/passwd"), group: textBelow(root, "/etc/group") };
+    const files = accountsBelow(root);
     if (!own) {
       if (cache.size >= MAX_CACHED) cache.delete(cache.keys().next().value!);
       cache.set(chainId, files);

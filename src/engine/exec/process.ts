@@ -1,7 +1,6 @@
 // The OCI process of an exec: the container's own, changed by what the caller asked.
-import { invalidArgument } from "../../lib/errors.ts";
-import { close, O_RDONLY, openat2, RESOLVE_IN_ROOT, read } from "../../linux/index.ts";
 import type { Process } from "../../oci/runtime-spec.ts";
+import { accountsBelow } from "../containers/rootfs.ts";
 import { capabilitySet, processCapabilities } from "../containers/spec/capabilities.ts";
 import { mergeEnv } from "../containers/spec/env.ts";
 import { type ResolvedUser, resolveUser } from "../containers/spec/user.ts";
@@ -18,38 +17,11 @@ export interface ExecRequest {
   size: [height: number, width: number] | undefined;
 }
 
-const MAX_FILE = 4 * 1024 * 1024;
-
-function textOf(root: number, path: string): string {
-  let fd: number;
-  try {
-    fd = openat2(root, path, O_RDONLY, { resolve: RESOLVE_IN_ROOT });
-  } catch {
-    return "";
-  }
-  try {
-    const chunks: Buffer[] = [];
-    for (let total = 0; total <= MAX_FILE; ) {
-      const buffer = Buffer.allocUnsafe(64 * 1024);
-      const n = read(fd, buffer);
-      if (!n) return Buffer.concat(chunks).toString();
-      chunks.push(buffer.subarray(0, n));
-      total += n;
-    }
-    throw invalidArgument(`${path} of the container is larger than ${MAX_FILE} bytes`);
-  } finally {
-    close(fd);
-  }
-}
-
 /** The user by the container's own accounts as they are now. */
 export async function lookUpUser(engine: Engine, record: ContainerRecord, user: string): Promise<ResolvedUser> {
   const root = await engine.containers.openRoot(record.id);
   try {
-    return resolveUser(user, record.hostConfig.GroupAdd ?? [], {
-      passwd: textOf(root.fd, "/etc/passwd"),
-      group: textOf(root.fd, "/etc/group"),
-    });
+    return resolveUser(user, record.hostConfig.GroupAdd ?? [], accountsBelow(root.fd));
   } finally {
     await root.close();
   }
