@@ -1,14 +1,25 @@
 // Builds of LLB, with the real kernel: definitions from the wire, references, mounts, several outputs, merges, exports.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { execFileSync } from "node:child_process";
-import { existsSync, linkSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
+import {
+  closeSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { PassThrough, type Writable } from "node:stream";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { busybox, busyboxLayer, programs } from "../containerd/harness.ts";
 import { DefinitionSchema, MountSchema, MountType, NetMode, OpSchema, SecurityMode } from "../gen/pb_pb.ts";
-import { digestOf } from "../oci/index.ts";
+import { digestOf, files } from "../oci/index.ts";
 import { type Edge, edge, type Graph } from "./graph/llb.ts";
 import { load, startBuilder, type TestBuilder } from "./harness.ts";
 import { diffOp, execOp, fileOp, type MountInit, mergeOp, sourceOp } from "./harness-operations.ts";
@@ -833,6 +844,104 @@ describe.skipIf(process.getuid?.() !== 0 || !busybox)("builds of LLB (needs root
       { os: "linux", architecture: "arm64" },
     ]);
     await expect(session.export(result, { type: "nope", attrs: {} }, {})).rejects.toThrow("exports of the type nope");
+  });
+
+  test("with SOURCE_DATE_EPOCH two builders make the same image, to the byte", async () => {
+    const epoch = 1_600_000_000;
+    const make = async (builder: TestBuilder) => {
+      await using session = await builder.open({ epoch });
+      const ref = load(session, (graph) =>
+        sh(graph, "mkdir /d; echo x > /d/f; ln -s f /d/l", [], {}, sh(graph, "echo y > /y; touch -d '1999-01-01 00:00:00' /y")),
+      );
+      const times = { f: (await ref.stat("/d/f")).mtime, y: (await ref.stat("/y")).mtime };
+      const answer = await session.export(resultOf(ref), { type: "oci", attrs: { name: "x:1" } }, sink());
+      return { times, digest: answer["containerimage.digest"] };
+    };
+    const one = await make(t);
+    await using other = await startBuilder(busyboxLayer());
+    const two = await make(other);
+    expect(two.digest).toBe(one.digest!);
+  });
+
+  test("builds at once do the same step once; one that goes away does not take the other with it", async () => {
+    const make = (name: string) => (graph: Graph) => sh(graph, `: ${name}; sleep 0.4; cat /proc/uptime > /when; echo ran`);
+    await using one = await t.open();
+    await using two = await t.open();
+    const both = await Promise.all([one, two].map((session) => read(session, make("same"), "/when")));
+    expect(both[0]).toBe(both[1]!);
+    const ran = (session: typeof one) => session.events.filter(({ kind }) => kind === "log").length;
+    expect(ran(one) + ran(two)).toBe(1);
+    const leaving = new AbortController();
+    await using three = await t.open({ signal: leaving.signal });
+    await using four = await t.open();
+    const first = load(three, make("left")).evaluate();
+    const second = read(four, make("left"), "/when");
+    setTimeout(() => leaving.abort(new Error("gone")), 200);
+    await expect(first).rejects.toThrow("gone");
+    expect(await second).toMatch(/^\d/);
+  });
+
+  test("a cancelled build ends its steps at once", async () => {
+    const leaving = new AbortController();
+    await using session = await t.open({ signal: leaving.signal });
+    const ref = load(session, (graph) => sh(graph, "echo begun; sleep 100"));
+    setTimeout(() => leaving.abort(new Error("enough")), 300);
+    const start = performance.now();
+    await expect(ref.evaluate()).rejects.toThrow("enough");
+    expect(performance.now() - start).toBeLessThan(5000);
+    await expect(load(session, (graph) => sh(graph, "true after")).evaluate()).rejects.toThrow("enough");
+  });
+
+  test("an OCI layout of a client is a source", async () => {
+    await using session = await t.open();
+    const out = sink();
+    const answer = await session.export(
+      resultOf(load(session, (graph) => sh(graph, "echo layout > /from-layout"))),
+      { type: "oci", attrs: {} },
+      out,
+    );
+    const directory = untar(out.bytes());
+    const digest = answer["containerimage.digest"]!;
+    await using other = await startBuilder(busyboxLayer());
+    const asked: string[] = [];
+    const host: Partial<BuildHost> = {
+      async ociLayout(store, wanted) {
+        asked.push(store, wanted);
+        return { directory, release: async () => {} };
+      },
+    };
+    await using second = await other.open({}, host);
+    const source = (graph: Graph) => edge(graph.add(sourceOp(`oci-layout://name@${digest}`, { "oci.store": "given" })));
+    expect(await read(second, (graph) => sh(graph, "cat /from-layout > /o", [], {}, source(graph)), "/o")).toBe("layout\n");
+    expect(asked).toEqual(["given", digest]);
+    const absent = (graph: Graph) => edge(graph.add(sourceOp(`oci-layout://name@${digestOf("absent")}`)));
+    await expect(load(second, absent).evaluate()).rejects.toThrow("has no blob");
+    await expect(load(second, (graph) => edge(graph.add(sourceOp("oci-layout://name")))).evaluate()).rejects.toThrow("a digest is needed");
+    await expect(load(second, (graph) => edge(graph.add(sourceOp("s3://x")))).evaluate()).rejects.toThrow("sources of the kind s3");
+  });
+
+  test("file capabilities are copied, and count", async () => {
+    const directory = t.files({ program: "x" });
+    const make = (graph: Graph) => {
+      const from = edge(graph.add(sourceOp("local://context")));
+      return edge(graph.add(fileOp(undefined, [{ copy: { src: "/program", dest: "/copied" }, from }])));
+    };
+    const seen = async () => {
+      await using session = await t.open({}, contextHost(directory));
+      const found: [string, string][] = [];
+      await load(session, make).withTree(async (tree) => {
+        for await (const { xattrs } of tree.entries())
+          for (const [name, value] of Object.entries(xattrs)) found.push([name, Buffer.from(value).toString("hex")]);
+      });
+      return found;
+    };
+    expect(await seen()).toEqual([]);
+    // cap_net_bind_service, permitted and effective (linux/capability.h, struct vfs_cap_data)
+    const capability = "0100000200040000000000000000000000000000";
+    const fd = openSync(join(directory, "program"), "r");
+    files.setXattr(fd, "security.capability", Buffer.from(capability, "hex").toString("latin1"));
+    closeSync(fd);
+    expect(await seen()).toEqual([["security.capability", capability]]);
   });
 
   test("nothing is left of sessions", async () => {

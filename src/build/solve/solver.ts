@@ -181,9 +181,12 @@ export function createSolver(options: SolveOptions): Solver {
     }
     const { key, parts } = tried.at(-1)!;
     if (options.explain && useCache) explainMiss(vertex, kind, parts);
-    // another build makes it now; where that fails, its reasons (a client that went away) need not be ours
-    const elsewhere = useCache ? await cache.running.get(key)?.catch(() => undefined) : undefined;
-    if (elsewhere) return grow(elsewhere, true, key, store(elsewhere));
+    // Another build makes it now; where that fails, its reasons (a client that went away) need not be ours. Between the last look and our own entry is no await.
+    for (let running = cache.running.get(key); useCache && running; running = cache.running.get(key)) {
+      const elsewhere = await running.catch(() => undefined);
+      signal.throwIfAborted();
+      if (elsewhere) return grow(elsewhere, true, key, store(elsewhere));
+    }
     const started = now();
     const making = limited(async () => {
       signal.throwIfAborted();
@@ -192,7 +195,9 @@ export function createSolver(options: SolveOptions): Solver {
     });
     if (!cache.running.has(key)) {
       cache.running.set(key, making);
-      const forget = () => void (cache.running.get(key) === making && cache.running.delete(key));
+      const forget = () => {
+        if (cache.running.get(key) === making) cache.running.delete(key);
+      };
       making.then(forget, forget);
     }
     const outputs = await making;
