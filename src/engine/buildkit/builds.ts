@@ -127,7 +127,7 @@ export function createBuild(options: Pick<Build, "ref" | "progress" | "session" 
       return found;
     },
     enter(ref) {
-      if (!ref?.edge) return "";
+      if (!ref) return "";
       if (references.size >= MAX_REFS) throw resourceExhausted(`a build has more than ${MAX_REFS} references`);
       const id = randomBytes(16).toString("hex");
       references.set(id, ref);

@@ -12,7 +12,7 @@ const enabled = (ids: string): MessageInitShape<typeof APICapSchema>[] =>
 export const FRONTEND_CAPS = enabled(`
   solve.base solve.inlinereturn resolveimage resolveimage.resolvemode readfile return returnmap readdir statfile importcaches
   proto.refarray reference.output frontend.inputs gateway.solve.metadata gateway.exec gateway.exec.extrahosts gateway.exec.secretenv
-  gateway.exec.signals gateway.exec.filesystem frontend.caps gateway.solve.evaluate gateway.evaluate gateway.warnings reference.attestations
+  gateway.exec.signals frontend.caps gateway.solve.evaluate gateway.evaluate gateway.warnings reference.attestations
   source.metaresolver
 `);
 

@@ -1,7 +1,8 @@
 // LLBBridge, what a frontend may ask while its build runs: frontends as buildx' own client, which names its build in the metadata.
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Attestation, FileInfo, Ref, Result } from "../../build/index.ts";
+import { SolveSchema } from "../../gen/errdefs_pb.ts";
 import { type Stat, StatSchema } from "../../gen/fsutil/types_pb.ts";
 import {
   AttestationKind,
@@ -14,17 +15,21 @@ import {
   type ResultSchema,
   type SolveRequest,
 } from "../../gen/moby/buildkit/v1/frontend_pb.ts";
-import type { Platform } from "../../gen/pb_pb.ts";
+import { OpSchema, type Platform } from "../../gen/pb_pb.ts";
 import { invalidArgument, notFound, unimplemented } from "../../lib/errors.ts";
 import { formatPlatform, formatReference, MAX_CONFIG, parseReference, withDefaultTag } from "../../oci/index.ts";
 import { readBlob } from "../images/content.ts";
 import type { Build } from "./builds.ts";
 import { FRONTEND_CAPS, LLB_CAPS } from "./caps.ts";
+import { execProcess, newContainer, releaseContainer } from "./containers.ts";
 import { toConnectError } from "./errors.ts";
 import type { BuildKit } from "./index.ts";
 import { toGoMode } from "./modes.ts";
 import { emptyResult } from "./solve.ts";
 import { workerRecord } from "./worker.ts";
+
+/** It travels in headers. */
+const MAX_SOLVE = 24 << 10;
 
 const platformText = (platform: Platform | undefined): string | undefined =>
   platform?.OS
@@ -117,6 +122,17 @@ function messageOfResult(build: Build, result: Result): MessageInitShape<typeof 
   return { result: inner, metadata: Object.fromEntries(result.metadata), attestations };
 }
 
+/** What a client needs to enter the step that failed: the op, and references to what it worked on and to what it left. */
+function keptStep(build: Build, error: unknown): { type: string; value: Uint8Array }[] {
+  const step = build.session.failedStep(error);
+  if (!step) return [];
+  const ids = (refs: readonly (Ref | undefined)[]) => refs.map((ref) => build.enter(ref));
+  const op = create(OpSchema, { op: { case: "exec", value: step.op } });
+  const solve = create(SolveSchema, { inputIDs: ids(step.inputs), mountIDs: ids(step.mounts), op });
+  const value = toBinary(SolveSchema, solve);
+  return value.length > MAX_SOLVE ? [] : [{ type: "errdefs.Solve", value }];
+}
+
 export function gatewayService(kit: BuildKit): Partial<ServiceImpl<typeof LLBBridge>> {
   /** Calls `work` in the build that the caller names; its failures become the protocol's. */
   async function within<T>(context: HandlerContext, work: (build: Build) => Promise<T>): Promise<T> {
@@ -127,7 +143,9 @@ export function gatewayService(kit: BuildKit): Partial<ServiceImpl<typeof LLBBri
       build = await kit.builds.get(ref, context.signal);
       return await work(build);
     } catch (error) {
-      throw toConnectError(error, build?.sources);
+      const failure = toConnectError(error, build?.sources);
+      if (build) failure.details.push(...keptStep(build, error));
+      throw failure;
     }
   }
   const refOf = (build: Build, id: string): Ref => {
@@ -173,7 +191,7 @@ export function gatewayService(kit: BuildKit): Partial<ServiceImpl<typeof LLBBri
       within(context, async (build) => {
         const result = await solve(build, request);
         if (request.Evaluate) await Promise.all([result.ref, ...result.refs.values()].map((each) => each?.evaluate()));
-        if (!request.allowResultReturn) return { ref: build.enter(result.ref) };
+        if (!request.allowResultReturn) return { ref: result.ref?.edge ? build.enter(result.ref) : "" };
         return { result: messageOfResult(build, result) };
       }),
     readFile: (request, context) =>
@@ -208,6 +226,20 @@ export function gatewayService(kit: BuildKit): Partial<ServiceImpl<typeof LLBBri
         });
         return {};
       }),
+    newContainer: (request, context) =>
+      within(context, async (build) => {
+        await newContainer(build, request);
+        return {};
+      }),
+    releaseContainer: (request, context) =>
+      within(context, async (build) => {
+        await releaseContainer(build, request.ContainerID);
+        return {};
+      }),
+    async *execProcess(messages, context) {
+      const build = await within(context, async (found) => found);
+      yield* execProcess(build, messages);
+    },
     return: (request, context) =>
       within(context, async (build) => {
         if (request.error) build.finish({ error: request.error });

@@ -68,6 +68,8 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
         epoch: epochOf(attrs),
         entitlements: new Set(request.Entitlements),
         explain: attrs["jubako.explain"] === "true",
+        // Only a client that is its own frontend can look into what is left of a step.
+        keepFailed: request.Frontend === "" && (request.Definition?.def.length ?? 0) === 0,
         cacheImports: cacheOptions(request.Cache?.Imports ?? []),
         request: { frontend: request.Frontend, attrs },
       },
