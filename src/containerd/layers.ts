@@ -9,7 +9,7 @@ import { SnapshotCommitSchema, SnapshotPrepareSchema } from "../gen/containerd/e
 import { failedPrecondition, isKind } from "../lib/errors.ts";
 import { adoptParents, applyLayer, createProgress, type Descriptor, type Unpacked } from "../oci/index.ts";
 import type { Manager } from "./manager.ts";
-import { layersOf } from "./snapshots/detached.ts";
+import { layersOf, type MountInstruction } from "./snapshots/detached.ts";
 
 export interface ReceiveOptions {
   /** What it must be; undefined where it is only known when all of it is here. */
@@ -49,6 +49,8 @@ export interface LayerReceiver {
    * left behind then but, where it broke off, what had come: as an ingest, with which the next attempt goes on.
    */
   receive(options: ReceiveOptions): Promise<ReceivedLayer>;
+  /** The tar of what one tree has and another has not, both as a snapshotter's mounts, for `open`: the layer is then written and unpacked as it is made. */
+  changes(left: readonly MountInstruction[], right: readonly MountInstruction[], signal: AbortSignal): AsyncIterable<Uint8Array>;
 }
 
 const SNAPSHOTTER = "overlayfs";
@@ -63,6 +65,10 @@ export function createLayerReceiver(manager: Manager, namespace: string): LayerR
   const incoming = join(manager.root, "content/ingest");
 
   return {
+    async *changes(left, right, signal) {
+      const { layerTar } = await import("./diff/layer-tar.ts");
+      yield* layerTar(layersOf(left).layers, layersOf(right).layers, { epoch: undefined, signal });
+    },
     async receive(options) {
       const { descriptor, lease, labels, signal } = options;
       mkdirSync(incoming, { recursive: true });

@@ -1,8 +1,9 @@
 // POST /commit: what a container changed becomes a layer on top of its image.
 import type { ContainerConfig } from "../../api/types.ts";
 import { failedPrecondition } from "../../lib/errors.ts";
-import { type Descriptor, familiarReference, MEDIA, type Reference } from "../../oci/index.ts";
+import { chainId, type Descriptor, familiarReference, MEDIA, type Reference } from "../../oci/index.ts";
 import type { ContainerRecord } from "../context.ts";
+import type { Content } from "./catalogue.ts";
 import { applyChanges, type Config } from "./changes.ts";
 import { isMissing, type Lease, withLease } from "./content.ts";
 import { type Core, keepDangling, publish, tagImage } from "./core.ts";
@@ -65,28 +66,47 @@ async function paused<T>(core: Core, record: ContainerRecord, wanted: boolean, w
   }
 }
 
-/** The difference between the container's snapshot and its parent, as a layer in the content store. */
+/** The difference between the container's snapshot and its parent, as a layer in the content store, unpacked upon the image `below`. */
 async function diffLayer(
   core: Core,
   record: ContainerRecord,
+  below: Content,
   lease: Lease,
   signal: AbortSignal,
 ): Promise<{ layer: Descriptor; diffId: string }> {
-  const { snapshots, diff, content, snapshotter } = core.engine.manager;
-  const call = { headers: lease.headers, signal };
+  const { manager } = core.engine;
+  const { snapshots, diff, content, snapshotter, layers: receiver } = manager;
   const { info } = await snapshots.stat({ snapshotter, key: record.snapshotKey });
   const parent = info?.parent ?? "";
   const view = `commit-${record.id}-${Date.now()}`;
   const left = parent === "" ? [] : (await snapshots.view({ snapshotter, key: view, parent }, { headers: lease.headers })).mounts;
+  // plain: it is gzipped when, and if, it is pushed
+  const mediaType = MEDIA.ociLayer;
   try {
     const right = (await snapshots.mounts({ snapshotter, key: record.snapshotKey })).mounts;
-    // plain: it is gzipped when, and if, it is pushed
-    const made = await diff.diff({ left, right, mediaType: MEDIA.ociLayer, ref: view }, call);
+    if (receiver) {
+      const open = () => receiver.changes(left, right, signal);
+      const lowest = below.chain.length === 0;
+      const received = await receiver.receive({
+        descriptor: undefined,
+        diffId: undefined,
+        lowest,
+        labels: {},
+        lease: lease.id,
+        signal,
+        open,
+      });
+      received.commit(chainId([...below.config.diffIds, received.diffId]), below.chainId);
+      return { layer: { mediaType, digest: received.digest, size: received.size }, diffId: received.diffId };
+    }
+    const made = await diff.diff({ left, right, mediaType, ref: view }, { headers: lease.headers, signal });
     if (!made.diff) throw failedPrecondition("the manager made no layer");
-    const { digest, mediaType, size } = made.diff;
+    const { digest, size } = made.diff;
     const diffId = (await content.info({ digest })).info?.labels["containerd.io/uncompressed"];
     if (!diffId) throw failedPrecondition(`the layer ${digest} does not say what it is when uncompressed`);
-    return { layer: { mediaType, digest, size: Number(size) }, diffId };
+    const layer = { mediaType: made.diff.mediaType, digest, size: Number(size) };
+    await unpackLayers(manager, [...below.manifest.layers, layer], [...below.config.diffIds, diffId], lease, {}, signal);
+    return { layer, diffId };
   } finally {
     if (parent !== "") await snapshots.remove({ snapshotter, key: view });
   }
@@ -100,10 +120,9 @@ export async function commit(core: Core, options: CommitOptions): Promise<string
   const base = Object.keys(options.config).length > 0 ? options.config : { Env: record.config.Env ?? [] };
   const config = mergeConfig(applyChanges(base, options.changes), record.config);
   const id = await withLease(core.engine.manager, async (lease) => {
-    const { layer, diffId } = await paused(core, record, options.pause, () => diffLayer(core, record, lease, options.signal));
+    const { layer, diffId } = await paused(core, record, options.pause, () => diffLayer(core, record, content, lease, options.signal));
     const layers = [...content.manifest.layers, layer];
     const diffIds = [...content.config.diffIds, diffId];
-    await unpackLayers(core.engine.manager, layers, diffIds, lease, {}, options.signal);
     const created = new Date().toISOString();
     const step = {
       created,
