@@ -10,6 +10,7 @@ export { check, errno, errnoName, errnoText, SystemError } from "./errno.ts";
 export * from "./fd.ts";
 export * from "./files.ts";
 export * from "./memory.ts";
+export * from "./mount-options.ts";
 export * from "./netlink.ts";
 export * from "./netlink-conntrack.ts";
 export * from "./netlink-nft.ts";

@@ -78,7 +78,7 @@ const HOST_DEFAULTS: Full = {
   IOMaximumBandwidth: 0,
 };
 
-const CONFIG_DEFAULTS: Full = {
+export const CONFIG_DEFAULTS: Full = {
   Hostname: "",
   Domainname: "",
   User: "",

@@ -4,6 +4,7 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { ImageConfig, ImageHistoryResponseItem, ImageInspect } from "../../api/types.ts";
 import { notFound } from "../../lib/errors.ts";
 import { formatPlatform, type Platform } from "../../oci/index.ts";
+import { CONFIG_DEFAULTS } from "../containers/inspect.ts";
 import type { CatalogueEntry, Content } from "./catalogue.ts";
 import type { Core } from "./core.ts";
 import { createdOf, shownReferences } from "./list.ts";
@@ -19,28 +20,7 @@ async function contentOf(core: Core, entry: CatalogueEntry, name: string, platfo
 }
 
 /** Of the container that the image was committed from: gone from the API with 1.45, and empty for long before. */
-const NO_CONTAINER = {
-  Container: "",
-  ContainerConfig: {
-    Hostname: "",
-    Domainname: "",
-    User: "",
-    AttachStdin: false,
-    AttachStdout: false,
-    AttachStderr: false,
-    Tty: false,
-    OpenStdin: false,
-    StdinOnce: false,
-    Env: null,
-    Cmd: null,
-    Image: "",
-    Volumes: null,
-    WorkingDir: "",
-    Entrypoint: null,
-    OnBuild: null,
-    Labels: null,
-  },
-};
+const NO_CONTAINER = { Container: "", ContainerConfig: { ...CONFIG_DEFAULTS, Env: null, Labels: null } };
 
 /** Whether a client takes the newest version and reads what is not there any more: docker-compose 1.x can't make a service anew without it. */
 export const needsContainerConfig = (agent: string | undefined): boolean => agent?.startsWith("docker-compose/1.") ?? false;

@@ -5,48 +5,27 @@ import { lookup } from "node:dns/promises";
 import { lstatSync, readFileSync, readlinkSync } from "node:fs";
 import { isIP } from "node:net";
 import { invalidArgument, messageOf, unknown } from "../../lib/errors.ts";
-import { binding, close, errno, errnoText, O_PATH, open, openat2, RESOLVE_IN_ROOT, SYS, SystemError } from "../../linux/index.ts";
+import {
+  binding,
+  close,
+  errno,
+  errnoText,
+  MS_BIND,
+  MS_REC,
+  MS_REMOUNT,
+  O_PATH,
+  open,
+  openat2,
+  parseMountOptions,
+  RESOLVE_IN_ROOT,
+  SYS,
+  SystemError,
+} from "../../linux/index.ts";
 import type { StoredVolume } from "./store.ts";
-
-const FLAGS: Record<string, [set: number, clear: number]> = {
-  ro: [1, 0],
-  rw: [0, 1],
-  nosuid: [2, 0],
-  suid: [0, 2],
-  nodev: [4, 0],
-  dev: [0, 4],
-  noexec: [8, 0],
-  exec: [0, 8],
-  sync: [16, 0],
-  async: [0, 16],
-  noatime: [1024, 0],
-  nodiratime: [2048, 0],
-  relatime: [1 << 21, 0],
-  strictatime: [1 << 24, 0],
-  defaults: [0, 0],
-};
 
 function mounted(path: string): boolean {
   const escaped = path.replace(/[ \t\n\\]/g, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, "0")}`);
   return readFileSync("/proc/self/mountinfo", "utf8").includes(` ${escaped} `);
-}
-
-const MS_REMOUNT = 32;
-const MS_BIND = 4096;
-const MS_REC = 16384;
-
-/** mount(8)'s options as flags and what is for the file system itself. */
-function parseOptions(text: string): { bind: number; flags: number; data: string } {
-  let flags = 0;
-  let bind = 0;
-  const data: string[] = [];
-  for (const option of text.split(",").filter((each) => each !== "")) {
-    const flag = FLAGS[option];
-    if (flag) flags = (flags | flag[0]) & ~flag[1];
-    else if (option === "bind" || option === "rbind") bind |= option === "bind" ? MS_BIND : MS_BIND | MS_REC;
-    else data.push(option);
-  }
-  return { bind, flags, data: data.join(",") };
 }
 
 /** The server's address of a network file system: the kernel takes no names. */
@@ -65,7 +44,10 @@ export async function mountVolume(volume: StoredVolume, path: string): Promise<s
   const { type, device, o = "" } = volume.options;
   if (!type && !device) return path;
   try {
-    const { bind, flags, data } = parseOptions(type === "nfs" || type === "cifs" ? await resolveAddress(o) : o);
+    const said = type === "nfs" || type === "cifs" ? await resolveAddress(o) : o;
+    const { flags: all, data } = parseMountOptions(said.split(",").filter((each) => each !== ""));
+    const bind = all & MS_BIND ? all & (MS_BIND | MS_REC) : 0;
+    const flags = all & ~(MS_BIND | MS_REC);
     const mount = (what: number) => {
       const result = binding.syscall(SYS.mount, device ?? type ?? "none", path, type ?? "none", what, data);
       if (result === 0) return;
