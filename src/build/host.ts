@@ -138,6 +138,8 @@ export interface BuildHost {
   localSource?(request: LocalRequest, status: (status: Status) => void, signal: AbortSignal): Promise<LocalDirectory>;
   /** An OCI layout that the client has: oci-layout:// sources and cache imports. Answers a directory in that layout that has at least what `digest` leads to. */
   ociLayout?(store: string, digest: string, signal: AbortSignal): Promise<LocalDirectory>;
+  /** What the client has under http://buildkit-session/…: a context from its standard input. */
+  upload?(url: string, signal: AbortSignal): AsyncIterable<Uint8Array>;
   /** A secret's bytes; undefined where the client has none of that name. */
   secret?(id: string): Promise<Uint8Array | undefined>;
   /** Path of a unix socket that leads to the client's ssh agent; undefined where the client has none of that name ("default"). */

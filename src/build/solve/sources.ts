@@ -77,7 +77,8 @@ async function httpTree(identifier: string, wanted: HttpSource, options: SourceO
   const name = `http ${digestOf(JSON.stringify([url, headers, filename]))}`;
   const before = checksum === undefined ? parseValidators(memory.get(name)) : undefined;
   const digestWith = (file: { digest: string; filename: string }) => [file.digest, file.filename, mode, uid, gid].join(" ");
-  const get = (validators?: Validators) => fetchSource(directory, { ...wanted, validators }, { signal, status });
+  const upload = new URL(url).host === "buildkit-session" ? options.build.upload?.bind(options.build) : undefined;
+  const get = (validators?: Validators) => fetchSource(directory, { ...wanted, validators }, { signal, status, upload });
   const treeWith = (digest: string, fetch?: () => Promise<void>): Tree => ({ ...EMPTY, directory, digest, fetch });
   if (checksum !== undefined && filename !== "") {
     const fetch = once(() => options.fetching(async () => void (await get())));

@@ -80,7 +80,12 @@ export interface Fetched {
 export async function fetchSource(
   directory: string,
   source: HttpSource,
-  options: { signal: AbortSignal; status?: (status: Status) => void },
+  options: {
+    signal: AbortSignal;
+    status?: (status: Status) => void;
+    /** Instead of the network. */
+    upload?: ((url: string, signal: AbortSignal) => AsyncIterable<Uint8Array>) | undefined;
+  },
 ): Promise<Fetched | "unchanged"> {
   const { url, checksum, validators } = source;
   const conditions: Record<string, string> = {
@@ -90,11 +95,13 @@ export async function fetchSource(
   let answer: Response;
   const silence = AbortSignal.timeout(PATIENCE_MS * 10);
   try {
-    answer = await fetch(url, {
-      signal: AbortSignal.any([options.signal, silence]),
-      redirect: "follow",
-      headers: { "user-agent": "buildkit/jubako", ...source.headers, ...conditions },
-    });
+    answer = options.upload
+      ? new Response(options.upload(url, options.signal))
+      : await fetch(url, {
+          signal: AbortSignal.any([options.signal, silence]),
+          redirect: "follow",
+          headers: { "user-agent": "buildkit/jubako", ...source.headers, ...conditions },
+        });
   } catch (error) {
     throw unavailable(`ADD failed: ${url}: ${messageOf(error)}`, error);
   }

@@ -5,6 +5,7 @@ import type { BaseImage, BuildEvent, BuildHost, ImageRequest, Status } from "../
 import { type Credentials, openRepository, type Repository } from "../../distribution/index.ts";
 import { Secrets } from "../../gen/moby/buildkit/secrets/v1_pb.ts";
 import { Auth } from "../../gen/moby/filesync/v1_pb.ts";
+import { Upload } from "../../gen/moby/upload/v1_pb.ts";
 import { Failure, failedPrecondition, messageOf } from "../../lib/errors.ts";
 import { digestOf, formatPlatform, formatReference, parseReference, type Reference, withDefaultTag } from "../../oci/index.ts";
 import { resolveBase } from "../build/images.ts";
@@ -15,6 +16,7 @@ import type { ProgressSink } from "../images/progress.ts";
 import { openAgent } from "./agent.ts";
 import { fetchLayout } from "./content.ts";
 import type { Locals } from "./locals.ts";
+import { createQueue } from "./queue.ts";
 import type { Session } from "./sessions.ts";
 
 const MAX_SECRET = 500 << 10;
@@ -128,6 +130,13 @@ export function createBuildHost(options: HostOptions): BuildHost {
     localSource: (request, status, aborted) => locals.receive(need(), request, status, aborted),
     ociLayout: (store, digest, aborted) =>
       fetchLayout(need(), store.includes(":") ? store : `oci:${store}`, digest, `${engine.config.dataRoot}/buildkit/layouts`, aborted),
+    async *upload(url, aborted) {
+      const { pathname, host } = new URL(url);
+      const call = need()
+        .client(Upload)
+        .pull(createQueue(), { headers: { urlpath: pathname, urlhost: host }, signal: aborted });
+      for await (const { data } of call) yield data;
+    },
     async secret(id) {
       if (!session?.supports("/moby.buildkit.secrets.v1.Secrets/GetSecret")) return undefined;
       try {
