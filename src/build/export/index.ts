@@ -83,7 +83,9 @@ export async function exportResult(
   switch (type) {
     case "image": {
       const image = need(sink.image, type);
-      const given = imageOptions({ ...metadataAnnotations(result), ...attrs });
+      // A build argument that asks for it is older than the attribute.
+      const inline = context.request?.attrs["build-arg:BUILDKIT_INLINE_CACHE"];
+      const given = imageOptions({ ...metadataAnnotations(result), ...(inline ? { "inline-cache": inline } : {}), ...attrs });
       // What registries get is compressed; what stays here need not be.
       const options = { ...given, compression: given.compression ?? (given.push ? ("gzip" as const) : undefined) };
       if (isTrue(attrs.unpack)) {

@@ -55,17 +55,17 @@ export function cacheConfig(trees: readonly Exported[]): { config: CacheConfig; 
   return { config, layers };
 }
 
-/** Whether a stack is the beginning of another. */
-export const begins = (stack: readonly Layer[], whole: readonly Layer[]): boolean =>
-  stack.every(({ diffId }, i) => whole[i]?.diffId === diffId);
+/** Whether all layers of a stack are among those of another: it is a part of it, or was merged into it. */
+export const isWithin = (stack: readonly Layer[], whole: readonly Layer[]): boolean =>
+  stack.every(({ diffId }) => whole.some((each) => each.diffId === diffId));
 
 /** For an image's config: records of what its own layers are. Layers are named by what they hold, as they may be compressed later. */
-export function inlineConfig(solved: Iterable<Pick<Solved, "keys" | "outputs">>, layers: readonly Layer[]): CacheConfig | undefined {
-  const trees: Exported[] = [{ keys: [], output: 0, layers: [...layers] }];
+export function inlineConfig(solved: Iterable<Pick<Solved, "keys" | "outputs">>, whole: readonly Layer[]): CacheConfig | undefined {
+  const trees: Exported[] = [];
   for (const { keys, outputs } of solved)
     for (const [output, tree] of outputs)
-      if (keys.length > 0 && begins(tree.layers, layers)) trees.push({ keys, output, layers: tree.layers });
-  const { config } = cacheConfig(trees);
+      if (keys.length > 0 && isWithin(tree.layers, whole)) trees.push({ keys, output, layers: tree.layers });
+  const { config, layers } = cacheConfig(trees);
   if (config.records.length === 0) return undefined;
   return { layers: config.layers.map(({ parent }, i) => ({ blob: layers[i]!.diffId, parent })), records: config.records };
 }

@@ -10,7 +10,7 @@ import { blobTree, sizedFile } from "../export/trees.ts";
 import type { BuildHost, Layer } from "../host.ts";
 import type { CacheOption, ExportAnswer, ExportSink, Result } from "../session.ts";
 import type { Tree } from "../solve/workspace.ts";
-import { begins, CONFIG_TYPE, cacheConfig, type Exported } from "./config.ts";
+import { CONFIG_TYPE, cacheConfig, type Exported, isWithin } from "./config.ts";
 
 /** What the cache knows of the build: all that was solved (max), or what became part of the results (min). */
 async function exported(context: ExportContext, result: Result, mode: "min" | "max"): Promise<(Exported & { tree: Tree })[]> {
@@ -20,7 +20,7 @@ async function exported(context: ExportContext, result: Result, mode: "min" | "m
   for (const { keys, outputs } of (await context.solved()).values()) {
     if (keys.length === 0) continue;
     for (const [output, tree] of outputs) {
-      if (mode === "min" && !wholes.some((whole) => begins(tree.layers, whole.layers))) continue;
+      if (mode === "min" && !wholes.some((whole) => isWithin(tree.layers, whole.layers))) continue;
       found.push({ keys, output, layers: tree.layers, tree });
     }
   }

@@ -100,7 +100,7 @@ function ownLayers(config: CacheConfig, blobs: readonly Descriptor[]): (Layer | 
   });
 }
 
-/** What an image's config has of a cache; undefined where it has none. Layers are the image's: by digest, or by their order. */
+/** What an image's config has of a cache; undefined where it has none. Layers are the image's, by digest or diff id. */
 export function inlineSource(configBytes: Uint8Array, descriptors: readonly Descriptor[], fetch: FetchLayers): CacheSource | undefined {
   const image = parseImageConfig(configBytes);
   const text = image.raw["moby.buildkit.cache.v0"];
