@@ -247,7 +247,8 @@ async function wrap<T>(command: string, fn: () => Promise<T>): Promise<T> {
     if (error instanceof Failure && /^(exec|chdir)[ :]/.test(error.message)) {
       throw new Failure(error.kind, `runc ${command} failed: unable to start container process: ${error.message}`, { cause: error });
     }
-    const message = error instanceof Error ? error.message : String(error);
+    const text = error instanceof Error ? error.message : String(error);
+    const message = /^(make|enter) cgroup|^put the process into cgroup/.test(text) ? `unable to apply cgroup configuration: ${text}` : text;
     throw new Failure(error instanceof Failure ? error.kind : "Unknown", `runc ${command} failed: ${message}`, { cause: error });
   }
 }

@@ -30,9 +30,13 @@ export function ownsDev(spec: Spec): boolean {
   return !(spec.mounts ?? []).some((m) => /^\/dev\/*$/.test(m.destination) && (m.type === "bind" || parseOptions(m.options ?? []).bind));
 }
 
+const hasTerminals = (spec: Spec) => (spec.mounts ?? []).some((m) => m.type === "devpts" && m.destination === "/dev/pts");
+
 function devicesOf(spec: Spec): Device[] {
   const devices = new Map(defaultDevices.map((d) => [d.path, d]));
-  for (const device of spec.linux?.devices ?? []) devices.set(device.path, device);
+  const ownTerminals = hasTerminals(spec);
+  // /dev/ptmx leads to the container's own terminals, whatever else is asked for.
+  for (const device of spec.linux?.devices ?? []) if (!ownTerminals || device.path !== "/dev/ptmx") devices.set(device.path, device);
   return [...devices.values()];
 }
 
@@ -101,7 +105,7 @@ export function planDevices(p: Planner, spec: Spec, root: Word, sources: { devic
   for (const [target, path] of links) {
     tape.step(SYS.symlinkat, [target, dev, path], { why: `link /dev/${path}`, ignore: [errno.EEXIST] });
   }
-  if ((spec.mounts ?? []).some((m) => m.type === "devpts" && m.destination === "/dev/pts")) {
+  if (hasTerminals(spec)) {
     // The image may have a node of its own there, which belongs to another devpts.
     tape.step(SYS.unlinkat, [dev, "ptmx", 0], { why: "link /dev/ptmx", ignore: "all" });
     tape.step(SYS.symlinkat, ["pts/ptmx", dev, "ptmx"], { ignore: [errno.EEXIST] });
