@@ -1,7 +1,10 @@
 // jubako-registry under the originals' engines (docker with our engine and with Debian's dockerd, podman), and our engine under the originals' registries.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { generateKeyPairSync, sign } from "node:crypto";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { bin, busyboxTar, lacks, type Output, sh, startEngine, type TestEngine, until } from "./support/engine.ts";
@@ -116,6 +119,72 @@ describe("jubako-registry", () => {
       expect(engine!.dockerWith({ env }, "pull", `${address}/mine:1`).status).toBe(0);
       engine!.dockerWith({ env }, "logout", address);
       expect(engine!.dockerWith({ env }, "pull", `${address}/mine:1`).status).toBe(1);
+    },
+    60_000,
+  );
+
+  test.skipIf(lacks("docker"))(
+    "docker login, push and pull with tokens of a service that hands them out",
+    async () => {
+      const { privateKey, publicKey } = generateKeyPairSync("ec", { namedCurve: "P-256" });
+      const asked: string[] = [];
+      const b64 = (value: object) => Buffer.from(JSON.stringify(value)).toString("base64url");
+      // May do whatever it asks for who is alice; nobody else gets one.
+      const service = createServer((request, response) => {
+        const url = new URL(request.url!, "http://service");
+        if (request.method !== "GET") return void response.writeHead(404).end();
+        if (request.headers.authorization !== `Basic ${btoa("alice:secret")}`) return void response.writeHead(401).end("{}");
+        const scopes = url.searchParams.getAll("scope");
+        asked.push(...scopes);
+        const access = scopes.map((scope) => {
+          const [type, name, actions] = scope.split(":") as [string, string, string];
+          return { type, name, actions: actions.split(",") };
+        });
+        const now = Math.floor(Date.now() / 1000);
+        const claims = { iss: "test", aud: url.searchParams.get("service"), sub: "alice", exp: now + 300, nbf: now - 10, access };
+        const text = `${b64({ alg: "ES256", typ: "JWT" })}.${b64(claims)}`;
+        const signature = sign("sha256", Buffer.from(text), { key: privateKey, dsaEncoding: "ieee-p1363" }).toString("base64url");
+        response.setHeader("content-type", "application/json");
+        response.end(JSON.stringify({ token: `${text}.${signature}`, expires_in: 300 }));
+      });
+      await new Promise<void>((resolve) => service.listen(0, "127.0.0.1", resolve));
+      try {
+        const realm = `http://127.0.0.1:${(service.address() as AddressInfo).port}/token`;
+        const bundle = join(dir, "token.pem");
+        writeFileSync(bundle, publicKey.export({ type: "spki", format: "pem" }));
+        const { address } = await serve("with-tokens", (at, root) => {
+          const file = join(dir, "tokens.yml");
+          const token = `{ realm: "${realm}", service: registry, issuer: test, rootcertbundle: ${bundle} }`;
+          writeFileSync(
+            file,
+            `version: 0.1\nlog: { level: error }\nstorage: { filesystem: { rootdirectory: ${root} } }\nhttp: { addr: "${at}" }\nauth: { token: ${token} }\n`,
+          );
+          return [bin("jubako-registry"), "serve", file];
+        });
+        // Not synchronously: the service answers from this very process.
+        const docker = async (args: string[], input = "") => {
+          const child = Bun.spawn(["docker", "--config", join(dir, "docker-token"), "-H", engine!.host, ...args], {
+            stdin: Buffer.from(input),
+            stdout: "pipe",
+            stderr: "pipe",
+          });
+          const [out, err] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
+          return { status: await child.exited, said: out + err };
+        };
+        const login = (password: string) => docker(["login", "-u", "alice", "--password-stdin", address], password);
+        await docker(["tag", "busybox", `${address}/tokens/app:1`]);
+        expect((await login("guess")).status).toBe(1);
+        expect((await docker(["push", `${address}/tokens/app:1`])).status).toBe(1);
+        expect((await login("secret")).said).toContain("Login Succeeded");
+        expect((await docker(["push", `${address}/tokens/app:1`])).said).toContain("digest: sha256:");
+        await docker(["rmi", `${address}/tokens/app:1`]);
+        expect((await docker(["pull", `${address}/tokens/app:1`])).status).toBe(0);
+        expect(asked).toContain("repository:tokens/app:pull,push");
+        expect(asked).toContain("repository:tokens/app:pull");
+      } finally {
+        service.closeAllConnections();
+        service.close();
+      }
     },
     60_000,
   );
