@@ -4,7 +4,11 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { dirname, join } from "node:path";
+import { create, toBinary } from "@bufbuild/protobuf";
+import { DefinitionSchema, OpSchema } from "../src/gen/pb_pb.ts";
+import { digestOf } from "../src/oci/index.ts";
 import { lacks, type Output, processesNaming, root, startEngine, type TestEngine, until, which } from "./support/engine.ts";
+import { startRegistry } from "./support/registry.ts";
 
 /** A CLI plugin: on PATH, where docker looks for plugins, or where scripts/go-tools.sh builds it. */
 function plugin(name: string): string | undefined {
@@ -229,6 +233,81 @@ target "two" {
     const built = ctl("build", "--progress", "plain", "--frontend", "dockerfile.v0", ...local, "--output", `type=local,dest=${dir}/out`);
     expect(built.stderr).toContain("RUN echo ctl");
     expect(readFileSync(join(dir, "out/c"), "utf8")).toBe("ctl\n");
+  });
+
+  test.skipIf(!buildctl)("LLB of one's own by buildctl", () => {
+    const source = toBinary(
+      OpSchema,
+      create(OpSchema, { op: { case: "source", value: { identifier: "docker-image://docker.io/library/busybox:latest" } } }),
+    );
+    const exec = toBinary(
+      OpSchema,
+      create(OpSchema, {
+        inputs: [{ digest: digestOf(source) }],
+        op: {
+          case: "exec",
+          value: {
+            meta: { args: ["sh", "-c", "echo llb > /out/f"], env: ["PATH=/bin"], cwd: "/" },
+            mounts: [
+              { input: 0n, dest: "/", output: -1n },
+              { input: -1n, dest: "/out", output: 0n },
+            ],
+          },
+        },
+      }),
+    );
+    const last = toBinary(OpSchema, create(OpSchema, { inputs: [{ digest: digestOf(exec) }] }));
+    const definition = create(DefinitionSchema, {
+      def: [source, exec, last],
+      metadata: { [digestOf(exec)]: { description: { "llb.customname": "a step of ours" } } },
+    });
+    const out = join(engine.dir, "llb");
+    const args = ["--addr", engine.host, "build", "--progress", "plain", "--output", `type=local,dest=${out}`];
+    const built = spawnSync(buildctl!, args, { input: toBinary(DefinitionSchema, definition), encoding: "utf8", timeout: 60_000 });
+    expect(built.stderr).toContain("a step of ours");
+    expect(readdirSync(out)).toEqual(["f"]);
+    expect(readFileSync(join(out, "f"), "utf8")).toBe("llb\n");
+    const broken = create(DefinitionSchema, { def: [exec, last] });
+    const refused = spawnSync(buildctl!, args, { input: toBinary(DefinitionSchema, broken), encoding: "utf8", timeout: 60_000 });
+    expect(refused.status).toBe(1);
+  });
+
+  test("a context and a Dockerfile from standard input", () => {
+    const dir = context({ Dockerfile: "FROM busybox\nCOPY f /f\n", f: "stdin\n" });
+    const tar = spawnSync("tar", ["-C", dir, "-cz", "."]).stdout;
+    const options = { env, timeoutMs: 60_000, input: new Uint8Array(tar) };
+    ok(engine.dockerWith(options, "buildx", "build", "--progress", "plain", "-t", "by-tar", "-"));
+    expect(run("by-tar", "cat", "/f")).toBe("stdin\n");
+    ok(engine.dockerWith({ ...options, input: "FROM busybox\nCOPY f /g\n" }, "buildx", "build", "-t", "by-file", "-f", "-", dir));
+    expect(run("by-file", "cat", "/g")).toBe("stdin\n");
+  });
+
+  test("several platforms, and what is known of the builds, to a registry", async () => {
+    const reach = spawnSync("sh", ["-c", "command -v docker-registry"]).status === 0;
+    if (!reach) return console.log("skip: docker-registry not installed");
+    await using registry = await startRegistry();
+    const dir = context({ Dockerfile: "FROM scratch\nARG TARGETARCH\nCOPY f-$TARGETARCH /f\n", "f-amd64": "a", "f-arm64": "b" });
+    const name = `${registry.address}/many`;
+    ok(build(dir, "--platform", "linux/amd64,linux/arm64", "--provenance", "mode=max", "-t", name, "--push"));
+    const list = JSON.parse(ok(docker("buildx", "imagetools", "inspect", "--raw", name)));
+    const platforms = list.manifests.map(({ platform }: { platform: { architecture: string } }) => platform.architecture);
+    expect(platforms.sort()).toEqual(["amd64", "arm64", "unknown", "unknown"]);
+    expect(ok(docker("buildx", "imagetools", "inspect", name, "--format", "{{json .Provenance}}"))).toContain("buildType");
+  });
+
+  test("the POST /build of older CLIs, with a session", () => {
+    const old = spawnSync("sh", ["-c", "IFS=:; for d in $PATH; do [ -x $d/docker ] && $d/docker --version; done"], { encoding: "utf8" });
+    const at = old.stdout.split("\n").findIndex((line) => /version (18|19|20)\./.test(line));
+    if (at < 0) return console.log("skip: no docker CLI of 18.09 to 20.10 installed");
+    const paths = spawnSync("sh", ["-c", "IFS=:; for d in $PATH; do [ -x $d/docker ] && echo $d/docker; done"], { encoding: "utf8" });
+    const program = paths.stdout.split("\n")[at]!;
+    const dir = context({ Dockerfile: "# syntax=docker/dockerfile:1\nFROM busybox\nRUN echo old > /old\n" });
+    const options = { env: { ...process.env, DOCKER_BUILDKIT: "1", DOCKER_CONFIG: dir }, encoding: "utf8" as const, timeout: 60_000 };
+    const built = spawnSync(program, ["-H", engine.host, "build", "--progress", "plain", "-t", "by-old", dir], options);
+    expect(built.stderr).toContain("RUN echo old");
+    expect(run("by-old", "cat", "/old")).toBe("old\n");
+    const quiet = spawnSync(program, ["-H", engine.host, "build", "-q", dir], options);
+    expect(quiet.stdout.trim()).toMatch(/^sha256:[0-9a-f]{64}$/);
   });
 
   test("a build ends with its client, and leaves nothing", async () => {
