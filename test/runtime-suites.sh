@@ -3,17 +3,18 @@
 # on the PATH, one after the other; prints counts, and each failure with what is known of it.
 #
 #   bats         runc's own integration tests, from Debian's source package of runc, fetched by apt (no change to the system's sources)
+#   checkpoint   of them those of checkpoint and restore, in a virtual machine whose kernel CRIU knows (test/vm/bats.ts); three minutes
 #   rootless     the same by an ordinary user, who exists in a mount namespace only: as tests/rootless.sh does, without sub-ids and cgroups, and with both
 #   validation   the programs of github.com/opencontainers/runtime-tools, built by Go
 #
 # Needs root, apt-get, dpkg-source, jq, gcc, script, busybox-static; for bats gawk and bats, for some of its files debootstrap (hooks), Go and
 # libseccomp-dev (seccomp-notify), fuse (sshfs), criu (checkpoint); for rootless uidmap; for validation Go. What is missing is left out and said.
-# Environment: SUITES="bats rootless validation"; SUITE_FILES="exec.bats …" and SUITE_PROGRAMS="mounts …" for some only; SUITE_WORK=DIR keeps what was
+# Environment: SUITES="bats checkpoint rootless validation"; SUITE_FILES="exec.bats …" and SUITE_PROGRAMS="mounts …" for some only; SUITE_WORK=DIR keeps what was
 # fetched and built there for the next time; SUITE_OUTPUT=PREFIX keeps the outputs.
 set -eu
 cd "$(dirname "$0")/.."
 here=$PWD
-suites=${SUITES:-bats rootless validation}
+suites=${SUITES:-bats checkpoint rootless validation}
 has() { command -v "$1" >/dev/null; }
 for program in apt-get dpkg-source jq gcc script busybox; do
   has $program || { echo "runtime-suites: $program is not installed" >&2; exit 77; }
@@ -127,20 +128,22 @@ prepare_validation() {
 # ---- what is known of failures: a pattern of their line, and the reason
 reasons() {
   cat <<'END'
-checkpoint|CRIU 3.17 cannot read the vdso of this kernel ("criu check" fails); test/vm/checkpoint.test.ts runs it on Debian's kernel
+^[^v]*checkpoint: |CRIU 3.17 cannot read the vdso of this kernel ("criu check" fails); test/vm/checkpoint.test.ts runs it on Debian's kernel
 spec validator|clones a repository from github.com and asks for schemas there
 etc-shared|what is to be shared with the host is bound before the others, so that mountinfo, which lists by age, has it first
 etc-rshared|as /mnt/etc-shared
 delete.*not .stopped. MUST|a container that was created can be deleted, as with runc
 hooks_stdin|expects a state without a pid, and "created" before the container is
 memory kernel|Linux has no limit on kernel memory any more
-root propagation|expects what no runtime gives
+root propagation|counts a missing CAP_SYS_RESOURCE, which this machine holds back; the propagation is as asked
+process_capabilities_fail|expects an unknown capability to be refused; a runtime may meet names that are newer than its kernel
+linux_cgroups_.*blkio|writes a weight that this kernel has no file for
+ro /sys/fs/cgroup|the hybrid machine's own mounts of cgroups are bound with the rest of /sys, as with runc
+pidfile|kills a container whose program, true, has ended by then
 MUST NOT generate an error if they encounter an unknown annotation|its bundle has no /runtimetest to run
-pid-file|looks for the container without its id
 start.*exit status|expects an error where the program cannot be run only at start; it is looked for at creation, as runc does
 CAP_SYS_RESOURCE|this machine holds the capability back from everyone
 RLIMIT_NOFILE|runtimetest itself raises the limit (Go's runtime)
-linux_cgroups_blkio|writes a weight that this kernel has no file for
 linux_cgroups_.*network|this machine has no net_cls and net_prio
 linux_cgroups_.*hugetlb|this machine has no hugetlb in v1
 linux_mount_label|this machine has no SELinux
@@ -208,6 +211,14 @@ as_user \"\$@\"" sh "$1" "$features" "$(echo $files)" || true
     find /sys/fs/cgroup/*/"$cgroups" -depth -type d -exec rmdir {} \; 2>/dev/null || true
     report "$1" "rootless${features:+ $features}" "$out"
   done
+}
+
+run_checkpoint() {
+  out=$work/out.checkpoint.$(basename "$1")
+  [ -x node_modules/.bin/bun ] || { left_out "checkpoint: npm ci has not run"; return; }
+  node_modules/.bin/bun test/vm/bats.ts "$1" "$(dirname "$(dirname "$tests")")" "$work" checkpoint.bats >"$work/tmp.checkpoint" 2>&1 || true
+  sed "s|^\(not \)\?ok [0-9]* |&vm checkpoint: |" "$work/tmp.checkpoint" >"$out"
+  if grep -q '^1\.\.' "$out"; then report "$1" checkpoint "$out"; else left_out "checkpoint: $(tail -1 "$out")"; fi
 }
 
 run_validation() {
