@@ -1,0 +1,93 @@
+// Runs runc's bats tests in the virtual machine, where kernel and CRIU know each other: bun test/vm/bats.ts RUNTIME SOURCE IMAGES FILE…
+//
+//   RUNTIME  an OCI runtime's path; SOURCE  runc's source tree, prepared by test/runtime-suites.sh; IMAGES  where its busybox.tar is
+//
+// Prints what bats prints. The programs that the tests use are this machine's.
+import { spawnSync } from "node:child_process";
+import { lstatSync, readdirSync, readlinkSync, realpathSync } from "node:fs";
+import { basename, join } from "node:path";
+import { boot, libraries, machineLacks } from "./boot.ts";
+import type { Entry } from "./initramfs.ts";
+
+const PACKAGES = [
+  "bash",
+  "bats",
+  "jq",
+  "gawk",
+  "coreutils",
+  "grep",
+  "sed",
+  "tar",
+  "gzip",
+  "findutils",
+  "util-linux",
+  "iproute2",
+  "iptables",
+  "criu",
+];
+const MINUTES = 12;
+
+function add(files: Record<string, Entry>, path: string, as = path): void {
+  const status = lstatSync(path);
+  const name = as.slice(1);
+  if (status.isSymbolicLink()) files[name] = { link: belowUsr(readlinkSync(path)) };
+  else if (status.isDirectory()) for (const each of readdirSync(path)) add(files, join(path, each), join(as, each));
+  else if (status.isFile()) files[name] = { from: path, mode: status.mode & 0o7777 };
+}
+
+/** busybox' links fill /bin. */
+const belowUsr = (path: string) => path.replace(/^\/(s?bin)\//, "/usr/$1/");
+
+/** A package's files, without what is only for people. */
+function addPackage(files: Record<string, Entry>, name: string): void {
+  for (const path of spawnSync("dpkg", ["-L", name], { encoding: "utf8" }).stdout.split("\n")) {
+    if (!path || /\/(doc|man|locale|info|bash-completion|lintian)(\/|$)/.test(path)) continue;
+    const status = lstatSync(path, { throwIfNoEntry: false });
+    if (!status || status.isDirectory()) continue;
+    add(files, path, belowUsr(path));
+    if (status.isFile() && /\/s?bin\//.test(path)) Object.assign(files, libraries(path));
+  }
+}
+
+const [runtime, source, images, ...tests] = process.argv.slice(2);
+if (!runtime || !source || !images || tests.length === 0) {
+  console.error("bats.ts: RUNTIME SOURCE IMAGES FILE… are needed");
+  process.exit(2);
+}
+if (machineLacks()) process.exit(77);
+const files: Record<string, Entry> = {};
+for (const name of PACKAGES) addPackage(files, name);
+// What Debian's alternatives choose.
+files["usr/bin/awk"] = { link: "gawk" };
+for (const name of ["iptables", "ip6tables"])
+  for (const verb of ["", "-save", "-restore"]) files[`usr/sbin/${name}${verb}`] = { link: "xtables-nft-multi" };
+for (const part of ["tests/integration", "contrib/cmd"]) add(files, join(source, part), join("/suite", part));
+for (const name of ["busybox.tar", "hello.tar"]) add(files, join(images, name), join("/suite", name));
+const own = basename(runtime).startsWith("jubako");
+if (!own) Object.assign(files, libraries(runtime), { "runtime/runc": { from: realpathSync(runtime), mode: 0o755 } });
+const plugins = "/usr/lib/x86_64-linux-gnu/xtables";
+for (const name of readdirSync(plugins)) add(files, join(plugins, name));
+files["suite/tests/integration/get-images.sh"] = {
+  mode: 0o755,
+  data: `#!/bin/sh\nfor name in BUSYBOX=busybox HELLO=hello DEBIAN=busybox; do echo \${name%=*}_IMAGE=/suite/\${name#*=}.tar; done\n`,
+};
+const script = `
+export PATH=/usr/sbin:/usr/bin:/jubako/bin:/bin LC_ALL=C
+ln -s /proc/self/fd /dev/fd
+ln -s /usr/bin/bash /bin/bash
+mkdir -p /var/run /etc/criu
+cd /suite/tests/integration
+echo == bats
+for file in ${tests.map((name) => basename(name)).join(" ")}; do
+  RUNC=${own ? "/jubako/bin/jubako-runtime" : "/runtime/runc"} TMPDIR=/tmp timeout 600 bats -t $file </dev/null
+done
+`;
+const diagnoses = ["unix_diag", "tcp_diag", "udp_diag", "raw_diag", "inet_diag", "netlink_diag", "af_packet_diag"];
+const { sections, output } = await boot({
+  script,
+  files,
+  memoryMb: 3072,
+  timeoutMs: MINUTES * 60_000,
+  modules: ["nft_compat", "xt_mark", ...diagnoses],
+});
+console.log(sections.bats ?? output);
