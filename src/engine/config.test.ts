@@ -60,6 +60,15 @@ test("daemon.json: read, conflicts with flags, unknown keys, wrong types", () =>
   expect(() => parse(["--config-file", "/nowhere"])).toThrow("no such file or directory");
 });
 
+test("registries: proxies by flag and by daemon.json's object, limits, attempts", () => {
+  const flags = ["--https-proxy", "http://p:1", "--max-concurrent-uploads", "2", "--max-download-attempts=7"];
+  const { config } = parseOptions(flags, () => JSON.stringify({ proxies: { "http-proxy": "http://q:2", "no-proxy": "a,b" } }));
+  expect(config.proxies).toEqual({ http: "http://q:2", https: "http://p:1", none: "a,b" });
+  expect([config.maxConcurrentDownloads, config.maxConcurrentUploads, config.maxDownloadAttempts]).toEqual([3, 2, 7]);
+  expect(() => parseOptions([], () => '{"proxies":"x"}')).toThrow('the setting "proxies" must be an object');
+  expect(() => parseOptions(["--no-proxy", "c"], () => '{"proxies":{"no-proxy":"a"}}')).toThrow("specified both as a flag");
+});
+
 test("what makes no sense is refused", () => {
   expect(() => parse(["--nonsense"])).toThrow("unknown flag: --nonsense");
   expect(() => parse(["-q"])).toThrow("unknown shorthand flag: 'q' in -q");

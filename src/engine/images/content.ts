@@ -118,11 +118,15 @@ async function* cut(pieces: AsyncIterable<Uint8Array>, limit: number): AsyncGene
   for await (const piece of pieces) for (let at = 0; at < piece.length; at += limit) yield piece.subarray(at, at + limit);
 }
 
-async function writeOnce(manager: Manager, options: WriteOptions, open: (offset: number) => AsyncIterable<Uint8Array>): Promise<void> {
-  const { descriptor, labels, lease, signal, onProgress } = options;
-  const ref = `layer-${descriptor.digest}`;
-  const total = BigInt(descriptor.size);
-  // As containerd's own client: a request goes out when the one before it is answered. Sent ahead, or larger, they stall over HTTP/2 under Bun.
+/**
+ * One call of Content.Write. As containerd's own client: a request goes out when the one before it is answered. Sent ahead, or larger, they stall over HTTP/2
+ * under Bun. What the requests' own making fails with is what this fails with.
+ */
+async function converse(
+  manager: Manager,
+  call: { headers: Record<string, string>; signal?: AbortSignal },
+  make: (reply: () => Promise<number>) => AsyncGenerator<Request>,
+): Promise<void> {
   let answered = Promise.withResolvers<number>();
   const reply = async (): Promise<number> => {
     const offset = await answered.promise;
@@ -130,51 +134,56 @@ async function writeOnce(manager: Manager, options: WriteOptions, open: (offset:
     return offset;
   };
   let failure: { error: unknown } | undefined;
-
   async function* requests(): AsyncGenerator<Request> {
-    yield { action: WriteAction.STAT, ref, total, expected: descriptor.digest };
-    let offset = await reply();
-    // An older attempt of another kind may have left more than there is.
-    if (offset > descriptor.size) offset = 0;
     try {
-      let kept: Uint8Array[] = [];
-      let length = 0;
-      const flush = (): Request => {
-        const data = kept.length === 1 ? kept[0]! : Buffer.concat(kept);
-        const request: Request = { action: WriteAction.WRITE, ref, total, expected: descriptor.digest, offset: BigInt(offset), data };
-        offset += length;
-        kept = [];
-        length = 0;
-        return request;
-      };
-      for await (const piece of cut(open(offset), PIECE)) {
-        kept.push(piece);
-        length += piece.length;
-        if (length >= PIECE) {
-          yield flush();
-          await reply();
-          onProgress?.(offset);
-        }
-      }
-      if (length > 0) {
-        yield flush();
-        await reply();
-      }
-      onProgress?.(offset);
+      yield* make(reply);
     } catch (error) {
       failure = { error };
       throw error;
     }
-    yield { action: WriteAction.COMMIT, ref, total, expected: descriptor.digest, offset: BigInt(offset), labels };
   }
-
   try {
-    for await (const { offset } of manager.content.write(requests(), { headers: lease.headers, ...(signal ? { signal } : {}) })) {
-      answered.resolve(Number(offset));
-    }
+    for await (const { offset } of manager.content.write(requests(), call)) answered.resolve(Number(offset));
   } catch (error) {
     throw failure ? failure.error : error;
   }
+}
+
+async function writeOnce(manager: Manager, options: WriteOptions, open: (offset: number) => AsyncIterable<Uint8Array>): Promise<void> {
+  const { descriptor, labels, lease, signal, onProgress } = options;
+  const ref = `layer-${descriptor.digest}`;
+  const total = BigInt(descriptor.size);
+  const expected = descriptor.digest;
+  await converse(manager, { headers: lease.headers, ...(signal ? { signal } : {}) }, async function* (reply) {
+    yield { action: WriteAction.STAT, ref, total, expected };
+    let offset = await reply();
+    // An older attempt of another kind may have left more than there is.
+    if (offset > descriptor.size) offset = 0;
+    let kept: Uint8Array[] = [];
+    let length = 0;
+    const flush = (): Request => {
+      const data = kept.length === 1 ? kept[0]! : Buffer.concat(kept);
+      const request: Request = { action: WriteAction.WRITE, ref, total, expected, offset: BigInt(offset), data };
+      offset += length;
+      kept = [];
+      length = 0;
+      return request;
+    };
+    for await (const piece of cut(open(offset), PIECE)) {
+      kept.push(piece);
+      length += piece.length;
+      if (length < PIECE) continue;
+      yield flush();
+      await reply();
+      onProgress?.(offset);
+    }
+    if (length > 0) {
+      yield flush();
+      await reply();
+    }
+    onProgress?.(offset);
+    yield { action: WriteAction.COMMIT, ref, total, expected, offset: BigInt(offset), labels };
+  });
 }
 
 /** Writes a stream whose digest nobody knows yet, under a ref of its own; answers what it was. */
@@ -185,39 +194,25 @@ export async function writeStream(
   labels: Record<string, string>,
   lease: Lease,
 ): Promise<{ digest: Digest; size: number }> {
-  let answered = Promise.withResolvers<number>();
-  const reply = async (): Promise<number> => {
-    const offset = await answered.promise;
-    answered = Promise.withResolvers<number>();
-    return offset;
-  };
   const digester = createDigester();
   let digest: Digest = "";
   let size = 0;
-  let failure: { error: unknown } | undefined;
-  async function* requests(): AsyncGenerator<Request> {
-    yield { action: WriteAction.STAT, ref };
-    await reply();
-    try {
+  // what an earlier attempt left is of no use
+  await manager.content.abort({ ref }).catch(() => {});
+  try {
+    await converse(manager, { headers: lease.headers }, async function* (reply) {
+      yield { action: WriteAction.STAT, ref };
+      await reply();
       for await (const data of cut(pieces, PIECE)) {
         digester.update(data);
         yield { action: WriteAction.WRITE, ref, offset: BigInt(size), data };
         size += data.length;
         await reply();
       }
-    } catch (error) {
-      failure = { error };
-      throw error;
-    }
-    digest = digester.digest();
-    yield { action: WriteAction.COMMIT, ref, offset: BigInt(size), total: BigInt(size), expected: digest, labels };
-  }
-  try {
-    // what an earlier attempt left is of no use
-    await manager.content.abort({ ref }).catch(() => {});
-    for await (const { offset } of manager.content.write(requests(), { headers: lease.headers })) answered.resolve(Number(offset));
+      digest = digester.digest();
+      yield { action: WriteAction.COMMIT, ref, offset: BigInt(size), total: BigInt(size), expected: digest, labels };
+    });
   } catch (error) {
-    if (failure) throw failure.error;
     if (!isThere(error)) throw error;
     await labelBlob(manager, digest, labels);
   }

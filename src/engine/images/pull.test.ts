@@ -24,12 +24,14 @@ function createFake() {
   const types = new Map<string, string>();
   const tags = new Map<string, string>();
   const ranges: (string | undefined)[] = [];
+  const asked: string[] = [];
   let twist: Twist = () => false;
   const server: Server = createServer((request, response) => {
     const match = /^\/v2\/(.+)\/(manifests|blobs)\/(.+)$/.exec(request.url ?? "");
     const digest = match && (match[3]!.includes(":") ? match[3]! : tags.get(`${match[1]}:${match[3]}`));
     const bytes = digest ? blobs.get(digest) : undefined;
     if (match?.[2] === "blobs") ranges.push(request.headers.range);
+    asked.push(`${request.method} ${request.url}`);
     if (twist(request, response, digest ?? undefined)) return;
     if (!bytes) {
       response.writeHead(404).end('{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}');
@@ -54,6 +56,7 @@ function createFake() {
   return {
     blobs,
     ranges,
+    asked,
     put,
     tag: (name: string, { digest }: Descriptor) => void tags.set(name, digest),
     manifest: (config: Descriptor, layers: Descriptor[], rest: object = {}) =>
@@ -266,6 +269,20 @@ describe.each(["layers", "services"])("by %s", (way) => {
     // what broke off may be gone on with
     expect({ ...(await remains()), ingest: [] }).toEqual({ ...before, ingest: [] });
   }, 60_000);
+
+  test("what is up to date costs one question, which registries do not count as a pull", async () => {
+    image("same:1", [noise("same", 100)]);
+    await pull("same:1");
+    fake.asked.length = 0;
+    expect(statuses(await pull("same:1"))).toEqual([
+      "Pulling from same",
+      expect.stringMatching(/^Digest: sha256:/),
+      `Status: Image is up to date for ${host}/same:1`,
+    ]);
+    expect(fake.asked).toEqual(["HEAD /v2/same/manifests/1"]);
+    image("same:1", [noise("same", 101)]);
+    expect(await outcome("same:1")).toContain("Downloaded newer image");
+  });
 
   test("so many layers at a time as the configuration says; the others wait, and say so", async () => {
     const { layers } = image(

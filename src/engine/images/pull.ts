@@ -25,6 +25,7 @@ import { childLabels, hasBlob, type Lease, readBlob, withLease, writeBlob, write
 import { type Core, publish, setName, tagImage } from "./core.ts";
 import { fetchLayers } from "./layers.ts";
 import type { ProgressSink } from "./progress.ts";
+import { hasSnapshot } from "./unpack.ts";
 
 export interface PullOptions {
   reference: Reference;
@@ -65,11 +66,38 @@ async function resolve(repository: Repository, options: PullOptions): Promise<Re
   return { top, image: { ...image, manifest: parsed.manifest }, children };
 }
 
+/** The digest that a tag has here and in the registry, where the image is here as a whole: a question that no registry counts. */
+async function unchanged(core: Core, repository: Repository, signal: AbortSignal): Promise<string | undefined> {
+  const { reference } = repository;
+  if (reference.tag === undefined || reference.digest !== undefined) return undefined;
+  const here = await core.catalogue.byName(formatReference(reference));
+  if (!here) return undefined;
+  const { target, manifest, chainId } = here.content;
+  const { manager } = core.engine;
+  // Another platform than ours may have been asked for the last time.
+  if (fitness(hostPlatform(), here.content.config) === 0 || (chainId !== "" && !(await hasSnapshot(manager, chainId)))) return undefined;
+  for (const blob of [manifest.config, ...manifest.layers]) if (!(await hasBlob(manager, blob.digest))) return undefined;
+  if (!(await core.catalogue.get(`${nameOf(reference)}@${target.digest}`))) return undefined;
+  // whatever goes wrong with the question, the pull proper says
+  const there = await repository.resolve(reference.tag, signal).catch(() => undefined);
+  signal.throwIfAborted();
+  return there === target.digest ? there : undefined;
+}
+
 /** Pulls; reports lines. Throws before the first line where the image is not to be had. */
 export async function pull(core: Core, options: PullOptions, sink: ProgressSink): Promise<void> {
   const { reference, signal } = options;
   const { manager } = core.engine;
   const repository = openRepository(reference, core.registry, options.credentials);
+  const pulling = () => sink.line({ status: `Pulling from ${reference.path}`, id: reference.tag ?? reference.digest! });
+  const same = options.platform ? undefined : await unchanged(core, repository, signal);
+  if (same) {
+    pulling();
+    sink.line({ status: `Digest: ${same}` });
+    sink.line({ status: `Status: Image is up to date for ${familiarReference(reference)}` });
+    publish(core, "pull", familiarReference(reference), familiarName(reference));
+    return;
+  }
   let resolved: Resolved;
   try {
     resolved = await resolve(repository, options);
@@ -77,7 +105,7 @@ export async function pull(core: Core, options: PullOptions, sink: ProgressSink)
     throw pullFailure(error, reference);
   }
   const { top, image } = resolved;
-  sink.line({ status: `Pulling from ${reference.path}`, id: reference.tag ?? reference.digest! });
+  pulling();
   const before = (await core.catalogue.byName(formatReference(reference)))?.content.manifestDescriptor.digest;
   const actual = await withLease(manager, async (lease) => {
     const platform = await fetchImage(core, repository, resolved, options.platform, lease, sink, signal);
