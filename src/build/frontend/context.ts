@@ -317,7 +317,13 @@ export async function openContexts(
   const contexts: Contexts = {
     main(path) {
       if (path === "/" || path === "") everything = true;
-      else wanted.add(posix.join("/", path).slice(1).replace(/\/$/, ""));
+      else {
+        // A client's wildcards are for one directory; of "a/**/b" all of "a" is wanted.
+        const parts = posix.join("/", path).slice(1).replace(/\/$/, "").split("/");
+        const deep = parts.findIndex((part) => part.includes("**"));
+        if (deep === 0) everything = true;
+        else wanted.add((deep < 0 ? parts : parts.slice(0, deep)).join("/"));
+      }
       return main;
     },
     async named(name, platform) {

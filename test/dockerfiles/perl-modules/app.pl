@@ -1,0 +1,2 @@
+use Area;
+print Area::rectangle(@ARGV), "\n";

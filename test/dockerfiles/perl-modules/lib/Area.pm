@@ -1,0 +1,3 @@
+package Area;
+sub rectangle { my ($a, $b) = @_; return $a * $b }
+1;

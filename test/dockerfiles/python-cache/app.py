@@ -1,0 +1,3 @@
+from shout import shout
+
+print(shout("it works"))
