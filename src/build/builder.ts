@@ -17,7 +17,8 @@ import { type CacheRecord, openCache } from "./solve/cache.ts";
 import { openMountCaches } from "./solve/caches.ts";
 import { BUILD_LABEL, ExitError } from "./solve/exec.ts";
 import { type PruneOptions, type PruneResult, pruneCache, type UsageRecord, usageOf } from "./solve/prune.ts";
-import { type CacheSource, createSolver } from "./solve/solver.ts";
+import { createSolver } from "./solve/solver.ts";
+import type { CacheSource } from "./solve/vertex.ts";
 import { EMPTY, type Tree } from "./solve/workspace.ts";
 
 export interface BuildRequest {

@@ -1,20 +1,21 @@
-// For the tests: a builder on a manager of its own, with a host that has files, secrets and images at hand, and steps without a network.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+// For the tests: a builder on a manager of its own, with a host that has files, secrets and images at hand, and steps without a network; and words for graphs.
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import type { Readable } from "node:stream";
+import { PassThrough, type Readable, type Writable } from "node:stream";
 import { create } from "@bufbuild/protobuf";
 import { createManager, inMemoryClients } from "../containerd/index.ts";
-import { DefinitionSchema } from "../gen/pb_pb.ts";
+import { DefinitionSchema, NetMode } from "../gen/pb_pb.ts";
 import { notFound } from "../lib/errors.ts";
 import { chainIds, digestOf, hostPlatform } from "../oci/index.ts";
 import { type Builder, createBuilder } from "./builder.ts";
 import { writeBytes } from "./content.ts";
-import { createGraph, type Edge, type Graph, graphToDefinition } from "./graph/llb.ts";
+import { createGraph, type Edge, edge, type Graph, graphToDefinition } from "./graph/llb.ts";
+import { execOp, type MountInit, sourceOp } from "./harness-operations.ts";
 import type { BaseImage, BuilderHost, BuildHost, StepRequest } from "./host.ts";
 import type { BuildEvent } from "./progress.ts";
-import type { BuildSession, Ref, SessionOptions } from "./session.ts";
+import type { BuildSession, Ref, Result, SessionOptions } from "./session.ts";
 
 export interface TestBuilder extends AsyncDisposable {
   dir: string;
@@ -153,4 +154,59 @@ export function load(session: BuildSession, make: (graph: Graph) => Edge | undef
   const graph = createGraph();
   const definition = graphToDefinition(graph, make(graph));
   return session.load(create(DefinitionSchema, definition));
+}
+
+export const text = (bytes: Uint8Array): string => Buffer.from(bytes).toString("utf8");
+export const base = (graph: Graph): Edge => edge(graph.add(sourceOp("docker-image://base")));
+/** A command upon a tree; output 0 is its root. */
+export const sh = (
+  graph: Graph,
+  script: string,
+  mounts: MountInit[] = [],
+  more: object = {},
+  source: Edge | undefined = base(graph),
+): Edge =>
+  edge(
+    graph.add(
+      execOp({ meta: { args: ["/bin/sh", "-c", script], env: ["PATH=/bin"], cwd: "/" }, network: NetMode.NONE, ...more }, [
+        { dest: "/", source, output: 0 },
+        ...mounts,
+      ]),
+    ),
+  );
+export const mkfile = (path: string, data: string, mode = 0o644) => ({ mkfile: { path, mode, data: Buffer.from(data) } });
+export const resultOf = (ref: Result["ref"], config: object = {}): Result => ({
+  ref,
+  refs: new Map(),
+  metadata: new Map([["containerimage.config", Buffer.from(JSON.stringify({ architecture: "amd64", os: "linux", config, history: [] }))]]),
+  attestations: new Map(),
+});
+export const contextHost = (directory: string): Partial<BuildHost> => ({
+  localSource: async () => ({ directory, release: async () => {} }),
+});
+export const read = async (session: BuildSession, make: (graph: Graph) => Edge, path: string): Promise<string> =>
+  text(await load(session, make).readFile(path));
+
+/** Where an export's bytes go. */
+export function sink() {
+  const stream = new PassThrough();
+  const chunks: Buffer[] = [];
+  stream.on("data", (chunk: Buffer) => chunks.push(chunk));
+  return { stream: async (): Promise<Writable> => stream, bytes: () => Buffer.concat(chunks) };
+}
+
+/** What a builder has that should be gone when no session is open. */
+export async function leftOf(t: TestBuilder): Promise<string[]> {
+  const { snapshots } = t.host.manager;
+  const names: string[] = [];
+  for await (const { info } of snapshots.list({ snapshotter: "overlayfs" })) names.push(...info.map(({ name }) => name));
+  const namesIn = (directory: string) => (existsSync(directory) ? readdirSync(directory) : []);
+  return [
+    ...names.filter((name) => name.startsWith("build-")),
+    ...namesIn(t.host.dataDir).filter((name) => name !== "mounts"),
+    ...namesIn(t.host.runDir),
+    ...readFileSync("/proc/self/mounts", "utf8")
+      .split("\n")
+      .filter((line) => line.includes(t.dir)),
+  ];
 }

@@ -16,7 +16,8 @@ import type { BuildSession, ContainerRequest, FailedStep, ProcessRequest, Ref, S
 import type { Cache, CacheRecord } from "./solve/cache.ts";
 import type { MountCaches } from "./solve/caches.ts";
 import { createContainer } from "./solve/container.ts";
-import { type CacheSource, createSolver } from "./solve/solver.ts";
+import { createSolver } from "./solve/solver.ts";
+import type { CacheSource } from "./solve/vertex.ts";
 import { fileTree, readDir, readFile, statPath } from "./solve/view.ts";
 import { EMPTY, type Tree } from "./solve/workspace.ts";
 

@@ -4,7 +4,7 @@ import type { Graph } from "../graph/llb.ts";
 import type { BuilderHost, Layer, Lease, Status } from "../host.ts";
 import type { Ref } from "../session.ts";
 import type { Cache } from "../solve/cache.ts";
-import type { Solved } from "../solve/solver.ts";
+import type { Solved } from "../solve/vertex.ts";
 import type { Tree, Workspace } from "../solve/workspace.ts";
 
 export interface ExportContext {

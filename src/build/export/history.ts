@@ -2,7 +2,7 @@
 
 import type { HistoryEntry } from "../../oci/index.ts";
 import type { Edge, Graph } from "../graph/llb.ts";
-import type { Solved } from "../solve/solver.ts";
+import type { Solved } from "../solve/vertex.ts";
 
 /** How many layers each operation on the way to an edge added, the first one first; of an image, one for each layer. */
 export function contributions(

@@ -4,8 +4,8 @@ import { NetMode, OpSchema, type Source } from "../../gen/pb_pb.ts";
 import { invalidArgument } from "../../lib/errors.ts";
 import { formatPlatform, hostPlatform, type Platform } from "../../oci/index.ts";
 import type { Edge, Graph } from "../graph/llb.ts";
-import type { Solved } from "../solve/solver.ts";
 import { platformOf } from "../solve/sources.ts";
+import type { Solved } from "../solve/vertex.ts";
 import { imagePurl, type Statement } from "./attestations.ts";
 
 export interface ProvenanceOptions {

@@ -3,7 +3,7 @@
 import { invalidArgument } from "../../lib/errors.ts";
 import { digestOf, isDigest } from "../../oci/index.ts";
 import type { Layer } from "../host.ts";
-import type { Solved } from "../solve/solver.ts";
+import type { Solved } from "../solve/vertex.ts";
 
 export const CONFIG_TYPE = "application/vnd.buildkit.cacheconfig.v0";
 export const MAX_CACHE_CONFIG = 64 << 20;

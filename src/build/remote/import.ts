@@ -15,7 +15,7 @@ import {
 import { hasBlob, readBlob, writeBlob } from "../content.ts";
 import type { BaseImage, BuilderHost, BuildHost, Layer, Lease, Status } from "../host.ts";
 import type { CacheOption } from "../session.ts";
-import type { CacheSource } from "../solve/solver.ts";
+import type { CacheSource } from "../solve/vertex.ts";
 import { EMPTY, type Tree, treeOf } from "../solve/workspace.ts";
 import { layoutBlobs } from "../sources/oci-layout.ts";
 import { type CacheConfig, CONFIG_TYPE, MAX_CACHE_CONFIG, outputKey, parseCacheConfig, stackOf } from "./config.ts";

@@ -1,80 +1,19 @@
 // Solves a graph: each vertex once, as soon as its inputs are there, side by side with others; what was made before is taken from the cache.
 import { availableParallelism } from "node:os";
-import {
-  type ExecOp,
-  type FileAction,
-  type FileActionCopy,
-  type FileOp,
-  MountType,
-  NetMode,
-  type Op,
-  SecurityMode,
-} from "../../gen/pb_pb.ts";
-import { failedPrecondition, invalidArgument, messageOf, permissionDenied, unimplemented } from "../../lib/errors.ts";
+import type { Op } from "../../gen/pb_pb.ts";
+import { failedPrecondition, invalidArgument, messageOf, unimplemented } from "../../lib/errors.ts";
 import { createLimit } from "../../lib/limit.ts";
 import { outputsOf } from "../graph/definition.ts";
-import { type Edge, edgeName, type Graph, type Vertex } from "../graph/llb.ts";
-import type { BaseImage, BuilderHost, BuildHost, Layer, Lease, Status } from "../host.ts";
-import type { BuildEvent, KeyPart } from "../progress.ts";
+import { type Edge, edgeName, type Vertex } from "../graph/llb.ts";
+import type { Status } from "../host.ts";
+import type { KeyPart } from "../progress.ts";
 import type { Cache, Outputs, RecordKind } from "./cache.ts";
-import type { MountCaches } from "./caches.ts";
-import { ExitError, execute } from "./exec.ts";
-import { baseInput, outputActions, performer } from "./file-op.ts";
-import { copyDigest, pathDigest } from "./files.ts";
-import { actionPart, describeOp, execParts, keyOf } from "./keys.ts";
-import { outputMounts, prepareMounts } from "./mounts.ts";
+import { execVertex } from "./exec-vertex.ts";
+import { fileVertex } from "./file-vertex.ts";
+import { describeOp, keyOf } from "./keys.ts";
 import { solveSource } from "./sources.ts";
-import { createWorkspace, EMPTY, grown, type OpenTree, once, type Tree, treeOf, type Workspace } from "./workspace.ts";
-
-/** What a vertex has become. */
-export interface Solved {
-  outputs: Map<number, Tree>;
-  cached: boolean;
-  /** Layers that it added to its first output. */
-  added: Layer[];
-  /** Of its cache record; "" where it has none. */
-  key: string;
-  /** All keys that lead to it. */
-  keys: string[];
-  image?: BaseImage;
-  material?: { uri: string; digest: string };
-}
-
-/** What a step held when its command had failed. */
-export interface Kept {
-  vertex: string;
-  op: ExecOp;
-  mounts: (Tree | undefined)[];
-  inputs: Tree[];
-}
-
-/** Another place where results of earlier builds may be. */
-export interface CacheSource {
-  /** Whole trees, by output, with the means to fetch them; undefined where one of them is missing. */
-  find(key: string, outputs: readonly number[]): Promise<Map<number, Tree> | undefined>;
-}
-
-export interface SolveOptions {
-  host: BuilderHost;
-  build: BuildHost;
-  cache: Cache;
-  caches: MountCaches;
-  graph: Graph;
-  images: ReadonlyMap<string, BaseImage>;
-  lease: Lease;
-  useCache: boolean;
-  /** SOURCE_DATE_EPOCH: no file is later. */
-  epoch: number | undefined;
-  entitlements: ReadonlySet<string>;
-  imports: readonly CacheSource[];
-  keepFailed: boolean;
-  explain: boolean;
-  onEvent(event: BuildEvent): void;
-  onContainer(vertex: string, id: string): void;
-  /** Words for the cache's list; "" where there are none. */
-  describe(vertex: string): string;
-  signal: AbortSignal;
-}
+import type { Kept, Solved, SolveOptions, VertexTools } from "./vertex.ts";
+import { createWorkspace, EMPTY, grown, once, type Tree, treeOf, type Workspace } from "./workspace.ts";
 
 export interface Solver extends AsyncDisposable {
   readonly workspace: Workspace;
@@ -85,11 +24,6 @@ export interface Solver extends AsyncDisposable {
   solved(): Promise<Map<string, Solved>>;
   kept(error: unknown): Kept | undefined;
 }
-
-const plain = (name: string) => ({ name, value: "" });
-const sum = (tree: Tree) => tree.chainId || tree.digest;
-/** Whether only a look into the files can say what they are. */
-const unknown = (tree: Tree) => tree.directory !== undefined && tree.digest === "";
 
 export function createSolver(options: SolveOptions): Solver {
   const { host, build, graph, cache, lease, signal } = options;
@@ -244,135 +178,15 @@ export function createSolver(options: SolveOptions): Solver {
     options.onEvent({ kind: "miss", vertex: vertex.digest, name, parts, earlier });
   }
 
-  async function exec(vertex: Vertex, op: ExecOp): Promise<Solved> {
-    const denied = [
-      ...(op.security === SecurityMode.INSECURE ? ["security.insecure"] : []),
-      ...(op.network === NetMode.HOST ? ["network.host"] : []),
-    ].find((each) => !options.entitlements.has(each));
-    if (denied) throw permissionDenied(`${denied} is not allowed`);
-    const device = op.cdiDevices.find(({ optional }) => !optional);
-    if (device) throw unimplemented(`CDI devices of build steps (${device.name})`);
-    const inputs = await inputsOf(vertex);
-    signal.throwIfAborted();
-    const inputOf = (index: bigint): Tree => (index < 0n ? EMPTY : inputs[Number(index)]!);
-    const outputs = outputMounts(op.mounts);
-    const base = execParts(op);
-    /** Whether only what is at the selector counts: nothing of it is changed. */
-    const borrowed = (mount: ExecOp["mounts"][number]) => mount.mountType === MountType.BIND && mount.output < 0n && mount.dest !== "/";
-    const parts = async (byContent: boolean): Promise<KeyPart[]> => {
-      const found: KeyPart[] = [];
-      for (const mount of op.mounts) {
-        if (mount.input < 0n || mount.mountType === MountType.CACHE) continue;
-        const tree = inputOf(mount.input);
-        const name = mount.dest === "/" ? "root file system" : `content of mount ${mount.dest}`;
-        const looked = unknown(tree) || (byContent && borrowed(mount));
-        const value = looked
-          ? await workspace.reading(tree, (open) => pathDigest(borrowed(mount) ? mount.selector || "/" : "/", open, true))
-          : sum(tree);
-        found.push({ name, value });
-      }
-      return [...base, ...found];
-    };
-    const several = op.mounts.some((mount) => borrowed(mount) && mount.input >= 0n && !unknown(inputOf(mount.input)));
-    const keys = several ? [() => parts(false), () => parts(true)] : [() => parts(false)];
-    const parentOf = (output: number): Tree => {
-      const tree = inputOf(op.mounts[outputs.get(output)!]!.input);
-      return tree.directory === undefined ? tree : EMPTY;
-    };
-    return cachedOr(vertex, "regular", keys, [...outputs.keys()], parentOf, async () => {
-      const watch = watched(vertex);
-      const step = await prepareMounts(op, { host, build, workspace, caches: options.caches, inputOf, signal });
-      try {
-        try {
-          await execute({
-            host,
-            build,
-            op,
-            resources: graph.metadata.get(vertex.digest)?.linuxResources,
-            step,
-            onOutput: watch.log,
-            onStart: (id) => options.onContainer(vertex.digest, id),
-            signal,
-          });
-        } catch (error) {
-          if (options.keepFailed && error instanceof ExitError) {
-            const mounts: (Tree | undefined)[] = op.mounts.map(() => undefined);
-            for (const [i, fork] of step.forks) mounts[i] = await fork.keep();
-            for (const [i, mount] of op.mounts.entries())
-              if (!mounts[i] && mount.mountType === MountType.BIND) mounts[i] = inputOf(mount.input);
-            failures.set(error, { vertex: vertex.digest, op, mounts, inputs });
-          }
-          throw error;
-        }
-        const made: Outputs = new Map();
-        for (const [index, at] of outputs) {
-          const fork = step.forks.get(at);
-          const tree = inputOf(op.mounts[at]!.input);
-          // what can't be written to comes out as it went in
-          if (fork) made.set(index, await fork.commit(nameOf(vertex)));
-          else made.set(index, { chainId: tree.chainId, layers: [] });
-        }
-        return made;
-      } finally {
-        await step.release();
-      }
-    });
-  }
-
-  async function file(vertex: Vertex, op: FileOp): Promise<Solved> {
-    const inputs = await inputsOf(vertex);
-    signal.throwIfAborted();
-    const count = inputs.length;
-    const outputs = outputActions(op);
-    const treeAt = (index: number) => (index < 0 ? EMPTY : inputs[index]);
-    const copies = op.actions.filter((action): action is FileAction & { action: { case: "copy" } } => action.action.case === "copy");
-    const bases = new Set(op.actions.map(({ input }) => Number(input)).filter((input) => input < count));
-    const base = async (): Promise<KeyPart[]> => {
-      const parts = op.actions.map(actionPart);
-      for (const input of bases) {
-        const tree = treeAt(input)!;
-        const value = unknown(tree) ? await workspace.reading(tree, (open) => pathDigest("/", open, true)) : sum(tree);
-        parts.push({ name: input <= 0 ? "files before" : `files before (${input})`, value });
-      }
-      return parts;
-    };
-    const sources = copies.map(({ secondaryInput }) => Number(secondaryInput)).filter((input) => input < count);
-    const byChain = async (): Promise<KeyPart[]> => [
-      ...(await base()),
-      ...sources.map((input, i) => ({ name: `source ${i}`, value: sum(treeAt(input)!) })),
-    ];
-    const byContent = async (): Promise<KeyPart[]> => {
-      const parts = await base();
-      const trees = [...new Set(sources.map((input) => treeAt(input)!))];
-      await workspace.readingAll(trees, async (open: OpenTree[]) => {
-        for (const { secondaryInput, action } of copies) {
-          const tree = treeAt(Number(secondaryInput));
-          if (!tree) continue;
-          const copy = action.value as FileActionCopy;
-          const { digest, files } = await copyDigest(copy, open[trees.indexOf(tree)]!);
-          // One file's digest says what it is; of several, each says which one is another.
-          for (const [path, each] of files.size > 1 ? files : []) parts.push({ name: `file ${path}`, value: each.slice(0, 16) });
-          parts.push({ name: `files of ${copy.src}`, value: digest });
-        }
-      });
-      return parts;
-    };
-    const known = sources.every((input) => !unknown(treeAt(input)!));
-    const keys = copies.length === 0 ? [base] : known ? [byChain, byContent] : [byContent];
-    const parentOf = (output: number): Tree => {
-      const tree = treeAt(baseInput(op, count, outputs.get(output)!))!;
-      return tree.directory === undefined ? tree : EMPTY;
-    };
-    return cachedOr(vertex, "regular", keys, [...outputs.keys()], parentOf, async () => {
-      const resultOf = performer(host, workspace, op, inputs, nameOf(vertex));
-      const made: Outputs = new Map();
-      for (const [index, action] of outputs) {
-        const tree = await resultOf(action);
-        made.set(index, { chainId: tree.chainId, layers: tree.layers.slice(parentOf(index).layers.length) });
-      }
-      return made;
-    });
-  }
+  const tools: VertexTools = {
+    options,
+    workspace,
+    inputsOf,
+    cachedOr,
+    nameOf,
+    watched,
+    failed: (error, kept) => void failures.set(error, kept),
+  };
 
   const alone = (tree: Tree, cached = true): Solved => ({ outputs: new Map([[0, tree]]), cached, added: [], key: "", keys: [] });
 
@@ -393,7 +207,10 @@ export function createSolver(options: SolveOptions): Solver {
     const [from, to] = [await workspace.layered(lower, nameOf(vertex)), await workspace.layered(upper, nameOf(vertex))];
     if (from.layers.every(({ diffId }, i) => to.layers[i]?.diffId === diffId))
       return alone(treeOf(to.layers.slice(from.layers.length), to.fetch));
-    const parts = [plain("difference"), { name: "lower", value: from.chainId }, { name: "upper", value: to.chainId }];
+    const parts = [
+      { name: "lower", value: from.chainId },
+      { name: "upper", value: to.chainId },
+    ];
     return cachedOr(
       vertex,
       "regular",
@@ -436,9 +253,9 @@ export function createSolver(options: SolveOptions): Solver {
       case "source":
         return source(vertex, vertex.op);
       case "exec":
-        return exec(vertex, op.value);
+        return execVertex(tools, vertex, op.value);
       case "file":
-        return file(vertex, op.value);
+        return fileVertex(tools, vertex, op.value);
     }
     const inputs = await inputsOf(vertex);
     const at = (index: bigint | undefined): Tree => (index === undefined || index < 0n ? EMPTY : inputs[Number(index)]!);

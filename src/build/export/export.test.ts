@@ -1,0 +1,215 @@
+// Exports: images, archives, files; provenance, compression, reproducibility.
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { busybox, busyboxLayer, programs } from "../../containerd/harness.ts";
+import { edge, type Graph } from "../graph/llb.ts";
+import { leftOf, load, mkfile, resultOf, sh, sink, startBuilder, type TestBuilder, text } from "../harness.ts";
+import { fileOp } from "../harness-operations.ts";
+import type { Result } from "../session.ts";
+
+describe.skipIf(process.getuid?.() !== 0 || !busybox)("exports (needs root and busybox)", () => {
+  let t: TestBuilder;
+  beforeAll(async () => {
+    t = await startBuilder(busyboxLayer());
+  });
+  afterAll(() => t[Symbol.asyncDispose]());
+
+  const untar = (bytes: Buffer): string => {
+    const place = mkdtempSync(join(t.dir, "tar-"));
+    execFileSync("tar", ["-x", "-C", place], { input: bytes });
+    return place;
+  };
+
+  test("an image: config, history that fits the layers, a digest in the answer", async () => {
+    await using session = await t.open();
+    const ref = load(session, (graph) => sh(graph, "true; : no change", [], {}, sh(graph, "echo x > /x")));
+    const history = [{ created_by: "base" }, { created_by: "one" }, { created_by: "two" }];
+    const result = resultOf(ref);
+    result.metadata.set(
+      "containerimage.config",
+      Buffer.from(JSON.stringify({ architecture: "amd64", os: "linux", config: { Cmd: ["x"] }, history })),
+    );
+    let target = "";
+    const answer = await session.export(
+      result,
+      { type: "image", attrs: { name: "a:1,b:2" } },
+      {
+        async image(image) {
+          expect(image.names).toEqual(["a:1", "b:2"]);
+          target = image.target.digest;
+          const { data } = (await Array.fromAsync(t.host.manager.content.read({ digest: image.configDigest! })))[0]!;
+          const config = JSON.parse(text(data));
+          expect(config).toMatchObject({ config: { Cmd: ["x"] }, rootfs: { type: "layers" } });
+          expect(config.rootfs.diff_ids).toHaveLength(2);
+          expect(config.history.map((entry: { empty_layer?: boolean }) => entry.empty_layer ?? false)).toEqual([false, false, true]);
+        },
+      },
+    );
+    expect(answer).toMatchObject({ "containerimage.digest": target, "image.name": "a:1,b:2" });
+    await using again = await t.open();
+    const second = await again.export(
+      resultOf(load(again, (graph) => sh(graph, "true; : no change", [], {}, sh(graph, "echo x > /x")))),
+      { type: "image", attrs: {} },
+      { image: async () => {} },
+    );
+    const third = await again.export(
+      resultOf(load(again, (graph) => sh(graph, "true; : no change", [], {}, sh(graph, "echo x > /x")))),
+      { type: "image", attrs: {} },
+      { image: async () => {} },
+    );
+    expect(third["containerimage.digest"]).toBe(second["containerimage.digest"]!);
+  });
+
+  test.each([
+    ["gzip", "+gzip"],
+    ["zstd", "+zstd"],
+    ["uncompressed", ".tar"],
+  ])("an OCI archive with %s, provenance and annotations, which skopeo reads", async (compression, suffix) => {
+    await using session = await t.open({
+      request: { frontend: "dockerfile.v0", attrs: { "attest:provenance": "mode=max", filename: "Dockerfile", "build-arg:A": "1" } },
+    });
+    const ref = load(session, (graph) => sh(graph, "echo archive > /x"));
+    const out = sink();
+    const attrs = { name: "x:1", compression, "force-compression": "true", "annotation.a.b": "c", "annotation-index.i": "j" };
+    const answer = await session.export(resultOf(ref), { type: "oci", attrs }, out);
+    const place = untar(out.bytes());
+    const blob = (digest: string) => JSON.parse(readFileSync(join(place, "blobs", digest.replace(":", "/")), "utf8"));
+    const top = JSON.parse(readFileSync(join(place, "index.json"), "utf8"));
+    expect(top.manifests[0].annotations["org.opencontainers.image.ref.name"]).toBe("1");
+    expect(top.manifests[0].digest).toBe(answer["containerimage.digest"]);
+    const index = blob(top.manifests[0].digest);
+    expect(index.annotations).toEqual({ i: "j" });
+    const manifest = blob(index.manifests[0].digest);
+    expect(manifest.annotations).toEqual({ "a.b": "c" });
+    for (const layer of manifest.layers) expect(layer.mediaType).toEndWith(suffix);
+    expect(index.manifests[1].annotations).toEqual({
+      "vnd.docker.reference.digest": index.manifests[0].digest,
+      "vnd.docker.reference.type": "attestation-manifest",
+    });
+    const attested = blob(index.manifests[1].digest);
+    const statement = blob(attested.layers[0].digest);
+    expect(statement).toMatchObject({ _type: "https://in-toto.io/Statement/v0.1", predicateType: "https://slsa.dev/provenance/v0.2" });
+    expect(statement.subject[0].name).toBe("pkg:docker/x@1?platform=linux%2Famd64");
+    expect(statement.predicate.materials[0].uri).toBe("pkg:docker/base@latest?platform=linux%2Famd64");
+    expect(statement.predicate.invocation.parameters.args).toEqual({ filename: "Dockerfile", "build-arg:A": "1" });
+    expect(statement.predicate.buildConfig.llbDefinition.length).toBe(2);
+    if (programs("skopeo").length > 0) execFileSync("skopeo", ["inspect", "--config", `oci:${place}:1`], { stdio: "pipe" });
+  });
+
+  test("a docker archive has a manifest.json; tar=false gives a directory", async () => {
+    await using session = await t.open();
+    const ref = load(session, (graph) => sh(graph, "echo archive > /x"));
+    const out = sink();
+    await session.export(resultOf(ref), { type: "docker", attrs: { name: "localhost/x:1" } }, out);
+    const place = untar(out.bytes());
+    expect(JSON.parse(readFileSync(join(place, "manifest.json"), "utf8"))[0].RepoTags).toEqual(["localhost/x:1"]);
+    const names: string[] = [];
+    await session.export(
+      resultOf(ref),
+      { type: "oci", attrs: { tar: "false" } },
+      {
+        async tree(tree) {
+          for await (const { path } of tree.entries()) names.push(path);
+        },
+      },
+    );
+    expect(names.slice(0, 2)).toEqual(["blobs", "blobs/sha256"]);
+    expect(names.slice(-2)).toEqual(["index.json", "oci-layout"]);
+  });
+
+  test("files: a tar, and a directory for each of several platforms", async () => {
+    await using session = await t.open({ epoch: 1_000_000 });
+    const tree = (data: string) => (graph: Graph) =>
+      edge(
+        graph.add(
+          fileOp(undefined, [{ mkdir: { path: "/d", mode: 0o755 } }, mkfile("/d/f", data), { symlink: { oldpath: "d", newpath: "/l" } }]),
+        ),
+      );
+    const out = sink();
+    await session.export(resultOf(load(session, tree("x"))), { type: "tar", attrs: {} }, out);
+    const place = untar(out.bytes());
+    expect(readFileSync(join(place, "l/f"), "utf8")).toBe("x");
+    expect(statSync(join(place, "d/f")).mtimeMs).toBe(1_000_000_000);
+    const result: Result = {
+      ref: undefined,
+      refs: new Map([
+        ["linux/amd64", load(session, tree("amd"))],
+        ["linux/arm64", load(session, tree("arm"))],
+      ]),
+      metadata: new Map([
+        [
+          "refs.platforms",
+          Buffer.from(
+            JSON.stringify({
+              Platforms: ["amd64", "arm64"].map((architecture) => ({
+                ID: `linux/${architecture}`,
+                Platform: { os: "linux", architecture },
+              })),
+            }),
+          ),
+        ],
+      ]),
+      attestations: new Map(),
+    };
+    const found: string[] = [];
+    await session.export(
+      result,
+      { type: "local", attrs: {} },
+      {
+        async tree(files) {
+          for await (const { path } of files.entries()) found.push(path);
+          expect(text(Buffer.concat(await Array.fromAsync(await files.open("linux_arm64/d/f"))))).toBe("arm");
+        },
+      },
+    );
+    expect(found).toEqual([
+      "linux_amd64",
+      "linux_amd64/d",
+      "linux_amd64/d/f",
+      "linux_amd64/l",
+      "linux_arm64",
+      "linux_arm64/d",
+      "linux_arm64/d/f",
+      "linux_arm64/l",
+    ]);
+    let platforms: unknown;
+    await session.export(
+      result,
+      { type: "image", attrs: {} },
+      {
+        async image(image) {
+          platforms = image.platforms;
+          expect(image.configDigest).toBeUndefined();
+        },
+      },
+    );
+    expect(platforms).toEqual([
+      { os: "linux", architecture: "amd64" },
+      { os: "linux", architecture: "arm64" },
+    ]);
+    await expect(session.export(result, { type: "nope", attrs: {} }, {})).rejects.toThrow("exports of the type nope");
+  });
+
+  test("with SOURCE_DATE_EPOCH two builders make the same image, to the byte", async () => {
+    const epoch = 1_600_000_000;
+    const make = async (builder: TestBuilder) => {
+      await using session = await builder.open({ epoch });
+      const ref = load(session, (graph) =>
+        sh(graph, "mkdir /d; echo x > /d/f; ln -s f /d/l", [], {}, sh(graph, "echo y > /y; touch -d '1999-01-01 00:00:00' /y")),
+      );
+      const times = { f: (await ref.stat("/d/f")).mtime, y: (await ref.stat("/y")).mtime };
+      const answer = await session.export(resultOf(ref), { type: "oci", attrs: { name: "x:1" } }, sink());
+      return { times, digest: answer["containerimage.digest"] };
+    };
+    const one = await make(t);
+    await using other = await startBuilder(busyboxLayer());
+    const two = await make(other);
+    expect(two.digest).toBe(one.digest!);
+  });
+
+  test("nothing is left", async () => {
+    expect(await leftOf(t)).toEqual([]);
+  });
+});
