@@ -144,8 +144,9 @@ export function locateCgroup(spec: Spec, id: string, rootless = false, all: Hier
     const base = asked.startsWith("/") ? [] : (all.own.get(controller) ?? "/").split("/").filter(Boolean);
     const directory = [mountPoint, ...base, ...clean].join("/");
     // Of its own accord a user without rights takes what can be had. v2 beside v1's controllers is for the sake of others, who may do without.
-    const needed = spec.linux?.cgroupsPath && (all.version === 2 || controller !== "");
-    if (rootless && !needed && !canMake(directory)) continue;
+    if (rootless && all.version === 1 && controller === "" && !(canMake(directory) && canMove(mountPoint, all.own.get(""), directory)))
+      continue;
+    if (rootless && !spec.linux?.cgroupsPath && !canMake(directory)) continue;
     directories[controller] = directory;
   }
   return { version: all.version, directories, ...(rootless ? { rootless } : {}) };
@@ -161,6 +162,14 @@ export function wantedControllers({ linux }: Spec, version: 1 | 2): Set<string> 
   if (resources?.hugepageLimits?.length) wanted.add("hugetlb");
   if (resources?.rdma) wanted.add("rdma");
   return wanted;
+}
+
+/** A process gets into a cgroup of v2 by who may write to the lowest that it and its old one are below (cgroup-v2.rst, "Delegation Containment"). */
+function canMove(mountPoint: string, from: string | undefined, to: string): boolean {
+  const own = `${mountPoint}${from ?? ""}/`;
+  let common = to;
+  while (common !== mountPoint && !own.startsWith(`${common}/`)) common = dirname(common);
+  return isWritable(`${common}/cgroup.procs`);
 }
 
 function canMake(directory: string): boolean {
