@@ -53,8 +53,8 @@ export const HOST_IMAGES: Record<string, HostImage> = {
           /^(crt1|crti|crtn|gcrt1|Scrt1|rcrt1)\.o$|^libc\.(a|so)$|^libc_nonshared\.a$|^libm\.(a|so)$|^libmvec\.a$|^libm-.*\.a$/,
         ),
         // what these headers include is all that the tests' programs need
-        ...sh("printf '#include <stdio.h>\\n#include <stdlib.h>\\n' | gcc -E -M -")
-          .stdout.split(/[\\s]+/)
+        ...sh("printf '#include <stdio.h>\\n#include <stdlib.h>\\n' | gcc -O2 -E -M -")
+          .stdout.split(/[\\\s]+/)
           .filter((path) => path.startsWith("/usr/include")),
         "/usr/lib/x86_64-linux-gnu/libgcc_s.so.1",
       ].filter(existsSync);
