@@ -40,6 +40,8 @@ export interface Route {
   path: string;
   /** First API minor version that has it (default: all). */
   since?: number;
+  /** A connection for many calls rather than a call: it is no part of the trace in which it is opened. */
+  untraced?: true;
   handle(call: Call): Promise<Answer> | Answer;
 }
 

@@ -7,6 +7,7 @@ import { statusOf } from "./errors.ts";
 import { type Exchange, serveConnection } from "./http.ts";
 import { missingFeature } from "./missing.ts";
 import { type Answer, type Call, hijacked, type Route } from "./route.ts";
+import { traced } from "./trace.ts";
 import { API_VERSION, MAX_API, MIN_API, MIN_API_VERSION, VERSION } from "./version.ts";
 
 const MAX_JSON = 16 * 1024 * 1024;
@@ -176,8 +177,10 @@ export function createServer(options: ServerOptions): (socket: Socket) => void {
       const result = await found.route.handle(call);
       await answer(exchange, result);
     };
-    const context = exchange.headers.traceparent ? fromHeaders((name) => exchange.headers[name], "engine", options.traceDir) : undefined;
+    const asked = exchange.headers.traceparent !== undefined && !found.route.untraced;
+    const context = asked ? fromHeaders((name) => exchange.headers[name], "engine", options.traceDir) : undefined;
     if (!context) return run();
+    traced(options.traceDir);
     return entering(context, () => span(`${found.route.method} ${found.route.path}`, found.params, run));
   }
 

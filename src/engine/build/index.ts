@@ -68,8 +68,8 @@ export function routes(engine: Engine): Route[] {
       () => builderOf(engine),
       () => buildKitOf(engine),
     ),
-    { method: "POST", path: "/grpc", handle: async (call) => (await buildKitOf(engine)).grpc(call) },
-    { method: "POST", path: "/session", handle: async (call) => (await buildKitOf(engine)).session(call) },
+    { method: "POST", path: "/grpc", untraced: true, handle: async (call) => (await buildKitOf(engine)).grpc(call) },
+    { method: "POST", path: "/session", untraced: true, handle: async (call) => (await buildKitOf(engine)).session(call) },
   ];
 }
 

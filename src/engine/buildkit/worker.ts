@@ -6,6 +6,8 @@ import { hostPlatform } from "../../oci/index.ts";
 import type { Engine } from "../context.ts";
 import { VERSION } from "../version.ts";
 
+const GATEWAY_MS = 10_000;
+
 /** The version whose protocol we speak: clients choose what they ask by it. */
 export const BUILDKIT: MessageInitShape<typeof BuildkitVersionSchema> = {
   package: "jubako",
@@ -15,14 +17,22 @@ export const BUILDKIT: MessageInitShape<typeof BuildkitVersionSchema> = {
 };
 
 /** An address of this host that containers reach: --add-host NAME:host-gateway. */
+let gateway: { address: string; at: number } | undefined;
+
 function hostGateway(engine: Engine): string {
+  // Clients ask several times for each build, and a list of all interfaces takes a millisecond.
+  if (!gateway || Date.now() - gateway.at > GATEWAY_MS) gateway = { address: findGateway(engine), at: Date.now() };
+  return gateway.address;
+}
+
+function findGateway(engine: Engine): string {
   const bridge = networkInterfaces()[engine.config.bridge]?.find(({ family }) => family === "IPv4");
   return bridge?.address ?? engine.config.bip?.split("/")[0] ?? "";
 }
 
 export function workerRecord(engine: Engine): MessageInitShape<typeof WorkerRecordSchema> {
   const { os, architecture, variant = "" } = hostPlatform();
-  const gateway = hostGateway(engine);
+  const address = hostGateway(engine);
   return {
     ID: engine.id,
     Labels: {
@@ -31,7 +41,7 @@ export function workerRecord(engine: Engine): MessageInitShape<typeof WorkerReco
       "org.mobyproject.buildkit.worker.network": "bridge",
       "org.mobyproject.buildkit.worker.snapshotter": engine.manager.snapshotter,
       "org.mobyproject.buildkit.worker.containerd.namespace": "moby",
-      ...(gateway ? { "org.mobyproject.buildkit.worker.moby.host-gateway-ip": gateway } : {}),
+      ...(address ? { "org.mobyproject.buildkit.worker.moby.host-gateway-ip": address } : {}),
     },
     platforms: [{ OS: os, Architecture: architecture, Variant: variant }],
     BuildkitVersion: BUILDKIT,
