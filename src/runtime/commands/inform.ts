@@ -1,11 +1,11 @@
 // Commands that tell: events, features, spec, explain.
 import { existsSync, writeFileSync } from "node:fs";
 import { Failure } from "../../lib/errors.ts";
-import type { CgroupStats } from "../face.ts";
 import { CAPABILITIES } from "../plan/constants.ts";
 import { knownOptions } from "../plan/mount-options.ts";
 import { memoryPolicyFlags, memoryPolicyModes } from "../plan/settings.ts";
 import { seccompActions, seccompArchitectures, seccompFlags, seccompOperators } from "../seccomp.ts";
+import { checkSpecShape } from "../shape.ts";
 import { exampleSpec, rootlessSpec } from "../spec.ts";
 import { stepText } from "../tape.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
@@ -13,36 +13,17 @@ import type { Context } from "./context.ts";
 import { locate, planBundle } from "./create.ts";
 import { type Flags, idOf, parseFlags } from "./flags.ts";
 import { print } from "./output.ts";
+import { statsLine } from "./stats.ts";
 import { cgroupOf, checkId, statusOf } from "./store.ts";
 
 const out = (text: string) => print(1, text);
-
-/** The numbers in the form that `runc events` prints. */
-function statsOf(stats: CgroupStats): object {
-  const { memory, cpu, pids, blkio } = stats;
-  const io = (kind: string) =>
-    (blkio ?? []).filter((e) => e.kind === kind).map(({ major, minor, op, value }) => ({ major, minor, op, value }));
-  const entry = memory && { limit: memory.limit, usage: memory.usage, max: memory.maxUsage, failcnt: memory.failcnt };
-  return {
-    cpu: cpu && {
-      usage: { total: cpu.usage, percpu: cpu.perCpu, kernel: cpu.system, user: cpu.user },
-      throttling: { periods: cpu.periods, throttledPeriods: cpu.throttledPeriods, throttledTime: cpu.throttledTime },
-    },
-    memory: memory && { cache: memory.stat.cache ?? memory.stat.file, usage: entry, raw: memory.stat },
-    pids: pids && { current: pids.current, limit: pids.limit },
-    blkio: { ioServiceBytesRecursive: io("serviceBytes"), ioServicedRecursive: io("serviced") },
-    hugetlb: {},
-    intel_rdt: {},
-    network_interfaces: null,
-  };
-}
 
 export async function events(context: Context, argv: string[]): Promise<number> {
   const flags = parseFlags(argv, { stats: "boolean", interval: "value" });
   const id = idOf("events", flags);
   const stored = context.store.load(id);
   if (statusOf(stored) === "stopped") throw new Failure("FailedPrecondition", `container with id ${id} is not running`);
-  const print = () => out(`${JSON.stringify({ type: "stats", id, data: statsOf(cgroupOf(stored).stats()) })}\n`);
+  const print = () => out(`${statsLine(id, cgroupOf(stored).stats(), stored.cgroup)}\n`);
   if (flags.on("stats")) {
     print();
     return 0;
@@ -118,6 +99,7 @@ export async function explainBundle(context: Context, id: string, flags: Flags):
 
 async function explainPlan(context: Context, id: string, bundle: string, flags: Flags, json: boolean): Promise<number> {
   const spec = readBundle(bundle);
+  checkSpecShape(spec);
   const plan = planBundle(id, bundle, spec, flags, 0, await locate(context, spec, id), true);
   const { steps } = plan.tape;
   if (json) {
