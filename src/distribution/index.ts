@@ -13,3 +13,4 @@ export { isInsecure, type RegistryConfig } from "./hosts.ts";
 export { checkLogin } from "./login.ts";
 export { type ProxySettings, proxiesOf } from "./proxy.ts";
 export { type BlobOptions, noMatchingPlatform, openRepository, type PushOptions, type Repository } from "./repository.ts";
+export { type SearchResult, searchIndex } from "./search.ts";

@@ -10,7 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { digestOf, MEDIA, parseTagged } from "../oci/index.ts";
 import { parseRetryAfter } from "./errors.ts";
-import { checkLogin, openRepository, type RegistryConfig } from "./index.ts";
+import { checkLogin, openRepository, type RegistryConfig, searchIndex } from "./index.ts";
 import { proxiesOf, proxyFor } from "./proxy.ts";
 
 const servers: Server[] = [];
@@ -110,7 +110,11 @@ describe.skipIf(!Bun.which("openssl"))("TLS", () => {
     const key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"];
     openssl("req", "-x509", ...key, "-keyout", "ca.key", "-out", "ca.crt", "-days", "2", "-subj", "/CN=jubako test CA");
     for (const [name, subject, extension] of [
-      ["server", "/CN=server", "subjectAltName=IP:127.0.0.1,DNS:registry.example,DNS:registry-1.docker.io,DNS:auth.docker.io"],
+      [
+        "server",
+        "/CN=server",
+        "subjectAltName=IP:127.0.0.1,DNS:registry.example,DNS:registry-1.docker.io,DNS:auth.docker.io,DNS:index.docker.io",
+      ],
       ["client", "/CN=client", "extendedKeyUsage=clientAuth"],
     ] as const) {
       openssl("req", ...key, "-keyout", `${name}.key`, "-out", `${name}.csr`, "-subj", subject);
@@ -157,7 +161,9 @@ describe.skipIf(!Bun.which("openssl"))("TLS", () => {
     const hub = createTlsServer({ key: read("server.key"), cert: read("server.crt") }, (request, response) => {
       const { host, authorization = "" } = request.headers;
       seen.push(`${host} ${request.url} ${authorization.split(" ")[0]}`.trim());
-      if (host === "auth.docker.io") response.end('{"token":"HUB","expires_in":300}');
+      if (host === "index.docker.io")
+        response.end('{"results":[{"name":"busybox","description":"small","star_count":3,"is_official":true,"is_automated":false}]}');
+      else if (host === "auth.docker.io") response.end('{"token":"HUB","expires_in":300}');
       else if (authorization !== "Bearer HUB")
         response.writeHead(401, { "www-authenticate": 'Bearer realm="https://auth.docker.io/token",service="registry.docker.io"' }).end();
       else sendIndex(response);
@@ -176,10 +182,16 @@ describe.skipIf(!Bun.which("openssl"))("TLS", () => {
           "registry-1.docker.io /v2/library/busybox/manifests/latest Bearer",
         ]);
       }
+      seen.length = 0;
+      const { signal } = new AbortController();
+      expect(await searchIndex("library/busy box", 25, { ...config, proxy }, undefined, signal)).toEqual([
+        { name: "busybox", description: "small", star_count: 3, is_official: true, is_automated: false },
+      ]);
+      expect(seen).toEqual(["index.docker.io /v1/search?q=busy+box&n=25"]);
     } finally {
       delete process.env.SSL_CERT_FILE;
     }
-    expect(new Set(hosts)).toEqual(new Set(["registry-1.docker.io:443", "auth.docker.io:443"]));
+    expect(new Set(hosts)).toEqual(new Set(["registry-1.docker.io:443", "auth.docker.io:443", "index.docker.io:443"]));
   });
 
   test("a private authority and a client certificate from certs.d; authorities of the machine", async () => {

@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync } from "node:zlib";
 import { type Descriptor, digestOf, MEDIA, tarEntry, tarOf } from "../../oci/index.ts";
-import { startEngine, statuses, type TestEngine } from "./harness.ts";
+import { failure, startEngine, statuses, type TestEngine } from "./harness.ts";
 
 let dir: string;
 beforeAll(() => {
@@ -305,6 +305,33 @@ describe.each(["layers", "services"])("by %s", (way) => {
     expect(most).toBe(3);
     expect(out.filter((line) => line === "Waiting").length).toBe(5);
     expect(out.filter((line) => line === "Pull complete").length).toBe(8);
+  });
+
+  test("a search asks the registry that the term names, and filters what it says", async () => {
+    const results = [
+      { name: "one", description: "first", star_count: 50, is_official: true },
+      { name: "two", description: "", star_count: 5, is_official: false, is_automated: true },
+      { name: 3, star_count: "many" },
+    ];
+    const urls: string[] = [];
+    fake.twist((request, response) => {
+      if (!request.url!.startsWith("/v1/search")) return false;
+      urls.push(request.url!);
+      response.end(JSON.stringify({ results }));
+      return true;
+    });
+    const search = (query: string) => own.json<{ name: string }[]>("GET", `/images/search?term=${host}/some&${query}`);
+    const filter = (filters: object) => `filters=${encodeURIComponent(JSON.stringify(filters))}`;
+    expect(await search("limit=10")).toEqual([
+      { name: "one", description: "first", star_count: 50, is_official: true, is_automated: false },
+      { name: "two", description: "", star_count: 5, is_official: false, is_automated: true },
+      { name: "", description: "", star_count: 0, is_official: false, is_automated: false },
+    ] as never);
+    expect(urls).toEqual(["/v1/search?q=some&n=10"]);
+    expect((await search(filter({ "is-official": ["true"] }))).map(({ name }) => name)).toEqual(["one"]);
+    expect((await search(filter({ stars: ["5"] }))).map(({ name }) => name)).toEqual(["one", "two"]);
+    expect(await failure(search("limit=101"))).toEqual(["InvalidArgument", "limit 101 is outside the range of [1, 100]"]);
+    expect(await failure(search(filter({ stars: ["x"] })))).toEqual(["InvalidArgument", "invalid filter 'stars=[x]'"]);
   });
 
   test("hundreds of layers are pulled, or refused where the kernel can't stack them, in bounded time", async () => {

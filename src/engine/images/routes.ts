@@ -1,6 +1,6 @@
 // The routes of /images and its neighbours. What each does is in the file of its name; it is loaded when first used.
 import type { Credentials } from "../../distribution/index.ts";
-import { invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { invalidArgument } from "../../lib/errors.ts";
 import {
   familiarReference,
   isDigest,
@@ -124,8 +124,13 @@ export function routes(engine: Engine): Route[] {
     {
       method: "GET",
       path: "/images/search",
-      handle() {
-        throw unimplemented("searching for images on Docker Hub is not supported by this engine (GET /images/search)");
+      async handle(call) {
+        const { search, SEARCH_FILTERS } = await import("./search.ts");
+        const limit = Number(call.query.get("limit") || 0);
+        if (!Number.isInteger(limit)) throw invalidArgument(`limit ${call.query.get("limit")} is not a number`);
+        const filters = parseFilters(call.query.get("filters"), SEARCH_FILTERS);
+        const options = { term: call.query.get("term") ?? "", limit, filters, credentials: credentialsOf(call), signal: call.signal };
+        return { json: await search(core, options) };
       },
     },
     {
