@@ -96,6 +96,14 @@ real("errors in runc's forms: log, status, nothing left", () => {
     id,
   );
   expect(step.stderr).toContain("mount nosuchfs on /mnt: ENODEV (no such device)");
+  const wrong = (change: (spec: Spec) => void) => jubako("run", "-b", bundle(["true"], change), id).stderr;
+  expect(wrong((spec) => Object.assign(spec.process!, { user: { uid: "0" } }))).toContain("process.user.uid must be an integer");
+  expect(wrong((spec) => Object.assign(spec, { mounts: [{ destination: "/x", type: ["tmpfs"] }] }))).toContain(
+    "mounts[0].type must be a string",
+  );
+  expect(wrong((spec) => Object.assign(spec.linux!, { resources: { devices: "all" } }))).toContain(
+    "linux.resources.devices must be a list",
+  );
   expect(jubako("list", "-q").stdout).toBe("");
 });
 

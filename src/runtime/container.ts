@@ -274,6 +274,9 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
     }
     done = true;
     return runtimeContainer(saved, state, () => spec, init, []);
+  } catch (error) {
+    (await import("./shape.ts")).checkSpecShape(spec);
+    throw error;
   } finally {
     unit?.release();
     if (!done) {

@@ -73,6 +73,10 @@ export function checkProcess(value: unknown, nulls = true): Process {
   strings(process.args, "process.args");
   strings(process.env, "process.env");
   if (!Array.isArray(process.args) || process.args.length === 0) throw invalidArgument("args must not be empty");
+  // What follows from these must not come of a text that looks like a number; shape.ts checks all the rest where it costs nobody time.
+  const user = process.user === undefined ? {} : object(process.user, "process.user");
+  for (const name of ["uid", "gid", "umask"])
+    if (user[name] !== undefined && !Number.isInteger(user[name])) throw invalidArgument(`process.user.${name} must be an integer`);
   if (typeof process.cwd !== "string" || !process.cwd.startsWith("/")) throw invalidArgument("cwd must be an absolute path");
   return process as unknown as Process;
 }

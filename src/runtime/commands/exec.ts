@@ -129,6 +129,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
     throw new Failure("FailedPrecondition", "cannot exec in a paused container (use --ignore-paused to override)");
   const spec = store.spec(id);
   const process = processOf(flags, spec);
+  if (flags.value("process")) (await import("../shape.ts")).checkProcessShape(process);
   const detached = flags.on("detach");
   checkConsole(process, flags.value("console-socket"), detached);
   const preserved = preservedFds(flags.number("preserve-fds") ?? 0);

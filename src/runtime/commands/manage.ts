@@ -210,6 +210,7 @@ export async function update(context: Context, argv: string[]): Promise<number> 
   const file = value("resources");
   if (file) {
     const resources = parseJson(readFileSync(file === "-" ? 0 : file, "utf8"), file) as Resources;
+    (await import("../shape.ts")).checkResourcesShape(resources);
     delete resources.devices;
     await cgroupOf(stored).apply(resources);
     return 0;
