@@ -8,6 +8,7 @@ import { messageOf } from "../lib/errors.ts";
 import { digestOf, type HistoryEntry, type Platform } from "../oci/index.ts";
 import { type Context, receiveContext } from "./context.ts";
 import { DockerfileError, excerpt, parseDockerfile, type Range } from "./dockerfile/index.ts";
+import { layersUntil } from "./export/rewrite.ts";
 import { convertClassic, type Step } from "./frontend/classic.ts";
 import type { BuilderHost, BuildHost, Layer, Lease } from "./host.ts";
 import { inlineConfig } from "./remote/config.ts";
@@ -19,7 +20,7 @@ import { BUILD_LABEL, ExitError } from "./solve/exec.ts";
 import { type PruneOptions, type PruneResult, pruneCache, type UsageRecord, usageOf } from "./solve/prune.ts";
 import { createSolver } from "./solve/solver.ts";
 import type { CacheSource } from "./solve/vertex.ts";
-import { EMPTY, type Tree } from "./solve/workspace.ts";
+import { EMPTY, type Tree, treeOf } from "./solve/workspace.ts";
 
 export interface BuildRequest {
   /** Tar of the context. */
@@ -211,7 +212,6 @@ export function createBuilder(host: BuilderHost): Builder {
         images: conversion.images,
         lease,
         useCache: !request.noCache,
-        epoch,
         entitlements: new Set([...request.entitlements, ...(request.network === "host" ? ["network.host"] : [])]),
         imports: await cacheImages(request.cacheFrom ?? [], build),
         keepFailed: false,
@@ -250,7 +250,10 @@ export function createBuilder(host: BuilderHost): Builder {
           if (step.triggers > 0) progress.triggers(step.triggers);
         }
         for (const warning of conversion.warnings) progress.warning(warning);
-        const { tree } = await whole;
+        const { tree: built } = await whole;
+        const done = [...(await solver.solved()).values()];
+        const tree =
+          epoch === undefined ? built : treeOf(await layersUntil(built.layers, epoch, done, { host, lease, signal: both }), built.fetch);
         const history: HistoryEntry[] = [];
         for (const { entry, vertex } of conversion.result.history) {
           const grew = vertex === undefined || (await solve(vertex)).grew;
@@ -262,7 +265,7 @@ export function createBuilder(host: BuilderHost): Builder {
         const now = new Date(epoch === undefined ? Date.now() : epoch * 1000).toISOString();
         const created = request.noCache || epoch !== undefined ? now : cache.first(what, now);
         await solver.workspace.ready(tree);
-        const records = inlineConfig((await solver.solved()).values(), tree.layers);
+        const records = inlineConfig(done, tree.layers);
         return {
           ...(records ? { extra: { "moby.buildkit.cache.v0": Buffer.from(JSON.stringify(records)).toString("base64") } } : {}),
           config,

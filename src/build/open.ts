@@ -45,7 +45,6 @@ export async function openSession({ host, build, cache, caches, lease, options }
     images: new Map(),
     lease,
     useCache: !options.noCache,
-    epoch: options.epoch,
     entitlements: options.entitlements,
     imports,
     keepFailed: options.keepFailed ?? false,

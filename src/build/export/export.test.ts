@@ -194,19 +194,28 @@ describe.skipIf(process.getuid?.() !== 0 || !busybox)("exports (needs root and b
 
   test("with SOURCE_DATE_EPOCH two builders make the same image, to the byte", async () => {
     const epoch = 1_600_000_000;
+    const steps = (graph: Graph) =>
+      sh(graph, "mkdir /d; echo x > /d/f; ln -s f /d/l", [], {}, sh(graph, "echo y > /y; touch -d '1999-01-01 00:00:00' /y"));
     const make = async (builder: TestBuilder) => {
       await using session = await builder.open({ epoch });
-      const ref = load(session, (graph) =>
-        sh(graph, "mkdir /d; echo x > /d/f; ln -s f /d/l", [], {}, sh(graph, "echo y > /y; touch -d '1999-01-01 00:00:00' /y")),
-      );
-      const times = { f: (await ref.stat("/d/f")).mtime, y: (await ref.stat("/y")).mtime };
+      const ref = load(session, steps);
       const answer = await session.export(resultOf(ref), { type: "oci", attrs: { name: "x:1" } }, sink());
-      return { times, digest: answer["containerimage.digest"] };
+      return { digest: answer["containerimage.digest"] };
     };
     const one = await make(t);
     await using other = await startBuilder(busyboxLayer());
     const two = await make(other);
     expect(two.digest).toBe(one.digest!);
+    // Another time is another image, but no step is run for it.
+    await using later = await t.open({ epoch: epoch + 1 });
+    const again = load(later, steps);
+    const answer = await later.export(resultOf(again), { type: "oci", attrs: { name: "x:1" } }, sink());
+    expect(answer["containerimage.digest"]).not.toBe(one.digest!);
+    expect(
+      later.events.some(
+        (event) => event.kind === "vertex" && event.completed !== undefined && !event.cached && event.name.startsWith("/bin/sh"),
+      ),
+    ).toBe(false);
   });
 
   test("nothing is left", async () => {

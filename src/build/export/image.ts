@@ -22,6 +22,7 @@ import { contributions, fitHistory } from "./history.ts";
 import { layerAs } from "./layers.ts";
 import { annotationsFor, type ImageOptions } from "./options.ts";
 import { provenance, provenanceOptions } from "./provenance.ts";
+import { layersUntil } from "./rewrite.ts";
 
 export interface Part {
   /** "linux/amd64"; "" where the result has no platforms. */
@@ -108,14 +109,16 @@ async function makeManifest(
   await part.tree.fetch?.();
   const { compression, level, force, ociTypes } = options;
   const layers: Layer[] = [];
-  for (const layer of part.tree.layers) {
+  const whole = [...(await context.solved()).values()];
+  const kept = epoch === undefined || !options.rewriteTimes ? part.tree.layers : await layersUntil(part.tree.layers, epoch, whole, context);
+  for (const layer of kept) {
     layers.push(await layerAs(layer, { host, lease, compression, level, force, ociTypes, signal: context.signal }));
     context.status({
       id: `exporting layers ${part.name}`,
       name: "exporting layers",
       current: 0,
       total: 0,
-      completed: layers.length === part.tree.layers.length,
+      completed: layers.length === kept.length,
     });
   }
   const given = configOf(result, part.name);

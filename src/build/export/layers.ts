@@ -45,6 +45,10 @@ function plain(source: AsyncIterable<Uint8Array>, from: Compression): AsyncItera
   throw unimplemented(`layers compressed with ${from}`);
 }
 
+/** A layer's tar, whatever it is compressed with. */
+export const plainLayer = (source: AsyncIterable<Uint8Array>, mediaType: string): AsyncIterable<Uint8Array> =>
+  plain(source, compressionOf(mediaType));
+
 const busy = new Map<string, Promise<Layer>>();
 
 /** The layer as it is wanted, in the content store. One that is compressed already stays so unless it is forced. */

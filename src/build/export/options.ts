@@ -13,6 +13,8 @@ export interface ImageOptions {
   force: boolean;
   ociTypes: boolean;
   inlineCache: boolean;
+  /** With SOURCE_DATE_EPOCH no file of a layer that was built is later. BuildKit does it when asked to; here it is so unless it is refused. */
+  rewriteTimes: boolean;
   annotations: Annotation[];
 }
 
@@ -58,6 +60,7 @@ export function imageOptions(attrs: Record<string, string>): ImageOptions {
     force: isTrue(attrs["force-compression"]),
     ociTypes: isTrue(attrs["oci-mediatypes"], true),
     inlineCache: isTrue(attrs["inline-cache"]),
+    rewriteTimes: isTrue(attrs["rewrite-timestamp"], true),
     annotations,
   };
 }

@@ -11,8 +11,8 @@ const plain = (_: string, value: unknown): unknown => {
 };
 const textOf = (value: unknown): string => JSON.stringify(value, plain);
 
-export const keyOf = (kind: string, parts: readonly KeyPart[], epoch: number | undefined): string =>
-  digestOf(JSON.stringify([kind, parts.map(({ name, value }) => [name, value]), epoch ?? null]));
+export const keyOf = (kind: string, parts: readonly KeyPart[]): string =>
+  digestOf(JSON.stringify([kind, parts.map(({ name, value }) => [name, value])]));
 
 function mountText(mount: Mount): string {
   const { selector, readonly } = mount;

@@ -96,7 +96,7 @@ export function createSolver(options: SolveOptions): Solver {
     };
     for (const each of keys) {
       const parts = await each();
-      const key = keyOf(kind, parts, options.epoch);
+      const key = keyOf(kind, parts);
       tried.push({ key, parts });
       if (!useCache) continue;
       const found = await cache.find(key);

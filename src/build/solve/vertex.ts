@@ -44,8 +44,6 @@ export interface SolveOptions {
   images: ReadonlyMap<string, BaseImage>;
   lease: Lease;
   useCache: boolean;
-  /** SOURCE_DATE_EPOCH: no file is later. */
-  epoch: number | undefined;
   entitlements: ReadonlySet<string>;
   imports: readonly CacheSource[];
   keepFailed: boolean;

@@ -107,11 +107,10 @@ export interface Fork {
   drop(): Promise<void>;
 }
 
-export function createWorkspace(options: { host: BuilderHost; lease: Lease; epoch: number | undefined; signal: AbortSignal }): Workspace {
+export function createWorkspace(options: { host: BuilderHost; lease: Lease; signal: AbortSignal }): Workspace {
   const { host, lease, signal } = options;
   const { snapshots, diff, content, snapshotter } = host.manager;
   const headers = { headers: lease.headers };
-  const epoch = options.epoch === undefined ? {} : { sourceDateEpoch: { seconds: BigInt(options.epoch), nanos: 0 } };
   const newKey = () => `build-${randomBytes(8).toString("hex")}`;
   const unpacking = new Map<string, Promise<void>>();
 
@@ -210,7 +209,7 @@ export function createWorkspace(options: { host: BuilderHost; lease: Lease; epoc
 
   /** A layer of the difference between mounts; undefined where there is none. */
   async function layerOf(left: SnapshotMount[], right: SnapshotMount[], ref: string, created: string): Promise<Layer | undefined> {
-    const made = await diff.diff({ left, right, mediaType: TAR, ref, labels: { [ROOT_LABEL]: created }, ...epoch }, { ...headers, signal });
+    const made = await diff.diff({ left, right, mediaType: TAR, ref, labels: { [ROOT_LABEL]: created } }, { ...headers, signal });
     if (!made.diff) throw failedPrecondition("the manager made no layer");
     const { digest, size } = made.diff;
     if (size !== EMPTY_TAR) return { descriptor: { mediaType: TAR, digest, size: Number(size) }, diffId: digest };
