@@ -1,0 +1,83 @@
+// The binding under AddressSanitizer and UndefinedBehaviorSanitizer, with arguments of every kind: it throws or answers, and touches nothing else.
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+
+const root = `${import.meta.dir}/../..`;
+let directory = "";
+let missing: string | undefined;
+
+beforeAll(() => {
+  directory = mkdtempSync(`${tmpdir()}/jubako-binding-`);
+  const flags = ["-std=gnu11", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fPIC", "-shared"];
+  const include = ["-I", `${root}/node_modules/node-api-headers/include`];
+  try {
+    execFileSync("gcc", [...flags, ...include, `${root}/native/syscall.c`, "-o", `${directory}/binding.node`], { stdio: "ignore" });
+  } catch {
+    missing = "no gcc here, or one without sanitizers";
+    console.log(`skip: ${missing}`);
+  }
+});
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+/** Runs in a process of its own, where the sanitizers' libraries come first. */
+const script = (seed: number) => `
+const binding = require(${JSON.stringify(`${directory}/binding.node`)});
+let state = ${seed};
+const random = (n) => (state = (Math.imul(state, 1664525) + 1013904223) >>> 0) % n;
+const detached = () => { const b = new Uint8Array(64); structuredClone(b.buffer, { transfer: [b.buffer] }); return b; };
+const values = [
+  () => random(100) - 50, () => 2 ** 53, () => -1, () => 1.5, () => NaN, () => Infinity, () => 2n ** 63n, () => -(2n ** 70n), () => 5n,
+  () => undefined, () => null, () => true, () => Symbol("x"), () => ({}), () => [], () => () => {}, () => "", () => "text", () => "a\\0b",
+  () => "x".repeat(random(100000)), () => "\\ud800", () => new Uint8Array(random(5000)), () => new Uint8Array(0), detached,
+  () => new Int32Array(random(100)).fill(-1), () => new BigUint64Array(4), () => new ArrayBuffer(16), () => new DataView(new ArrayBuffer(8)),
+  () => Buffer.alloc(32).subarray(random(33)), () => new SharedArrayBuffer(8),
+];
+const some = (n) => Array.from({ length: n }, () => values[random(values.length)]());
+// Calls that do nothing lasting, and write no more than the buffers hold that they are given with: those with numbers only, and none at all.
+const harmless = [39, 102, 110, 104, 186, 100000, -1];
+let threw = 0;
+const attempt = (fn) => { try { return fn(); } catch (error) { threw++; if (!(error instanceof Error)) throw error; } };
+const waiting = [];
+for (let i = 0; i < 3000; i++) {
+  attempt(() => binding.syscall(harmless[random(harmless.length)], ...some(random(9))));
+  attempt(() => binding.syscall(...some(0)));
+  attempt(() => binding.address(...some(random(3))));
+  if (i % 10 === 0) attempt(() => waiting.push(binding.syscallAsync(harmless[random(harmless.length)], ...some(random(9))).catch(() => {})));
+  // Never a descriptor that exists, never addresses of strings that do.
+  if (i % 10 === 0) attempt(() => binding.spawn(-1, 0, 0, ...some(random(6))));
+  attempt(() => binding.pollerRef(...some(random(4))));
+}
+const buffer = new Uint8Array(4096);
+const length = binding.syscall(79, buffer, buffer.length);
+const cwd = new TextDecoder().decode(buffer.subarray(0, length - 1));
+await Promise.all(waiting);
+console.log(JSON.stringify({ threw: threw > 1000, cwd: cwd === process.cwd(), pid: binding.syscall(39) === process.pid }));
+process.exit(0);
+`;
+
+test("no argument makes it touch what is not its own", () => {
+  if (missing) return;
+  const library = (name: string) => execFileSync("gcc", [`-print-file-name=${name}`], { encoding: "utf8" }).trim();
+  const file = `${directory}/fuzz.mjs`;
+  for (const seed of [1, 20261121]) {
+    writeFileSync(file, script(seed));
+    const env = {
+      ...process.env,
+      LD_PRELOAD: `${library("libasan.so")}:${library("libubsan.so")}`,
+      // JavaScriptCore's own memory is not ASan's to judge.
+      ASAN_OPTIONS: `detect_leaks=0:verify_asan_link_order=0:log_path=${directory}/asan`,
+    };
+    const run = spawnSync(process.execPath, [file], { env, encoding: "utf8", timeout: 50_000 });
+    expect({ status: run.status, stdout: run.stdout, signal: run.signal }).toEqual({
+      status: 0,
+      stdout: '{"threw":true,"cwd":true,"pid":true}\n',
+      signal: null,
+    });
+  }
+  expect(
+    readFileSync(`${root}/native/player.c`, "utf8").split("\n").length +
+      readFileSync(`${root}/native/syscall.c`, "utf8").split("\n").length,
+  ).toBeLessThan(700);
+});
