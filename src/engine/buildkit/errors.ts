@@ -10,11 +10,8 @@ import { type ErrorKind, Failure, messageOf } from "../../lib/errors.ts";
 const CODES: Partial<Record<ErrorKind, Code>> = {
   Unimplemented: Code.Unimplemented,
   Cancelled: Code.Canceled,
-  DeadlineExceeded: Code.DeadlineExceeded,
   AlreadyExists: Code.AlreadyExists,
   PermissionDenied: Code.PermissionDenied,
-  ResourceExhausted: Code.ResourceExhausted,
-  Unavailable: Code.Unavailable,
 };
 
 /** What the builder puts on an error that is about a vertex, or about lines. */
