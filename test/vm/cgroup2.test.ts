@@ -29,6 +29,20 @@ describe.skipIf(machineLacks())("cgroup v2: the runtime", () => {
           namespaces: ["mount"],
           cgroupsPath: "/jubako/host",
         }),
+        "b/more/config.json": bundle({
+          args: ["sleep", "1000"],
+          cgroupsPath: "/jubako/more",
+          resources: {
+            cpu: { idle: 1, quota: 20000, burst: 5000 },
+            hugepageLimits: [{ pageSize: "2MB", limit: 4 << 20 }],
+            blockIO: { weight: 500 },
+            unified: { "memory.oom.group": "1", "pids.max": "77" },
+          },
+        }),
+        "b/slash/config.json": bundle({ args: ["true"], resources: { unified: { "../x.max": "1" } } }),
+        "b/form/config.json": bundle({ args: ["true"], resources: { unified: { memory: "1" } } }),
+        "b/controller/config.json": bundle({ args: ["true"], resources: { unified: { "net_cls.classid": "1" } } }),
+        "b/swap/config.json": bundle({ args: ["true"], resources: { memory: { swap: 1 << 20 } } }),
         "b/nested/config.json": bundle({
           args: [
             "sh",
@@ -88,6 +102,44 @@ describe.skipIf(machineLacks())("cgroup v2: the runtime", () => {
       "cpu.max": "20000 100000",
       "cpu.weight": "39",
       "pids.max": "5",
+    });
+  });
+
+  test("idle and burst, huge pages, weights, files by name", () => {
+    expect(fields("more")).toEqual({
+      "cpu.idle": "1",
+      "cpu.max": "20000 100000",
+      "cpu.max.burst": "5000",
+      "hugetlb.2MB.max": String(4 << 20),
+      "hugetlb.2MB.rsvd.max": String(4 << 20),
+      "io.weight": "default 4950",
+      "memory.oom.group": "1",
+      "pids.max": "77",
+    });
+  });
+
+  test("update: what is not said of quota and period stays; idle goes, a weight comes; both limits fall and rise", () => {
+    expect(fields("more updated")).toEqual({
+      period: "20000 50000",
+      quota: "10000 50000",
+      weight: "39",
+      raised: `${512 << 20} ${128 << 20}`,
+      lowered: `${64 << 20} ${32 << 20}`,
+      unlimited: "max max",
+      usage: expect.stringContaining("rejecting memory limit 4096 <= usage"),
+    });
+  });
+
+  test("exec --cgroup enters a cgroup below, which must be there", () => {
+    expect(fields("below")).toEqual({ cgroup: "/below", missing: expect.stringContaining("no such file or directory") });
+  });
+
+  test("what cannot be is refused in words", () => {
+    expect(fields("refused")).toEqual({
+      slash: expect.stringContaining("must be a file name (no slashes)"),
+      form: expect.stringContaining("must be in the form CONTROLLER.PARAMETER"),
+      controller: expect.stringContaining("not available"),
+      swap: expect.stringContaining("unable to set swap limit without memory limit"),
     });
   });
 
@@ -160,6 +212,28 @@ rt pause limits; echo "paused=$(rt state limits | sed -n 's/.*"status": "\\(.*\\
 rt resume limits; echo "resumed=$(rt state limits | sed -n 's/.*"status": "\\(.*\\)".*/\\1/p') $(cat $G/limits/cgroup.freeze)"
 echo "== stats"; rt events --stats limits
 rt delete --force limits
+G2=$G; G=$G2/more
+show2() { for f in "$@"; do echo "$f=$(cat $G/$f)"; done; }
+rt run -d -b /b/more more </dev/null >/dev/null
+echo "== more"; show2 cpu.idle cpu.max cpu.max.burst hugetlb.2MB.max hugetlb.2MB.rsvd.max io.weight memory.oom.group pids.max
+echo "== more updated"
+rt update --cpu-period 50000 more; echo "period=$(cat $G/cpu.max)"
+rt update --cpu-quota 10000 more; echo "quota=$(cat $G/cpu.max)"
+rt update --cpu-idle 0 --cpu-share 1000 more; echo "weight=$(cat $G/cpu.weight)"
+rt update --memory 512M --memory-swap 640M more; echo "raised=$(cat $G/memory.max) $(cat $G/memory.swap.max)"
+rt update --memory 64M --memory-swap 96M more; echo "lowered=$(cat $G/memory.max) $(cat $G/memory.swap.max)"
+rt update --memory -1 more; echo "unlimited=$(cat $G/memory.max) $(cat $G/memory.swap.max)"
+echo "usage=$(echo '{"memory":{"limit":4096,"checkBeforeUpdate":true}}' | rt update -r - more 2>&1)"
+echo "== below"
+mkdir $G/below
+rt update --pids-limit -1 more
+echo "cgroup=$(rt exec --cgroup below more cat /proc/self/cgroup | sed 's/^0:://')"
+echo "missing=$(rt exec --cgroup nowhere more true 2>&1)"
+rmdir $G/below
+rt delete --force more
+G=$G2
+echo "== refused"
+for name in slash form controller swap; do echo "$name=$(rt run -b /b/$name $name 2>&1)"; done
 echo "== oom"; rt run -b /b/oom oom; echo "status=$?"
 rt run -d -b /b/host host </dev/null >/dev/null 2>&1
 echo "== host namespace"; rt exec host sh -c 'cat /proc/self/cgroup; ls -d /sys/fs/cgroup/jubako | sed s,.*/,,'

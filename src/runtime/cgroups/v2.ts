@@ -179,6 +179,7 @@ export function controlGroupsV2(location: CgroupLocation): Cgroup {
           mounts: [{ name: "", links: [], directory: own, withoutNamespace: top() }],
         };
       }
+      const writes = collect(resources);
       if (!rehearsal) {
         prepareParent(dirname(directory), top());
         checkUnified(resources, dirname(directory));
@@ -186,7 +187,7 @@ export function controlGroupsV2(location: CgroupLocation): Cgroup {
       const plan: CgroupPlan = {
         version: 2,
         directories: [directory],
-        writes: collect(resources),
+        writes,
         join: [directory],
         into: directory,
         mounts: [{ name: "", links: [], directory, withoutNamespace: top() }],

@@ -117,7 +117,9 @@ export function joining(plan: CgroupPlan, { version, directories }: CgroupLocati
       chosen.set(name, below(directory, path ?? ""));
     }
   }
-  return { ...plan, join: [...new Set(chosen.values())] };
+  const into = chosen.get("");
+  const join = version === 2 ? [...chosen.values()] : [...new Set(chosen.values())].filter((directory) => directory !== into);
+  return { ...plan, join, ...(into === undefined ? {} : { into }) };
 }
 
 async function execIn(context: Context, id: string, flags: Flags): Promise<number> {
