@@ -2,21 +2,27 @@
 
 import type { ImageConfig } from "../../api/types.ts";
 import type { BaseImage, BuiltImage, Lease } from "../../build/index.ts";
-import type { Credentials } from "../../distribution/index.ts";
+import { type Credentials, noMatchingPlatform, openRepository, pullFailure } from "../../distribution/index.ts";
 import { isKind, notFound } from "../../lib/errors.ts";
 import {
   asImageId,
   choosePlatform,
   familiarReference,
+  fitness,
   formatPlatform,
+  formatReference,
+  hostPlatform,
+  MAX_MANIFEST,
   normalise,
+  type Platform,
+  parseManifest,
   parsePlatform,
   parseReference,
   type Reference,
   withDefaultTag,
 } from "../../oci/index.ts";
-import type { CatalogueEntry } from "../images/catalogue.ts";
-import type { Lease as ImageLease } from "../images/content.ts";
+import type { CatalogueEntry, Content } from "../images/catalogue.ts";
+import { type Lease as ImageLease, readBlob } from "../images/content.ts";
 import { type Core, keepDangling, tagImage } from "../images/core.ts";
 import { ensureUnpacked } from "../images/index.ts";
 import { makeImage } from "../images/make.ts";
@@ -66,17 +72,60 @@ export async function resolveBase(core: Core, ref: string, platform: string | un
     }
   };
   let entry = settings.always && asImageId(ref).digest === undefined ? undefined : await find();
-  if (settings.never && (!entry || !fits(entry, platform))) throw notFound(`No such image: ${ref}`);
-  if (!entry || !fits(entry, platform)) {
-    const reference = withDefaultTag(parseReference(ref));
-    const { pull } = await import("../images/pull.ts");
-    const credentials = settings.credentials(reference.domain);
-    const wanted = platform === undefined ? undefined : parsePlatform(platform);
-    await pull(core, { reference, platform: wanted, credentials, signal: settings.signal }, settings.sink);
-    entry = await core.catalogue.find(ref);
-  }
+  if (entry && !fits(entry, platform)) entry = await otherPlatform(core, entry, parsePlatform(platform!));
+  if (!entry && settings.never) throw notFound(`No such image: ${ref}`);
+  entry ??= await fetchBase(
+    core,
+    withDefaultTag(parseReference(ref)),
+    platform === undefined ? undefined : parsePlatform(platform),
+    settings,
+  );
   await ensureUnpacked(core, entry);
   return baseOf(entry);
+}
+
+const entryOf = (content: Content): CatalogueEntry => ({ id: content.manifest.config.digest, content, names: [] });
+
+/** The image for a platform among those that a name here leads to. */
+async function otherPlatform(core: Core, entry: CatalogueEntry, platform: Platform): Promise<CatalogueEntry | undefined> {
+  const { target } = entry.content;
+  const { index } = parseManifest(await readBlob(core.engine.manager, target.digest, MAX_MANIFEST), target.mediaType);
+  const child = index && choosePlatform(index.manifests, platform);
+  const content = child && (await core.catalogue.open(child));
+  return content && entryOf(content);
+}
+
+/**
+ * Pulls. An image for another platform than this machine's gets no name but its digest's: what the tag means to everyone else must not change because a build
+ * was for another machine.
+ */
+async function fetchBase(
+  core: Core,
+  reference: Reference,
+  platform: Platform | undefined,
+  settings: PullSettings,
+): Promise<CatalogueEntry> {
+  const { pull } = await import("../images/pull.ts");
+  const { signal, sink } = settings;
+  const credentials = settings.credentials(reference.domain);
+  if (!platform || fitness(hostPlatform(), platform) > 0) {
+    await pull(core, { reference, platform, credentials, signal }, sink);
+    return core.catalogue.find(formatReference(reference));
+  }
+  const repository = openRepository(reference, core.registry, credentials);
+  const top = await repository.manifest(reference.digest ?? reference.tag!, signal).catch((error: unknown) => {
+    throw pullFailure(error, reference);
+  });
+  const { index } = parseManifest(top.bytes, top.descriptor.mediaType);
+  const descriptor = index ? choosePlatform(index.manifests, platform) : top.descriptor;
+  if (!descriptor) throw noMatchingPlatform(familiarReference(reference), formatPlatform(platform));
+  const known = await core.catalogue.open(descriptor);
+  if (known) return entryOf(known);
+  const { tag: _, ...repositoryOnly } = reference;
+  await pull(core, { reference: { ...repositoryOnly, digest: descriptor.digest }, platform, credentials, signal }, sink);
+  const content = await core.catalogue.open(descriptor);
+  if (!content) throw notFound(`No such image: ${familiarReference(reference)}`);
+  return entryOf(content);
 }
 
 /** Writes config and manifest and gives the image its names; answers its id. */
