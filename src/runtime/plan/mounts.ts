@@ -244,6 +244,7 @@ export function planSources(
   });
 }
 
+const freshTypes = new Set(["tmpfs", "proc", "sysfs", "devpts", "mqueue"]);
 const labelled = new Set(["tmpfs", "devpts", "overlay"]);
 const kernelFileSystems = new Set(["proc", "sysfs"]);
 
@@ -277,6 +278,7 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
     if (options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY && !filledLater) planReadonlyMount(p, fd, why);
   }
   attach(p, fd, to);
+  if (!bind && !planned.copy && freshTypes.has(type)) p.fresh.push(`${mount.destination}/`);
   p.close(to);
   p.close(fd);
 }

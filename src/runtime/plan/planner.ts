@@ -22,6 +22,8 @@ export interface Planner {
   tape: Tape;
   /** What reports of the kind `missing` number. */
   missing: Missing[];
+  /** Where file systems were mounted that begin empty, or with what the kernel shows: no link of an image is in them. */
+  fresh: string[];
   /** openat2(2) below `root` with RESOLVE_IN_ROOT: no path leads out of it, whatever the image's symlinks say. */
   openInRoot(root: Arg, path: string, open: number, store: Word, options?: OpenOptions): void;
   /** open(2) of a host's path. */
@@ -70,6 +72,7 @@ export function createPlanner(): Planner {
   const planner: Planner = {
     tape,
     missing,
+    fresh: [],
     openInRoot(root, path, open, store, options = {}) {
       const resolve = options.noSymlinks ? IN_ROOT | RESOLVE.RESOLVE_NO_SYMLINKS : IN_ROOT;
       const { why, jump, ignore } = options;
@@ -93,7 +96,8 @@ export function createPlanner(): Planner {
       const absent = tape.label();
       const { noSymlinks = false, mode = 0o755 } = options;
       const dangling = tape.label();
-      const behindLink = noSymlinks ? undefined : { to: dangling, on: MISSING };
+      const mayDangle = !noSymlinks && !planner.fresh.some((place) => path.startsWith(place));
+      const behindLink = mayDangle ? { to: dangling, on: MISSING } : undefined;
       const known = present.get(root) ?? new Set(["/"]);
       present.set(root, known);
       planner.openInRoot(root, path, O.O_PATH, store, { why, noSymlinks, jump: { to: absent, on: MISSING } });
@@ -114,7 +118,7 @@ export function createPlanner(): Planner {
         parent = full;
       });
       planner.openInRoot(root, path, O.O_PATH, store, { noSymlinks, jump: behindLink });
-      if (!noSymlinks) {
+      if (mayDangle) {
         tape.jump(done);
         tape.place(dangling);
         const report = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.missing, missing.length, 0, 0).buffer), `{missing ${path}}`);
