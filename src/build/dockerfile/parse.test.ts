@@ -212,3 +212,87 @@ test("whatever comes in is parsed or refused, never more", () => {
     }
   }
 });
+
+describe("hostile text", () => {
+  test("whatever comes in is parsed or refused, soon", () => {
+    let seed = 7;
+    const random = (n: number) => {
+      seed = (Math.imul(seed, 1103515245) + 12345) >>> 0;
+      return (seed >>> 8) % n;
+    };
+    const parts = [
+      "FROM a",
+      "FROM --platform=$X a AS b",
+      "RUN ",
+      "RUN <<EOF",
+      "RUN <<-'A' <<B",
+      "EOF",
+      "A",
+      "COPY --from=b",
+      "COPY [",
+      '"a"',
+      ",",
+      "]",
+      "ADD",
+      "ENV ",
+      "ARG X",
+      "LABEL a=",
+      "ONBUILD ",
+      "HEALTHCHECK --interval=",
+      "CMD",
+      "# escape=`",
+      "# check=skip=all",
+      "# c",
+      "\\",
+      "`",
+      "\\\n",
+      "\n",
+      "\n",
+      "\n",
+      " ",
+      "\t",
+      "=",
+      "'",
+      '"',
+      "$",
+      "${",
+      "}",
+      "--mount=type=cache,",
+      "target=/",
+      "\0",
+      "\uFEFF",
+      "é",
+      "<<",
+      "SHELL []",
+      "EXPOSE 1-2",
+    ]; // prettier-ignore
+    const end = performance.now() + 10_000;
+    for (let i = 0; i < 20_000 && performance.now() < end; i++) {
+      let text = random(2) ? "FROM a\n" : "";
+      for (let n = random(20); n > 0; n--) text += parts[random(parts.length)];
+      try {
+        parseDockerfile(text);
+      } catch (error) {
+        if (!(error instanceof Failure)) throw new Error(`${JSON.stringify(text)}: ${error}`);
+      }
+    }
+    expect(performance.now()).toBeLessThan(end);
+  });
+
+  test("long lines, many here-documents, many instructions and flags are bounded", () => {
+    const start = performance.now();
+    expect(body(`RUN ${"x ".repeat(500_000)}`)).toHaveLength(1);
+    expect(body(`RUN a ${"\\\n b".repeat(100_000)}`)).toHaveLength(1);
+    expect(body(`ENV A=${"$".repeat(100_000)}`)).toHaveLength(1);
+    const many = 2000;
+    const names = Array.from({ length: many }, (_, i) => `E${i}`);
+    expect(
+      one(`RUN cat ${names.map((name) => `<<${name}`).join(" ")}\n${names.map((name) => `${name}\n`).join("")}`).heredocs,
+    ).toHaveLength(many);
+    expect(fault(`FROM a\n${"RUN x\n".repeat(6000)}`)).toContain("more than 5000 instructions");
+    expect(() => parseDockerfile(`FROM a\n# ${"x".repeat(5 << 20)}`)).toThrow("longer than");
+    expect(fault(`FROM a\nRUN ${"--mount=target=/a ".repeat(50_000)}x`)).toBe("");
+    expect(fault(`FROM a\nRUN <<A\n${"x\n".repeat(300_000)}`)).toContain("unterminated heredoc");
+    expect(performance.now() - start).toBeLessThan(10_000);
+  });
+});

@@ -62,7 +62,8 @@ function flagsOf(line: Line, known: readonly string[], many: readonly string[] =
       throw new DockerfileError(`expecting boolean value for flag ${name}, not: ${text}`, line.range);
     const before = found.get(name);
     if (before && !many.includes(name)) throw new DockerfileError(`duplicate flag specified: ${name}`, line.range);
-    found.set(name, [...(before ?? []), text]);
+    if (before) before.push(text);
+    else found.set(name, [text]);
   }
   return (name) => found.get(name) ?? [];
 }
