@@ -284,6 +284,32 @@ describe.each(["layers", "services"])("by %s", (way) => {
     expect(await outcome("same:1")).toContain("Downloaded newer image");
   });
 
+  test("an index of one platform with its attestations is kept whole", async () => {
+    const { manifest } = image("attested:1", [noise("attested", 100)]);
+    const statement = fake.put('{"_type":"https://in-toto.io/Statement/v0.1"}', "application/vnd.in-toto+json");
+    const about = fake.manifest(fake.config([statement.digest], { architecture: "unknown", os: "unknown" }), [statement]);
+    const annotations = { "vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": manifest.digest };
+    const index = fake.put(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: MEDIA.ociIndex,
+        manifests: [
+          { ...manifest, platform: { os: "linux", architecture: "amd64" } },
+          { ...about, platform: { os: "unknown", architecture: "unknown" }, annotations },
+          { ...manifest, digest: `sha256:${"5".repeat(64)}`, annotations, platform: { os: "unknown", architecture: "unknown" } },
+        ].slice(0, way === "layers" ? 2 : 3),
+      }),
+      MEDIA.ociIndex,
+    );
+    fake.tag("attested:1", index);
+    expect(await outcome("attested:1")).toContain("Downloaded newer image");
+    await collect();
+    for (const { digest } of [index, about, statement]) await own.engine.manager.content.info({ digest });
+    const { stream } = (await own.ask("GET", `/images/get?names=${host}/attested:1`)) as { stream: AsyncIterable<Uint8Array> };
+    const tar = Buffer.concat(await Array.fromAsync(stream)).toString("latin1");
+    for (const { digest } of [index, about, statement, manifest]) expect(tar).toContain(`blobs/sha256/${digest.slice(7)}`);
+  });
+
   test("so many layers at a time as the configuration says; the others wait, and say so", async () => {
     const { layers } = image(
       "limited:1",

@@ -1,7 +1,7 @@
 // POST /images/create?fromImage=: a reference becomes content, snapshots and a name. Layers are fetched several at a time and unpacked in their order while
 // others still come.
 import { type Credentials, noMatchingPlatform, openRepository, pullFailure, type Repository } from "../../distribution/index.ts";
-import { failedPrecondition } from "../../lib/errors.ts";
+import { failedPrecondition, messageOf } from "../../lib/errors.ts";
 import {
   chainIds,
   choosePlatform,
@@ -179,7 +179,50 @@ async function fetchImage(
   });
   const labels = { ...source, ...childLabels("manifest", [manifest.config, ...manifest.layers]) };
   await writeBytes(manager, image.bytes, image.descriptor.mediaType, labels, lease);
-  if (children)
-    await writeBytes(manager, top.bytes, top.descriptor.mediaType, { ...source, ...childLabels("index", [image.descriptor]) }, lease);
+  if (children) {
+    const about = await fetchAttestations(core, repository, children, image.descriptor, source, lease, signal);
+    const labels = { ...source, ...childLabels("index", [image.descriptor, ...about]) };
+    await writeBytes(manager, top.bytes, top.descriptor.mediaType, labels, lease);
+  }
   return { os, architecture, ...(variant ? { variant } : {}) };
+}
+
+const MAX_ATTESTATIONS = 64 << 20;
+
+/**
+ * What an index says about the image (BuildKit's attestation manifests: provenance, SBOM): kept, so that an image of one platform can be pushed and saved as it
+ * was. None of it is needed: what can't be had is left out.
+ */
+async function fetchAttestations(
+  core: Core,
+  repository: Repository,
+  children: readonly Descriptor[],
+  image: Descriptor,
+  source: Record<string, string>,
+  lease: Lease,
+  signal: AbortSignal,
+): Promise<Descriptor[]> {
+  const { manager } = core.engine;
+  const kept: Descriptor[] = [];
+  for (const child of children) {
+    if (child.annotations?.["vnd.docker.reference.digest"] !== image.digest) continue;
+    try {
+      const { bytes } = await repository.manifest(child, signal);
+      const { manifest } = parseManifest(bytes, child.mediaType);
+      if (!manifest) continue;
+      const blobs = [manifest.config, ...manifest.layers];
+      if (blobs.reduce((sum, { size }) => sum + size, 0) > MAX_ATTESTATIONS) continue;
+      for (const descriptor of blobs)
+        if (!(await hasBlob(manager, descriptor.digest)))
+          await writeBlob(manager, { descriptor, labels: source, lease, signal }, (offset) =>
+            repository.stream(descriptor, { offset, signal, verify: false }),
+          );
+      await writeBytes(manager, bytes, manifest.mediaType, { ...source, ...childLabels("manifest", blobs) }, lease);
+      kept.push(child);
+    } catch (error) {
+      signal.throwIfAborted();
+      core.engine.log("warn", "attestations of the image are left out", { digest: child.digest, error: messageOf(error) });
+    }
+  }
+  return kept;
 }
