@@ -13,6 +13,8 @@ import { toStatus } from "./errors.ts";
 import { type Progress, timestamp } from "./status.ts";
 
 const MAX_KEPT = 50;
+/** Of all that is kept of builds that are over, output included. */
+const MAX_BYTES = 64 << 20;
 
 type Init = MessageInitShape<typeof BuildHistoryRecordSchema>;
 
@@ -121,8 +123,7 @@ export function createHistory(): History {
     begin(entry, progress) {
       const added = { entry, progress, generation: 0 };
       kept.set(entry.ref, added);
-      const old = [...kept.values()].filter((each) => each.entry.completed !== undefined && !each.entry.pinned);
-      for (const each of old.slice(0, Math.max(0, old.length - MAX_KEPT))) kept.delete(each.entry.ref);
+      trim();
       tell(added, BuildHistoryEventType.STARTED);
     },
     describe(ref, frontend, attrs) {

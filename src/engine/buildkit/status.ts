@@ -28,6 +28,8 @@ export interface Progress {
   tell(event: BuildEvent): void;
   /** All is told. What is unfinished is told as given up. */
   end(): void;
+  /** Bytes that it holds, about. */
+  size(): number;
   /** Steps that are known, completed, cached, and warnings. */
   counts(): { total: number; completed: number; cached: number; warnings: number };
   /** From the beginning until the end. */
@@ -145,6 +147,7 @@ export function createProgress(): Progress {
       ended = true;
       wake();
     },
+    size: () => allLogged + events.length * 256,
     counts() {
       const all = [...vertices.values()];
       return {
