@@ -111,6 +111,19 @@ export function createHistory(): History {
       numWarnings: warnings,
     };
   }
+  /** The oldest go first; of what is pinned, only when there is too much of it. */
+  function trim(): void {
+    const old = [...kept.values()].filter(({ entry }) => entry.completed !== undefined);
+    let bytes = old.reduce((sum, { progress }) => sum + progress.size(), 0);
+    let count = old.length;
+    for (const { entry, progress } of old.sort((a, b) => Number(a.entry.pinned) - Number(b.entry.pinned))) {
+      if (bytes <= MAX_BYTES && (count <= MAX_KEPT || entry.pinned)) return;
+      kept.delete(entry.ref);
+      bytes -= progress.size();
+      count--;
+    }
+  }
+
   const eventOf = (
     each: Kept,
     type = each.entry.completed === undefined ? BuildHistoryEventType.STARTED : BuildHistoryEventType.COMPLETE,
