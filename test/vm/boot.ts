@@ -22,6 +22,8 @@ export interface Machine {
   memoryMb?: number;
   /** The script is a service of systemd's; see systemd.ts. */
   systemd?: boolean;
+  /** systemd mounts v1's controllers, with v2 beside them. */
+  hybrid?: boolean;
   /** BOOT_MS unless told. */
   timeoutMs?: number;
 }
@@ -107,7 +109,7 @@ echo ${MARK} $status
 reboot -f
 `;
 
-const secondInit = (modules: string[], systemd: boolean) => `
+const secondInit = (modules: string[], { systemd = false, hybrid = false }: Machine) => `
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
@@ -117,7 +119,7 @@ mount -t tmpfs shm /dev/shm
 mount -t tmpfs run /run
 mount -t tmpfs tmp /tmp
 mount -t tmpfs lib /var/lib
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
+${hybrid ? "" : "mount -t cgroup2 cgroup2 /sys/fs/cgroup"}
 ip link set lo up
 stty -opost 2>/dev/null </dev/console
 ${modules.map((name) => `insmod /lib/modules/${name}.ko || echo "${name} did not load"`).join("\n")}
@@ -139,7 +141,7 @@ export async function boot(machine: Machine): Promise<Outcome> {
       "init.2": {
         data: secondInit(
           modules.map(({ name }) => name),
-          machine.systemd === true,
+          machine,
         ),
       },
       "script.systemd": { data: runScript },
@@ -173,7 +175,7 @@ export async function boot(machine: Machine): Promise<Outcome> {
         ...["-smp", "1", "-m", String(memoryMb), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"],
         ...["-kernel", kernel.image, "-initrd", archive],
         "-append",
-        "console=ttyS0 loglevel=1 reboot=t panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on",
+        `console=ttyS0 loglevel=1 reboot=t panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on${machine.hybrid ? " systemd.unified_cgroup_hierarchy=0" : ""}`,
       ],
       { stdio: ["ignore", "pipe", "pipe"] },
     );

@@ -191,7 +191,17 @@ export async function update(context: Context, argv: string[]): Promise<number> 
     "memory",
   ];
   const more = ["memory-reservation", "memory-swap", "pids-limit"];
-  const values = [...names, ...more, "cpuset-cpus", "cpuset-mems", "resources", "l3-cache-schema", "mem-bw-schema"];
+  const values = [
+    ...names,
+    ...more,
+    "cpuset-cpus",
+    "cpuset-mems",
+    "resources",
+    "l3-cache-schema",
+    "mem-bw-schema",
+    "kernel-memory",
+    "kernel-memory-tcp",
+  ];
   const valueTable = Object.fromEntries(values.map((name) => [name, "value" as const]));
   // Here options may follow the id.
   const first = parseFlags(argv, { ...valueTable, r: { short: "resources" } });
@@ -205,6 +215,7 @@ export async function update(context: Context, argv: string[]): Promise<number> 
     return text === undefined ? undefined : bytesOf(name, text);
   };
   if (value("l3-cache-schema") || value("mem-bw-schema")) throw new Failure("Unimplemented", "Intel RDT is not supported");
+  if (value("kernel-memory")) context.warn("Kernel memory settings are ignored and will be removed");
   const stored = context.store.load(id);
   if (statusOf(stored) === "stopped") throw failedPrecondition("container not running");
   const file = value("resources");
@@ -223,6 +234,7 @@ export async function update(context: Context, argv: string[]): Promise<number> 
     limit: size("memory"),
     reservation: size("memory-reservation"),
     swap: size("memory-swap"),
+    kernelTCP: size("kernel-memory-tcp"),
   });
   const cpu = pick<NonNullable<Resources["cpu"]>>({
     period: number("cpu-period"),
