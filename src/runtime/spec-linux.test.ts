@@ -15,6 +15,7 @@ import {
 import { tmpdir } from "node:os";
 import { binding, check, close, EPOLLIN, SYS, watch } from "../linux/index.ts";
 import type { Spec } from "../oci/runtime-spec.ts";
+import { createRuntime } from "./index.ts";
 import { exampleSpec } from "./spec.ts";
 
 const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
@@ -340,6 +341,22 @@ real("a seccomp agent gets the listener and the process' state, and decides; wit
       metadata: "about it",
       state: { ociVersion: exampleSpec().ociVersion, id, status: "creating", pid: state.pid, bundle: work, annotations: { some: "thing" } },
     } as never);
+    // The same inside a shim, for a container's further processes, too.
+    const spec = JSON.parse(readFileSync(`${bundle(["sleep", "100"], filter())}/config.json`, "utf8")) as Spec;
+    const io = { stdin: -1, stdout: -1, stderr: -1, terminal: false, hold: [], holdStdin: -1 };
+    const kept = `${work}/kept`;
+    const container = await createRuntime().create({ id: `${id}-kept`, bundle: work, spec, rootfs: [], io, state: kept });
+    try {
+      await container.init.start();
+      expect((seen.state() as { pid: number }).pid).toBe(container.init.pid);
+      const further = await container.exec({ execId: "e", process: { ...spec.process!, args: ["mkdir", "/dev/shm/y"] }, io });
+      await further.start();
+      expect((await further.exited).status).toBe(1);
+      further.release();
+      expect(seen.state()).toMatchObject({ pid: further.pid, state: { pid: container.init.pid, status: "running" } });
+    } finally {
+      await container.delete(true);
+    }
   } finally {
     seen.close();
   }
