@@ -2,7 +2,7 @@
 // lines of JSON whose `aux` is what BuildKit's Status says, as base64 of its message.
 import { create, toBinary } from "@bufbuild/protobuf";
 import { type SolveRequest, SolveRequestSchema, StatusResponseSchema } from "../../gen/moby/buildkit/v1_pb.ts";
-import { invalidArgument, messageOf, unimplemented } from "../../lib/errors.ts";
+import { invalidArgument, messageOf } from "../../lib/errors.ts";
 import { formatReference, parseReference, withDefaultTag } from "../../oci/index.ts";
 import { sentenceOf } from "../buildkit/errors.ts";
 import type { BuildKit } from "../buildkit/index.ts";
@@ -34,9 +34,8 @@ function requestOf(query: URLSearchParams): SolveRequest {
     if (value) attrs[attr] = value;
   };
   const remote = query.get("remote") ?? "";
-  if (/^(upload-request|https?:\/\/buildkit-session)/.test(remote))
-    throw unimplemented("build contexts from stdin with BuildKit through POST /build");
-  if (remote !== "" && remote !== "client-session") attrs.context = remote;
+  if (remote === "upload-request") attrs.context = `http://buildkit-session/upload-request/${query.get("buildid") ?? ""}`;
+  else if (remote !== "" && remote !== "client-session") attrs.context = remote;
   given("target", "target");
   given("dockerfile", "filename");
   given("platform", "platform");
@@ -82,6 +81,11 @@ function requestOf(query: URLSearchParams): SolveRequest {
 }
 
 export async function buildBySession(kit: BuildKit, call: Call): Promise<Answer> {
+  const upload = /^upload-request:([\w.-]{1,128})$/.exec(call.query.get("buildid") ?? "");
+  if (upload) {
+    await kit.uploads.offer(upload[1]!, call.body);
+    return { status: 200 };
+  }
   const request = requestOf(call.query);
   const stream = await streamed(async (sink, signal) => {
     const over = new AbortController();

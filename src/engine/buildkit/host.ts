@@ -18,6 +18,7 @@ import { fetchLayout } from "./content.ts";
 import type { Locals } from "./locals.ts";
 import { createQueue } from "./queue.ts";
 import type { Session } from "./sessions.ts";
+import type { Uploads } from "./uploads.ts";
 
 const MAX_SECRET = 500 << 10;
 
@@ -48,12 +49,13 @@ export interface HostOptions {
   /** Undefined: the client offers nothing. */
   session: Session | undefined;
   locals: Locals;
+  uploads: Uploads;
   onEvent(event: BuildEvent): void;
   signal: AbortSignal;
 }
 
 export function createBuildHost(options: HostOptions): BuildHost {
-  const { engine, session, locals, onEvent, signal } = options;
+  const { engine, session, locals, uploads, onEvent, signal } = options;
   const core = coreOf(engine);
   const runDir = `${engine.config.execRoot}/buildkit`;
   const need = (): Session => {
@@ -132,6 +134,11 @@ export function createBuildHost(options: HostOptions): BuildHost {
       fetchLayout(need(), store.includes(":") ? store : `oci:${store}`, digest, `${engine.config.dataRoot}/buildkit/layouts`, aborted),
     async *upload(url, aborted) {
       const { pathname, host } = new URL(url);
+      const offered = /^\/upload-request\/(.+)$/.exec(pathname);
+      if (offered) {
+        yield* (await uploads.take(offered[1]!)) as AsyncIterable<Uint8Array>;
+        return;
+      }
       const call = need()
         .client(Upload)
         .pull(createQueue(), { headers: { urlpath: pathname, urlhost: host }, signal: aborted });

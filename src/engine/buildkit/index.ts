@@ -32,6 +32,7 @@ import { gatewayService } from "./gateway.ts";
 import { createHistory, type History } from "./history.ts";
 import type { Locals } from "./locals.ts";
 import { createSessions, type Sessions, sessionHeaders } from "./sessions.ts";
+import { createUploads, type Uploads } from "./uploads.ts";
 
 export { createLocals, type Locals } from "./locals.ts";
 export { withLocals } from "./usage.ts";
@@ -42,6 +43,7 @@ export interface BuildKit {
   readonly builds: Builds;
   readonly history: History;
   readonly locals: Locals;
+  readonly uploads: Uploads;
   readonly builder: Builder;
   /** Runs one of our frontends in a build. */
   frontend(build: Build, name: string, attrs: Record<string, string>, inputs: ReadonlyMap<string, Definition>): Promise<Result>;
@@ -68,6 +70,7 @@ export function createBuildKit(engine: Engine, builder: Builder, locals: Locals)
     builds: createBuilds(),
     history: createHistory(),
     locals,
+    uploads: createUploads(),
     async frontend(build, name, attrs, inputs) {
       const { frontend } = await import("../../build/index.ts");
       const { host, signal } = build;

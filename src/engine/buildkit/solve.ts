@@ -58,7 +58,7 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
     }
     const { signal } = ending;
     const onEvent = (event: BuildEvent) => progress.tell(event);
-    const host = createBuildHost({ engine: kit.engine, session: client, locals: kit.locals, onEvent, signal });
+    const host = createBuildHost({ engine: kit.engine, session: client, locals: kit.locals, uploads: kit.uploads, onEvent, signal });
     const attrs = request.FrontendAttrs;
     await using session = await kit.builder.open(
       {
