@@ -223,13 +223,14 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
   process.on("SIGINT", interrupt);
   process.on("SIGTERM", interrupt);
   let finished = false;
+  let entered = false;
   const finish = (failed: boolean) => {
     if (!finished) display.finish(failed);
     finished = true;
   };
   try {
     session = await openSession(cli, kit, given, directories, target);
-    const own = request !== undefined;
+    const own = request !== undefined || given["on-failure"] !== "";
     const solving = kit.control.solve(
       {
         Ref: ref,
@@ -258,14 +259,31 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
       const headers = { "buildkit-controlapi-buildid": ref };
       try {
         const { result } = await kit.gateway.solve(
-          { Frontend: "dockerfile.v0", FrontendOpt: attrs, allowResultReturn: true, allowResultArrayRef: true },
+          {
+            Frontend: "dockerfile.v0",
+            FrontendOpt: attrs,
+            allowResultReturn: true,
+            allowResultArrayRef: true,
+            // A step must fail while the build is still ours.
+            Evaluate: request === undefined,
+          },
           { headers, signal: ending.signal },
         );
-        await kit.gateway.return({}, { headers });
-        await Promise.all([solving.catch(() => {}), watching]);
-        finish(false);
-        return call(cli, request, result, format);
+        await kit.gateway.return(request === undefined && result ? { result } : {}, { headers });
+        if (request !== undefined) {
+          await Promise.all([solving.catch(() => {}), watching]);
+          finish(false);
+          return call(cli, request, result, format);
+        }
       } catch (error) {
+        if (given["on-failure"] === "shell" && error instanceof ConnectError && !ending.signal.aborted) {
+          await new Promise((resolve) => setTimeout(resolve, 200));
+          finish(true);
+          cli.err(failureText(explain(error, track)));
+          cli.err(`ERROR: ${error.rawMessage}\nThe step's container as it was; its end is the build's end.\n`);
+          const { enterFailed } = await import("./shell.ts");
+          entered = await enterFailed(cli, kit, headers, error);
+        }
         await kit.gateway.return({ error: { code: 2, message: String(error) } }, { headers }).catch(() => {});
         throw error;
       }
@@ -285,7 +303,7 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
     if (ending.signal.aborted) throw new StatusError(130, "ERROR: failed to build: context canceled");
     const explained = explain(error, track);
     if (given.explain) cli.err(missesText(track));
-    cli.err(failureText(explained));
+    if (!entered) cli.err(failureText(explained));
     throw new StatusError(1, `ERROR: failed to build: failed to solve: ${explained.message}`);
   } finally {
     process.off("SIGINT", interrupt);
