@@ -62,6 +62,7 @@ export async function execVertex(parts: VertexTools, vertex: Vertex, op: ExecOp)
           step,
           onOutput: watch.log,
           onStart: (id) => options.onContainer(vertex.digest, id),
+          later: parts.later,
           signal,
         });
       } catch (error) {

@@ -34,6 +34,8 @@ export interface ExecOptions {
   step: StepMounts;
   onOutput(stream: 1 | 2, bytes: Uint8Array): void;
   onStart(containerId: string): void;
+  /** What is left to do when the command has ended: its container goes while others go on. */
+  later(work: Promise<void>): void;
   signal: AbortSignal;
 }
 
@@ -142,13 +144,17 @@ export async function execute(options: ExecOptions): Promise<void> {
       signal.removeEventListener("abort", stop);
     }
   } finally {
-    for (const each of undo.reverse()) {
-      try {
-        await each();
-      } catch (error) {
-        host.log("debug", `after build step ${id}: ${messageOf(error)}`);
-      }
-    }
+    // Whatever ran is dead: with process 1 go all of its namespace.
     removeMountPoints(prepared.rootfs, [...destinations, "/dev/console", "/dev/pipes"]);
+    const clean = async () => {
+      for (const each of undo.reverse()) {
+        try {
+          await each();
+        } catch (error) {
+          host.log("debug", `after build step ${id}: ${messageOf(error)}`);
+        }
+      }
+    };
+    options.later(clean());
   }
 }

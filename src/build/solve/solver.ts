@@ -185,6 +185,7 @@ export function createSolver(options: SolveOptions): Solver {
     cachedOr,
     nameOf,
     watched,
+    later: (work) => void atEnd.push(() => work),
     failed: (error, kept) => void failures.set(error, kept),
   };
 

@@ -74,6 +74,8 @@ export interface VertexTools {
   nameOf(vertex: Vertex): string;
   /** Says what a vertex does while it does it. */
   watched(vertex: Vertex): { status(status: Status): void; log(stream: 1 | 2, bytes: Uint8Array): void };
+  /** The build does not end before this. */
+  later(work: Promise<void>): void;
   /** Remembers what a step held when its command had failed. */
   failed(error: object, kept: Kept): void;
 }
