@@ -292,6 +292,14 @@ target "two" {
     const list = JSON.parse(ok(docker("buildx", "imagetools", "inspect", "--raw", name)));
     const platforms = list.manifests.map(({ platform }: { platform: { architecture: string } }) => platform.architecture);
     expect(platforms.sort()).toEqual(["amd64", "arm64", "unknown", "unknown"]);
+    // as a base for another platform; what the name means here stays
+    ok(docker("rmi", name));
+    ok(docker("pull", "-q", name));
+    const before = docker("image", "inspect", "--format", "{{.Id}} {{.Architecture}}", name).stdout;
+    const upon = context({ Dockerfile: `FROM ${name}\nCOPY g /g\n`, g: "" });
+    ok(build(upon, "--platform", "linux/arm64", "-o", join(upon, "out")));
+    expect(readFileSync(join(upon, "out/f"), "utf8")).toBe("b");
+    expect(docker("image", "inspect", "--format", "{{.Id}} {{.Architecture}}", name).stdout).toBe(before);
     expect(ok(docker("buildx", "imagetools", "inspect", name, "--format", "{{json .Provenance}}"))).toContain("buildType");
   });
 
@@ -308,6 +316,9 @@ target "two" {
     expect(run("by-old", "cat", "/old")).toBe("old\n");
     const quiet = spawnSync(program, ["-H", engine.host, "build", "-q", dir], options);
     expect(quiet.stdout.trim()).toMatch(/^sha256:[0-9a-f]{64}$/);
+    const input = spawnSync("tar", ["-C", dir, "-c", "."]).stdout;
+    const piped = spawnSync(program, ["-H", engine.host, "build", "-q", "-"], { ...options, input });
+    expect(piped.stdout.trim()).toMatch(/^sha256:[0-9a-f]{64}$/);
   });
 
   test("a build ends with its client, and leaves nothing", async () => {
