@@ -20,6 +20,8 @@ const S_IFBLK = 0o060000;
 const S_IFIFO = 0o010000;
 const MAX_PATH = 4096;
 const MAX_DIRFDS = 400;
+/** What is freed meanwhile may be used. */
+const SLACK = 1 << 20;
 const WHITEOUT = ".wh.";
 const OPAQUE = ".wh..wh..opq";
 
@@ -32,8 +34,8 @@ export interface ExtractOptions {
   whiteouts: Whiteouts;
   /** Where a parent directory is missing in the archive, its mode and owner are taken from the same path in one of these, topmost first. */
   parents?: readonly string[];
-  /** ResourceExhausted above this many bytes of file data. */
-  maxBytes: number;
+  /** ResourceExhausted above this many bytes of file data; undefined: above what the file system has free. */
+  maxBytes: number | undefined;
   maxEntries: number;
 }
 
@@ -82,9 +84,12 @@ export function createExtractor(options: ExtractOptions): Extractor {
   let bytes = 0;
   let entries = 0;
 
+  const limit = options.maxBytes ?? freeBytes(options.root) + SLACK;
   const count = (length: number) => {
     bytes += length;
-    if (bytes > options.maxBytes) throw resourceExhausted(`layer is larger than ${options.maxBytes} bytes when unpacked`);
+    if (bytes <= limit) return;
+    const what = options.maxBytes === undefined ? "failed to extract layer: no space left on device: the layer" : "layer";
+    throw resourceExhausted(`${what} is larger than ${limit} bytes when unpacked`);
   };
 
   const fail = (what: string, path: string, result: number): never => {
@@ -405,7 +410,7 @@ export function adoptParents(root: string, parents: readonly string[], implied: 
 }
 
 /** Free bytes of the file system that holds `path`. */
-export function freeBytes(path: string): number {
+function freeBytes(path: string): number {
   const out = new BigUint64Array(15);
   check(kernel.statfs(path, out), `statfs ${path}`);
   return Number(out[1]! * out[4]!);

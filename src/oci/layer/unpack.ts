@@ -3,7 +3,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { cancelled, invalidArgument } from "../../lib/errors.ts";
 import { createDigester } from "../digest.ts";
 import { createDecoder, type Decoder, detectCompression } from "./decode.ts";
-import { createExtractor, freeBytes, type Whiteouts } from "./extract.ts";
+import { createExtractor, type Whiteouts } from "./extract.ts";
 import { COUNT, FLAG, viewsOf } from "./progress.ts";
 import { createTarReader } from "./tar-reader.ts";
 
@@ -46,7 +46,7 @@ export function unpack(job: UnpackJob): Unpacked {
     root: job.root,
     whiteouts: job.whiteouts,
     parents: job.parents,
-    maxBytes: job.maxBytes ?? freeBytes(job.root) + (1 << 20),
+    maxBytes: job.maxBytes,
     maxEntries: job.maxEntries,
   });
   let decoder: Decoder | undefined;
