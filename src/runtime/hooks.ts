@@ -60,6 +60,9 @@ function runHere(hook: Hook, state: string): Promise<string | undefined> {
       ? setTimeout(() => {
           late = true;
           child.kill("SIGKILL");
+          // What it started may hold its output open for longer.
+          child.stdout.destroy();
+          child.stderr.destroy();
         }, hook.timeout * 1000)
       : undefined;
     child.stdout.on("data", (data) => {
@@ -86,20 +89,21 @@ function planHook(hook: Hook, { cwd, seccomp }: Inside): Tape {
   const p = createPlanner();
   const { tape } = p;
   const target = { value: FD.target, name: "init" };
-  // Who is not root gets the right to the others by the user namespace.
-  const user = process.geteuid?.() === 0 ? [] : (["CLONE_NEWUSER"] as const);
-  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID", ...user)], { why: "let the hook join the pid namespace" });
+  const why = "join the container's namespaces";
+  // The user namespace gives the right to the others. EINVAL: the hook is in it already. Of the others, what is refused is the machine's own then.
+  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWUSER")], { why, ignore: [errno.EINVAL] });
+  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID")], { ignore: [errno.EPERM] });
   const cloned = cloneProcess(p, [], false, undefined, "start the hook");
   const child = tape.label();
   tape.when(cloned.pid, "EQ", 0, child);
   reportPid(p, cloned);
   tape.step(SYS.exit_group, [0]);
   tape.place(child);
-  const why = "join the container's namespaces";
-  const rest = ["CLONE_NEWNET", "CLONE_NEWUTS", "CLONE_NEWIPC"] as const;
-  // What is refused then is the machine's own namespace, where the hook is anyway.
-  if (user.length) for (const each of rest) tape.step(SYS.setns, [target, flags(CLONE, each)], { why, ignore: [errno.EPERM] });
-  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWNS", ...(user.length ? [] : rest))], { why });
+  for (const each of ["CLONE_NEWNET", "CLONE_NEWUTS", "CLONE_NEWIPC"] as const)
+    tape.step(SYS.setns, [target, flags(CLONE, each)], { why, ignore: [errno.EPERM] });
+  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWNS")], { why });
+  tape.step(SYS.setresgid, [0, 0, 0], { why: "be root there" });
+  tape.step(SYS.setresuid, [0, 0, 0]);
   if (cwd) tape.step(SYS.chdir, [cwd], { why: `go to ${cwd}`, ignore: "all" });
   tape.step(SYS.close_range, [3, 0xffffffff, { value: 4, name: "CLOSE_RANGE_CLOEXEC" }], { why: "let no descriptor through" });
   if (seccomp) planSeccomp(p, seccomp);
@@ -135,9 +139,15 @@ async function runInside(hook: Hook, state: string, inside: Inside): Promise<str
     }
     if (pidfd < 0) return problem ?? "the hook could not be started";
     const fd = pidfd;
-    const timer = hook.timeout ? setTimeout(() => pidfdSignal(fd, 9), hook.timeout * 1000) : undefined;
+    let late = false;
+    const end = () => {
+      late = true;
+      pidfdSignal(fd, 9);
+    };
+    const timer = hook.timeout ? setTimeout(end, hook.timeout * 1000) : undefined;
     const status = await ended(fd);
     clearTimeout(timer);
+    if (late) return `hook ran past specified timeout of ${hook.timeout}s`;
     if (status > 128) return problem ?? `signal: ${status === 159 ? "bad system call" : status - 128}`;
     return problem ?? (status === 0 ? undefined : `exit status ${status}`);
   } finally {
