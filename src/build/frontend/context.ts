@@ -161,9 +161,8 @@ async function remoteContext(
   return { output: http, dockerfile: "context" };
 }
 
-async function ignoreFile(request: FrontendRequest, options: FrontendOptions, dockerfile: Ref): Promise<string> {
-  const own = await readOr(dockerfile, `${options.filename}.dockerignore`);
-  if (own) return decoder.decode(own);
+/** The main context's own .dockerignore; "" where there is none. */
+async function ignoreFile(request: FrontendRequest, options: FrontendOptions): Promise<string> {
   const name = ".dockerignore";
   const source = localSource(
     options.contextKey,
@@ -248,6 +247,9 @@ export async function openContexts(
     );
   }
   const files = load.ref(source);
+  // .dockerignore is for what a client sends. Both files are asked for at once: each is a journey to the client.
+  const ignoring = base ? Promise.resolve("") : ignoreFile(request, options);
+  ignoring.catch(() => {});
   let bytes = await readOr(files, filename);
   if (!bytes && /(^|\/)Dockerfile$/.test(filename)) {
     const lower = filename.replace(/Dockerfile$/, "dockerfile");
@@ -257,8 +259,9 @@ export async function openContexts(
   if (!bytes) throw notFound(`failed to read dockerfile: open ${filename}: no such file or directory`);
   const text = decoder.decode(bytes);
 
-  // .dockerignore is for what a client sends.
-  const patterns = base ? [] : ignorePatterns(await ignoreFile(request, options, files));
+  // One that lies beside the Dockerfile and bears its name counts instead.
+  const own = base ? undefined : await readOr(files, `${options.filename}.dockerignore`);
+  const patterns = ignorePatterns(own?.length ? decoder.decode(own) : await ignoring);
   const wanted = new Set<string>();
   let everything = false;
   const main: Output | undefined = base
