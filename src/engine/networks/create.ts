@@ -30,6 +30,8 @@ export interface CreateRequest {
   Attachable: boolean;
   Ingress: boolean;
   ConfigOnly: boolean;
+  /** Name or id of a config-only network; "" for none. */
+  ConfigFrom: string;
   EnableIPv4: boolean;
   EnableIPv6: boolean;
   IPAM: { Driver: string; Options: Record<string, string> | null; Config: IPAMConfig[] };
@@ -77,8 +79,8 @@ export function parseCreate(body: unknown): CreateRequest {
     if (Object.keys(auxiliary).length > 0) out.AuxiliaryAddresses = auxiliary;
     return out;
   });
-  if (object(body.ConfigFrom) && body.ConfigFrom.Network)
-    throw unimplemented("networks from a config-only network (ConfigFrom) are not supported");
+  const from = object(body.ConfigFrom) ? (body.ConfigFrom.Network ?? "") : "";
+  if (typeof from !== "string") throw invalidArgument("ConfigFrom.Network is not a string");
   return {
     Name: text("Name"),
     Driver: text("Driver"),
@@ -86,6 +88,7 @@ export function parseCreate(body: unknown): CreateRequest {
     Attachable: bool("Attachable"),
     Ingress: bool("Ingress"),
     ConfigOnly: bool("ConfigOnly"),
+    ConfigFrom: from,
     EnableIPv4: bool("EnableIPv4", true),
     EnableIPv6: bool("EnableIPv6"),
     IPAM: {
@@ -181,8 +184,60 @@ function checkParent(state: State, driver: ChildKind, request: CreateRequest): v
     if (other.parent?.name === parent) throw permissionDenied(`network ${other.record.id} is already using parent interface ${parent}`);
 }
 
+/** A network that others are made from: what it says is kept as it is, nothing comes to the host. */
+function createConfiguration(state: State, request: CreateRequest): Network {
+  if (request.ConfigFrom) throw permissionDenied("a configuration network cannot depend on another configuration network");
+  if (request.Internal || request.Attachable || request.Ingress || request.Scope)
+    throw permissionDenied(
+      "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.",
+    );
+  const config = request.IPAM.Config.filter(({ Subnet }) => Subnet);
+  for (const entry of config) checkConfig(entry);
+  const record: NetworkRecord = {
+    id: newId(),
+    name: request.Name,
+    driver: "null",
+    created: new Date().toISOString(),
+    enableIPv4: request.EnableIPv4,
+    enableIPv6: request.EnableIPv6,
+    ipam: { driver: "default", options: request.IPAM.Options, config },
+    internal: false,
+    attachable: false,
+    options: request.Options,
+    labels: request.Labels,
+    configOnly: true,
+  };
+  state.store.put(record);
+  const network = toNetwork(record, false);
+  state.networks.set(record.id, network);
+  state.engine.events.publish("network", "create", record.id, { name: record.name, type: record.driver });
+  return network;
+}
+
+/** The request with what the configuration network says in the place of what it must not say itself. */
+function configured(state: State, request: CreateRequest): CreateRequest {
+  const { ConfigFrom: from, IPAM: ipam } = request;
+  if (!from) return request;
+  const found = [...state.networks.values()].find(({ record }) => record.configOnly && (record.name === from || record.id === from));
+  if (!found) throw notFound(`configuration network "${from}" does not exist`);
+  const said = request.EnableIPv6 || Object.keys(request.Labels).length || Object.keys(ipam.Options ?? {}).length || ipam.Config.length;
+  if (said || Object.keys(request.Options).length)
+    throw permissionDenied("user specified configurations are not supported if the network depends on a configuration network");
+  const { enableIPv4, enableIPv6, options, labels, name } = found.record;
+  return {
+    ...request,
+    ConfigFrom: name,
+    EnableIPv4: enableIPv4,
+    EnableIPv6: enableIPv6,
+    Options: options,
+    Labels: labels,
+    IPAM: { Driver: "default", Options: found.record.ipam.options, Config: found.record.ipam.config },
+  };
+}
+
 /** Makes a network; answers it. */
-export function createNetwork(state: State, request: CreateRequest): Network {
+export function createNetwork(state: State, asked: CreateRequest): Network {
+  const request = asked.ConfigOnly ? asked : configured(state, asked);
   if (!state.active) activate(state);
   const name = request.Name;
   if (name.trim() === "") throw invalidArgument("invalid name: name is empty");
@@ -190,12 +245,12 @@ export function createNetwork(state: State, request: CreateRequest): Network {
     throw permissionDenied(`operation is not permitted on predefined ${name} network`);
   if (name.startsWith("container:") || name.length > 255) throw invalidArgument(`invalid network name: ${name}`);
   for (const n of state.networks.values()) if (n.record.name === name) throw alreadyExists(`network with name ${name} already exists`);
+  if (request.ConfigOnly) return createConfiguration(state, request);
   const driver = request.Driver || "bridge";
   if (driver === "host" || driver === "null") throw permissionDenied(`only one instance of "${driver}" network is allowed`);
   if (driver === "overlay") throw unimplemented(`the network driver ${driver} is not supported`);
   if (driver !== "bridge" && driver !== "macvlan" && driver !== "ipvlan") throw notFound(`plugin "${driver}" not found`);
   if (request.Ingress) throw unimplemented("ingress networks are not supported: they belong to swarm mode");
-  if (request.ConfigOnly) throw unimplemented("config-only networks are not supported");
   if (request.Scope && request.Scope !== "local") throw unimplemented(`networks of scope ${request.Scope} are not supported`);
   if (request.IPAM.Driver && request.IPAM.Driver !== "default") throw notFound(`plugin "${request.IPAM.Driver}" not found`);
   if (driver === "bridge") checkOptions(state, request.Options);
@@ -239,6 +294,7 @@ export function createNetwork(state: State, request: CreateRequest): Network {
     attachable: request.Attachable,
     options: request.Options,
     labels: request.Labels,
+    ...(request.ConfigFrom ? { configFrom: request.ConfigFrom } : {}),
   };
   const network = toNetwork(record, false);
   // the record first: a link without one would be an orphan after a crash, a record without its link is made whole at the next start
@@ -269,6 +325,8 @@ export function createNetwork(state: State, request: CreateRequest): Network {
 export async function removeNetwork(state: State, network: Network): Promise<void> {
   const { record, bridge, parent } = network;
   if (network.predefined) throw permissionDenied(`${record.name} is a pre-defined network and cannot be removed`);
+  if (record.configOnly && [...state.networks.values()].some((n) => n.record.configFrom === record.name))
+    throw permissionDenied(`configuration network "${record.name}" is in use`);
   if (network.endpoints.size > 0) {
     const who = [...network.endpoints.values()].map((e) => `name:"${e.containerName}" id:"${e.containerId.slice(0, 12)}"`).join(", ");
     throw permissionDenied(`error while removing network: network ${record.name} has active endpoints (${who})`);

@@ -10,7 +10,7 @@ const settings = {
     ipv6: true,
     fixedCidr: "10.213.16.128/25",
     fixedCidrV6: "fd00:213:16::/64",
-    mtu: 1400,
+    mtu: 1380,
     hostBinding: "127.0.0.1",
   },
   addressPools: [
@@ -39,7 +39,7 @@ it("containers have addresses of both kinds, from where the settings say", async
   });
   const ns = h.netns(record);
   expect(await h.sh("ip -6 route show default", ns)).toContain("default via fd00:213:16::1 dev eth0");
-  expect(await h.sh("cat /sys/class/net/eth0/mtu", ns)).toBe("1400\n");
+  expect(await h.sh("ip -o link show eth0", ns)).toContain(" mtu 1380 ");
   expect(await h.sh("busybox ping -c1 -W2 fd00:213:16::1 | grep -c ' 0% packet loss'", ns)).toBe("1\n");
   const server = await h.run("web", { command: web("six"), host: { PortBindings: { "80/tcp": [{ HostPort: "18090" }] } } });
   expect(await h.get(`http://[${server.networks.bridge!.GlobalIPv6Address}]/`, ns)).toBe("six");
@@ -56,7 +56,7 @@ it("the default bridge shows it", async () => {
         { Subnet: "fd00:213:16::/64", Gateway: "fd00:213:16::1" },
       ],
     },
-    Options: { "com.docker.network.driver.mtu": "1400", "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1" },
+    Options: { "com.docker.network.driver.mtu": "1380", "com.docker.network.bridge.host_binding_ipv4": "127.0.0.1" },
   });
 });
 

@@ -197,3 +197,46 @@ it("the resolver passes on to the host's resolvers, and a program may have port 
   await end(client);
   await until(() => ours().every((name) => name.startsWith("jbk-")));
 });
+
+it("config-only networks: others are made from them, nobody is on them", async () => {
+  const config = { Subnet: "10.213.90.0/24", IPRange: "10.213.90.128/25", Gateway: "10.213.90.9" };
+  const shape = {
+    Name: "shape",
+    ConfigOnly: true,
+    IPAM: { Config: [config] },
+    Options: { "com.docker.network.driver.mtu": "1300" },
+    Labels: { a: "b" },
+  };
+  expect((await h.call("POST", "/networks/create", shape)).status).toBe(201);
+  expect((await h.call("GET", "/networks/shape")).json).toMatchObject({
+    ConfigOnly: true,
+    Driver: "null",
+    IPAM: { Config: [config] },
+    Labels: { a: "b" },
+  });
+  const refusal = (promise: Promise<unknown>) => promise.then(String, (error: Error) => error.message);
+  const from = (more: object = {}) => h.call("POST", "/networks/create", { Name: "made", ConfigFrom: { Network: "shape" }, ...more });
+  expect(await refusal(from({ Labels: { c: "d" } }))).toContain("user specified configurations are not supported");
+  expect(await refusal(h.call("POST", "/networks/create", { Name: "x", ConfigFrom: { Network: "bridge" } }))).toBe(
+    'configuration network "bridge" does not exist',
+  );
+  expect(await refusal(h.call("POST", "/networks/create", { Name: "x", ConfigOnly: true, Internal: true }))).toContain(
+    "Network operator fields",
+  );
+  expect(await refusal(h.run("on", { host: { NetworkMode: "shape" }, endpoints: { shape: {} } }))).toContain("configuration-only network");
+  expect((await from()).status).toBe(201);
+  expect((await h.call("GET", "/networks/made")).json).toMatchObject({
+    ConfigFrom: { Network: "shape" },
+    ConfigOnly: false,
+    Driver: "bridge",
+    IPAM: { Config: [config] },
+    Labels: { a: "b" },
+  });
+  const record = await h.run("placed", { host: { NetworkMode: "made" }, endpoints: { made: {} } });
+  expect(record.networks.made).toMatchObject({ IPAddress: "10.213.90.128", Gateway: "10.213.90.9" });
+  expect(await h.sh("ip -o link show eth0", h.netns(record))).toContain(" mtu 1300 ");
+  expect(await refusal(h.call("DELETE", "/networks/shape"))).toBe('configuration network "shape" is in use');
+  await h.end(record);
+  await h.call("DELETE", "/networks/made");
+  expect((await h.call("DELETE", "/networks/shape")).status).toBe(204);
+});

@@ -61,7 +61,7 @@ async function prune(state: State, call: Call): Promise<string[]> {
   for (const record of state.engine.containers.list()) for (const name of Object.keys(record.networks)) used.add(name);
   for (const network of [...state.networks.values()]) {
     const { record } = network;
-    if (network.predefined || network.endpoints.size > 0 || used.has(record.name) || used.has(record.id)) continue;
+    if (network.predefined || record.configOnly || network.endpoints.size > 0 || used.has(record.name) || used.has(record.id)) continue;
     if (before !== undefined && Date.parse(record.created) > before) continue;
     if (!matchLabels(filters.get("label"), record.labels)) continue;
     const unwanted = filters.get("label!");

@@ -34,6 +34,10 @@ export interface NetworkRecord {
   attachable: boolean;
   options: Record<string, string>;
   labels: Record<string, string>;
+  /** Only what others are made from: nobody is on it. */
+  configOnly?: boolean;
+  /** Name of the network that this one was made from. */
+  configFrom?: string;
 }
 
 /** One subnet of a bridge network. */
