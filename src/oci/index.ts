@@ -14,10 +14,10 @@
 export * from "./archive.ts";
 export * from "./digest.ts";
 export * from "./image-config.ts";
+export { adoptParents } from "./layer/adopt.ts";
 export { type ApplyOptions, applyLayer } from "./layer/apply.ts";
 export { type Compression, detectCompression } from "./layer/decode.ts";
 export { decompressed, plainHead } from "./layer/decompress.ts";
-export { adoptParents } from "./layer/extract.ts";
 export { gzipped } from "./layer/gzip.ts";
 export type { Stat as FileStat } from "./layer/kernel.ts";
 export * as files from "./layer/kernel.ts";
