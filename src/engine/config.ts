@@ -230,6 +230,29 @@ function wrong(key: string, expected: string): Error {
   return invalidArgument(`the setting "${key}" must be ${expected}`);
 }
 
+const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
+
+/** What daemon.json says of builds, by names that no flag has. Features that are not known here are not looked at, as with dockerd. */
+function buildSettings(builder: unknown, features: unknown): Said {
+  if (!isObject(builder)) throw wrong("builder", "an object");
+  if (!isObject(features) || Object.values(features).some((each) => typeof each !== "boolean"))
+    throw wrong("features", "an object of booleans");
+  const { entitlements = {}, ...others } = builder;
+  const [other] = Object.keys(others);
+  if (other !== undefined) throw invalidArgument(`the setting "builder.${other}" is not supported`);
+  if (!isObject(entitlements)) throw wrong("builder.entitlements", "an object");
+  for (const [key, value] of Object.entries(entitlements)) {
+    if (!["network-host", "security-insecure"].includes(key))
+      throw invalidArgument(`the setting "builder.entitlements.${key}" is not supported`);
+    if (typeof value !== "boolean") throw wrong(`builder.entitlements.${key}`, "true or false");
+  }
+  return {
+    "build-network-host": entitlements["network-host"] !== false,
+    "build-security-insecure": entitlements["security-insecure"] === true,
+    "build-by-default": features.buildkit !== false,
+  };
+}
+
 /** daemon.json as what it says, by flag name. */
 function readFile(file: string, text: string): Said {
   let parsed: unknown;
@@ -241,8 +264,9 @@ function readFile(file: string, text: string): Said {
   if (parsed === null || typeof parsed !== "object" || Array.isArray(parsed)) throw invalidArgument(`${file} must hold a JSON object`);
   const said: Said = {};
   const unknown: string[] = [];
-  const { proxies = {}, ...rest } = parsed as Record<string, unknown>;
-  if (proxies === null || typeof proxies !== "object" || Array.isArray(proxies)) throw wrong("proxies", "an object");
+  const { proxies = {}, builder = {}, features = {}, ...rest } = parsed as Record<string, unknown>;
+  if (!isObject(proxies)) throw wrong("proxies", "an object");
+  Object.assign(said, buildSettings(builder, features));
   for (const [key, value] of Object.entries({ ...rest, ...proxies })) {
     const setting = SETTINGS.find((each) => each.key === key);
     if (!setting) {
@@ -323,6 +347,13 @@ function assemble(said: Said): EngineConfig {
       ...(text("no-proxy") ? { none: text("no-proxy")! } : {}),
     },
     shutdownTimeout: number("shutdown-timeout", 15),
+    builder: {
+      entitlements: [
+        ...(said["build-network-host"] === false ? [] : ["network.host"]),
+        ...(said["build-security-insecure"] === true ? ["security.insecure"] : []),
+      ],
+      preferred: said["build-by-default"] !== false,
+    },
     initBinary: text("init-path"),
     init: said.init === true,
     liveRestore: said["live-restore"] === true,

@@ -68,6 +68,8 @@ export interface EngineConfig {
   /** Of requests to registries; what is not said here the environment says. */
   proxies: ProxySettings;
   shutdownTimeout: number;
+  /** Builds by BuildKit: what steps may be granted, and whether clients are told to prefer it. */
+  builder?: { entitlements: string[]; preferred: boolean };
   initBinary: string | undefined;
   /** Run an init in every container that does not say otherwise. */
   init: boolean;

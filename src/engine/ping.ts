@@ -8,12 +8,12 @@ import { API_VERSION, MIN_API_VERSION, VERSION } from "./version.ts";
 const PING_HEADERS = {
   "Cache-Control": "no-cache, no-store, must-revalidate",
   Pragma: "no-cache",
-  "Builder-Version": "2",
   Swarm: "inactive",
 };
 
 export function pingRoutes(engine: Engine): Route[] {
-  const ping = (): Answer => ({ text: "OK", headers: PING_HEADERS });
+  const headers = { ...PING_HEADERS, "Builder-Version": engine.config.builder?.preferred === false ? "1" : "2" };
+  const ping = (): Answer => ({ text: "OK", headers });
   return [
     { method: "GET", path: "/_ping", handle: ping },
     { method: "HEAD", path: "/_ping", handle: ping },

@@ -1,7 +1,7 @@
 // One build from its request to the client's answer: open it, get its result (from a definition, from our frontend, or from the client's own through the gateway), export it.
 import type { BuildEvent, CacheOption, Result } from "../../build/index.ts";
 import type { SolveRequest } from "../../gen/moby/buildkit/v1_pb.ts";
-import { cancelled, invalidArgument, messageOf } from "../../lib/errors.ts";
+import { cancelled, invalidArgument, messageOf, permissionDenied, unimplemented } from "../../lib/errors.ts";
 import { type Build, createBuild } from "./builds.ts";
 import { isTrue, sinkOf } from "./exports.ts";
 import { historyOf } from "./history.ts";
@@ -18,6 +18,21 @@ export const emptyResult = (): Result => ({ ref: undefined, refs: new Map(), met
 function epochOf(attrs: Record<string, string>): number | undefined {
   const text = attrs["build-arg:SOURCE_DATE_EPOCH"] ?? "";
   return /^\d{1,12}$/.test(text) ? Number(text) : undefined;
+}
+
+/** What steps may have beyond a sandbox: what the client grants, as far as the engine's settings let it. */
+function entitlementsOf(kit: BuildKit, request: SolveRequest): ReadonlySet<string> {
+  const allowed = kit.engine.config.builder?.entitlements ?? ["network.host"];
+  for (const name of request.Entitlements)
+    if (!allowed.includes(name)) throw permissionDenied(`granting entitlement ${name} is not allowed by build daemon configuration`);
+  return new Set(request.Entitlements);
+}
+
+/** What would change a build if it were understood is not passed over. */
+function refuseMissing(request: SolveRequest): void {
+  if (request.SourcePolicy?.rules.length || request.SourcePolicySession !== "") throw unimplemented("source policies of builds");
+  if (request.EnableSessionExporter) throw unimplemented("exporters that a client serves");
+  if (request.ProxyNetwork) throw unimplemented("the proxy network of builds");
 }
 
 interface Exporter {
@@ -42,6 +57,8 @@ export const cacheOptions = (list: readonly { Type: string; Attrs: Record<string
 export async function solve(kit: BuildKit, request: SolveRequest, callSignal: AbortSignal): Promise<Record<string, string>> {
   const { Ref: ref } = request;
   if (!/^[\w.-]{1,128}$/.test(ref)) throw invalidArgument("a build needs a reference");
+  refuseMissing(request);
+  const entitlements = entitlementsOf(kit, request);
   const progress = createProgress();
   const ending = new AbortController();
   const cancel = () => ending.abort(cancelled("context canceled"));
@@ -66,7 +83,7 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
         signal,
         noCache: attrs["no-cache"] === "",
         epoch: epochOf(attrs),
-        entitlements: new Set(request.Entitlements),
+        entitlements,
         explain: attrs["jubako.explain"] === "true",
         // Only a client that is its own frontend can look into what is left of a step.
         keepFailed: request.Frontend === "" && (request.Definition?.def.length ?? 0) === 0,
