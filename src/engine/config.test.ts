@@ -60,6 +60,18 @@ test("daemon.json: read, conflicts with flags, unknown keys, wrong types", () =>
   expect(() => parse(["--config-file", "/nowhere"])).toThrow("no such file or directory");
 });
 
+test("daemon.json: what builds are granted, and whether BuildKit is preferred", () => {
+  expect(parse([], {}).config.builder).toEqual({ entitlements: ["network.host"], preferred: true });
+  const given = {
+    builder: { entitlements: { "security-insecure": true, "network-host": false } },
+    features: { buildkit: false, other: true },
+  };
+  expect(parse([], given).config.builder).toEqual({ entitlements: ["security.insecure"], preferred: false });
+  expect(() => parse([], { builder: { gc: {} } })).toThrow('"builder.gc" is not supported');
+  expect(() => parse([], { builder: { entitlements: { device: true } } })).toThrow("not supported");
+  expect(() => parse([], { features: { buildkit: "yes" } })).toThrow("must be an object of booleans");
+});
+
 test("registries: proxies by flag and by daemon.json's object, limits, attempts", () => {
   const flags = ["--https-proxy", "http://p:1", "--max-concurrent-uploads", "2", "--max-download-attempts=7"];
   const { config } = parseOptions(flags, () => JSON.stringify({ proxies: { "http-proxy": "http://q:2", "no-proxy": "a,b" } }));
