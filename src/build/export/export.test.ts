@@ -98,6 +98,37 @@ describe.skipIf(process.getuid?.() !== 0 || !busybox)("exports (needs root and b
     if (programs("skopeo").length > 0) execFileSync("skopeo", ["inspect", "--config", `oci:${place}:1`], { stdio: "pipe" });
   });
 
+  test("what a scanner wrote becomes attestations of the image it is about", async () => {
+    await using session = await t.open();
+    const written = { _type: "x", predicateType: "https://spdx.dev/Document", predicate: { name: "sbom" }, subject: [] };
+    const bundle = load(session, (graph) => edge(graph.add(fileOp(undefined, [mkfile("/sbom.spdx.json", JSON.stringify(written))]))));
+    const result = resultOf(load(session, (graph) => sh(graph, "echo attested > /x")));
+    const metadata = new Map([["result-reason", Buffer.from("sbom")]]);
+    result.attestations.set("linux/amd64", [{ kind: "bundle", ref: bundle, path: "/", metadata, predicateType: "", subjects: [] }]);
+    const out = sink();
+    await session.export(result, { type: "oci", attrs: { name: "x:1" } }, out);
+    const place = untar(out.bytes());
+    const blob = (digest: string) => JSON.parse(readFileSync(join(place, "blobs", digest.replace(":", "/")), "utf8"));
+    const index = blob(JSON.parse(readFileSync(join(place, "index.json"), "utf8")).manifests[0].digest);
+    const [layer] = blob(index.manifests[1].digest).layers;
+    expect(layer.annotations).toEqual({ "in-toto.io/predicate-type": "https://spdx.dev/Document" });
+    const subject = [{ name: "pkg:docker/x@1?platform=linux%2Famd64", digest: { sha256: index.manifests[0].digest.slice(7) } }];
+    expect(blob(layer.digest)).toMatchObject({ predicate: { name: "sbom" }, subject });
+    const found: string[] = [];
+    await session.export(
+      result,
+      { type: "local", attrs: { "attestation-prefix": "a-" } },
+      {
+        async tree(tree) {
+          for await (const { path } of tree.entries()) found.push(path);
+          const said = JSON.parse(text(Buffer.concat(await Array.fromAsync(await tree.open("a-sbom.spdx.json")))));
+          expect(said.subject.map(({ name }: { name: string }) => name)).toContain("x");
+        },
+      },
+    );
+    expect(found).toContain("a-sbom.spdx.json");
+  });
+
   test("a docker archive has a manifest.json; tar=false gives a directory", async () => {
     await using session = await t.open();
     const ref = load(session, (graph) => sh(graph, "echo archive > /x"));

@@ -206,9 +206,13 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
       const paths = [`labels.${ROOT_LABEL}`];
       const freed = new Set<string>();
       let bytes = 0;
+      const forgotten: CacheRecord[] = [];
       for (const record of gone) {
-        const outputs = outputsOf(select.get(record.key) as unknown as Row);
+        const row = select.get(record.key) as unknown as Row | undefined;
+        if (!row || held.has(record.key)) continue;
+        const outputs = outputsOf(row);
         remove.run(record.key);
+        forgotten.push(record);
         for (const { chainId, layers } of outputs.values()) {
           for (const { descriptor } of layers) {
             const { digest, size } = descriptor;
@@ -221,7 +225,7 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
             await snapshots.update({ snapshotter, info: { name: chainId, labels: unlabel }, updateMask: { paths } }).catch(() => {});
         }
       }
-      return { records: gone, bytes };
+      return { records: forgotten, bytes };
     },
   };
 }

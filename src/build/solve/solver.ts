@@ -81,7 +81,7 @@ export function createSolver(options: SolveOptions): Solver {
     make: () => Promise<Outputs>,
   ): Promise<Solved> {
     const grow = (outputs: Outputs, cached: boolean, key: string, all: string[]): Solved => {
-      atEnd.push(cache.hold(key));
+      if (!cached) atEnd.push(cache.hold(key));
       const trees = new Map([...outputs].map(([index, change]) => [index, grown(parentOf(index), change)]));
       if (cached) tell(vertex, { started: now(), completed: now(), cached: true });
       return { outputs: trees, cached, added: outputs.get(0)?.layers ?? [], key, keys: all };
@@ -99,9 +99,15 @@ export function createSolver(options: SolveOptions): Solver {
       const key = keyOf(kind, parts);
       tried.push({ key, parts });
       if (!useCache) continue;
+      // Held before it is looked at: what is pruned meanwhile is not this.
+      const release = cache.hold(key);
       const found = await cache.find(key);
-      // also under the cheaper keys, for the next time
-      if (found) return grow(found, true, key, store(found, key));
+      if (found) {
+        atEnd.push(release);
+        // also under the cheaper keys, for the next time
+        return grow(found, true, key, store(found, key));
+      }
+      release();
     }
     if (useCache) {
       for (const { key } of tried) {
@@ -119,7 +125,10 @@ export function createSolver(options: SolveOptions): Solver {
     for (let running = cache.running.get(key); useCache && running; running = cache.running.get(key)) {
       const elsewhere = await running.catch(() => undefined);
       signal.throwIfAborted();
-      if (elsewhere) return grow(elsewhere, true, key, store(elsewhere));
+      if (elsewhere) {
+        atEnd.push(cache.hold(key));
+        return grow(elsewhere, true, key, store(elsewhere));
+      }
     }
     const started = now();
     const making = limited(async () => {
