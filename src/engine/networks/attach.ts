@@ -1,7 +1,7 @@
 // Giving a container its place in the network, and taking it away. Everything here is synchronous: no other request sees half of it.
 import { mkdirSync, rmSync, symlinkSync } from "node:fs";
 import type { EndpointSettings } from "../../api/types.ts";
-import { conflict, Failure, failedPrecondition, invalidArgument, messageOf } from "../../lib/errors.ts";
+import { conflict, Failure, failedPrecondition, invalidArgument, messageOf, permissionDenied } from "../../lib/errors.ts";
 import { listLinks } from "../../linux/index.ts";
 import {
   bridgedPacketsAreFiltered,
@@ -76,6 +76,7 @@ function releaseAddresses(endpoint: Endpoint): void {
 
 /** Adds an endpoint to a sandbox whose namespace is open. */
 export function join(state: State, sandbox: Sandbox, network: Network, record: ContainerRecord, settings: EndpointSettings): Endpoint {
+  if (network.record.configOnly) throw permissionDenied("cannot create endpoint on configuration-only network");
   const endpoint = reserve(network, record, settings, sandbox);
   const { bridge, parent } = network;
   try {

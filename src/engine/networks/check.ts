@@ -1,6 +1,6 @@
 // What is refused when a container is created, and the endpoint settings as its record keeps them.
 import type { EndpointSettings } from "../../api/types.ts";
-import { invalidArgument, messageOf, permissionDenied, unimplemented } from "../../lib/errors.ts";
+import { invalidArgument, messageOf, unimplemented } from "../../lib/errors.ts";
 import { contains, parseAddress, parseMac } from "../../network/index.ts";
 import type { ContainerRecord } from "../context.ts";
 import { IFNAME } from "./attach.ts";
@@ -37,8 +37,6 @@ export function checkEndpoint(network: Network | undefined, settings: EndpointSe
   const unknown = Object.keys(others).find((name) => name.startsWith("com.docker.network.endpoint."));
   if (unknown) throw unimplemented(`the endpoint option ${unknown} is not supported`);
   if (!network) return;
-  if (network.record.configOnly)
-    throw permissionDenied(`network ${network.record.name} is a configuration-only network: containers cannot be connected to it`);
   const wanted = [ipam?.IPv4Address, ipam?.IPv6Address].filter((a): a is string => Boolean(a));
   if (wanted.length > 0 && (network.predefined || !hasLinks(network))) {
     throw invalidArgument(

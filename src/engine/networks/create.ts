@@ -326,7 +326,7 @@ export async function removeNetwork(state: State, network: Network): Promise<voi
   const { record, bridge, parent } = network;
   if (network.predefined) throw permissionDenied(`${record.name} is a pre-defined network and cannot be removed`);
   if (record.configOnly && [...state.networks.values()].some((n) => n.record.configFrom === record.name))
-    throw permissionDenied(`configuration network "${record.name}" is in use`);
+    throw permissionDenied(`error while removing network: configuration network "${record.name}" is in use`);
   if (network.endpoints.size > 0) {
     const who = [...network.endpoints.values()].map((e) => `name:"${e.containerName}" id:"${e.containerId.slice(0, 12)}"`).join(", ");
     throw permissionDenied(`error while removing network: network ${record.name} has active endpoints (${who})`);
