@@ -17,7 +17,9 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gzipSync, zstdCompressSync } from "node:zlib";
+import { binding, SYS } from "../../linux/index.ts";
 import { digestOf } from "../digest.ts";
+import { adoptParents } from "./adopt.ts";
 import { type ApplyOptions, applyLayer } from "./apply.ts";
 import { createProgress } from "./progress.ts";
 import { type TarHeader, tarEntry, tarOf } from "./tar-writer.ts";
@@ -160,6 +162,27 @@ test("whiteouts become overlayfs deletions, or deletions", async () => {
   await apply(tar, { root: plain, whiteouts: "remove" });
   expect(readdirSync(join(plain, "d"))).toEqual(["stays"]);
   expect(readdirSync(join(plain, "o"))).toEqual(["new"]);
+});
+
+test("a directory that a layer does not name looks as it does below: mode, owner, times, attributes", async () => {
+  const below = await apply(
+    tarOf([
+      entry("d/", "directory", { mode: 0o2710, uid: 3, gid: 4, mtimeSec: 1000, mtimeNsec: 7, xattrs: [["user.note", "dir"]] }),
+      file("d/old"),
+    ]),
+  );
+  const tar = tarOf([file("d/new")]);
+  const named = await apply(tar, { parents: [below.root] });
+  const later = await apply(tar);
+  expect([named.implied, later.implied]).toEqual([[], ["d"]]);
+  adoptParents(later.root, [below.root], later.implied);
+  for (const { root } of [named, later]) {
+    const stat = statSync(join(root, "d"), { bigint: true });
+    expect([stat.mode & 0o7777n, stat.uid, stat.gid, stat.mtimeNs]).toEqual([0o2710n, 3n, 4n, 1_000_000_000_007n]);
+    const value = new Uint8Array(16);
+    const n = binding.syscall(SYS.lgetxattr, join(root, "d"), "user.note", value, value.length);
+    expect(Buffer.from(value.subarray(0, n)).toString()).toBe("dir");
+  }
 });
 
 test("hostile archives do not get out of the directory", async () => {

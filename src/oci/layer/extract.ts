@@ -3,13 +3,25 @@
 // component is never followed. Deletions become what overlayfs understands: a character device 0:0, or the xattr trusted.overlay.opaque
 // (https://docs.kernel.org/filesystems/overlayfs.html, "whiteouts and opaque directories").
 import { Failure, invalidArgument, resourceExhausted } from "../../lib/errors.ts";
-import { check, close, errno, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, open, SystemError } from "../../linux/index.ts";
+import {
+  check,
+  close,
+  errno,
+  O_DIRECTORY,
+  O_NOFOLLOW,
+  O_PATH,
+  O_RDONLY,
+  open,
+  RESOLVE_IN_ROOT,
+  RESOLVE_NO_MAGICLINKS,
+  SystemError,
+} from "../../linux/index.ts";
 import * as kernel from "./kernel.ts";
 import { shown } from "./kernel.ts";
 import type { TarEntry, TarSink } from "./tar-reader.ts";
 import { removeTree } from "./tree.ts";
 
-const IN_ROOT = 0x10 | 0x02;
+const IN_ROOT = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
 const CREATE = 0o1 | 0o100 | 0o200 | O_NOFOLLOW;
 const DIRECTORY = O_RDONLY | O_DIRECTORY;
 const S_IFMT = 0o170000;
@@ -123,9 +135,10 @@ export function createExtractor(options: ExtractOptions): Extractor {
       const from = kernel.openIn(top, path, DIRECTORY, IN_ROOT);
       if (from < 0) continue;
       const stat = kernel.statOf(from);
-      kernel.closeFd(from);
       if (stat.uid || stat.gid) kernel.fchown(fd, stat.uid, stat.gid);
       kernel.fchmod(fd, stat.mode & 0o7777);
+      kernel.copyXattrs(from, fd);
+      kernel.closeFd(from);
       dirTimes.set(path, [stat.mtimeSec, stat.mtimeNsec]);
       return;
     }

@@ -98,6 +98,20 @@ export function setXattrAt(dirfd: number, file: string, name: string, value: str
   return binding.syscall(SYS.lsetxattr, cString(`/proc/self/fd/${dirfd}/${file}`), cString(name, true), bytes, bytes.length, 0);
 }
 
+const listed = Buffer.alloc(64 * 1024);
+const held = Buffer.alloc(64 * 1024);
+
+/** Gives what is open as `to` the extended attributes of `from`, but for overlayfs' own; what the file system does not take is left out. */
+export function copyXattrs(from: number, to: number): void {
+  const length = binding.syscall(SYS.flistxattr, from, listed, listed.length);
+  if (length <= 0) return;
+  for (const name of listed.toString("latin1", 0, length).split("\0")) {
+    if (name === "" || /^(trusted|user)\.overlay\./.test(name)) continue;
+    const n = binding.syscall(SYS.fgetxattr, from, cString(name), held, held.length);
+    if (n >= 0) binding.syscall(SYS.fsetxattr, to, cString(name), held, n, 0);
+  }
+}
+
 /** Target of a symbolic link in a directory ("" for one that is open itself); "" where it is none. */
 export function readLink(dirfd: number, name: string): string {
   const buffer = Buffer.alloc(4096);
