@@ -1,11 +1,10 @@
 // From a Dockerfile to operations: which stages are needed, what each instruction does to its stage. Nothing is executed; base images are looked up for what their
 // configs say.
 import { posix } from "node:path";
-import { digestOf, formatPlatform, type Platform, parsePlatform, parseReference } from "../../oci/index.ts";
+import { digestOf, formatPlatform, type Platform } from "../../oci/index.ts";
 import {
   type Dockerfile,
   DockerfileError,
-  expandWord,
   type Instruction,
   type Linter,
   parseTriggers,
@@ -17,9 +16,11 @@ import type { BaseImage } from "../host.ts";
 import { applyConfig } from "./config.ts";
 import { type Contexts, canonical, type ImageFacts, imageOutput, type NamedContext } from "./context.ts";
 import { copyNode, ownerMessage } from "./copy.ts";
+import { type ArgInfo, basesOf, globalsOf } from "./globals.ts";
 import type { Meta, Output } from "./nodes.ts";
 import type { FrontendOptions } from "./options.ts";
 import { runNode, type Wants } from "./run.ts";
+import { createNeeds, descriptionOf, sourcesOf, stageOf, targetOf } from "./stages.ts";
 import { DEFAULT_PATH, envOf, expander, PROXIES, type StageState, setEnv, stageVariables } from "./state.ts";
 
 export interface ConvertOptions
@@ -52,13 +53,6 @@ export interface Step {
   triggers: number;
 }
 
-export interface ArgInfo {
-  name: string;
-  value: string | undefined;
-  description: string;
-  range: Range;
-}
-
 export interface Conversion {
   result: StageState;
   steps: Step[];
@@ -71,138 +65,6 @@ export interface Conversion {
 }
 
 const HISTORY_COMMENT = "buildkit.dockerfile.v0";
-
-function platformArgs(platform: Platform, prefix: string): [string, string][] {
-  const { os, architecture, variant = "" } = platform;
-  return [
-    [`${prefix}PLATFORM`, formatPlatform(platform)],
-    [`${prefix}OS`, os],
-    [`${prefix}OSVERSION`, platform["os.version"] ?? ""],
-    [`${prefix}ARCH`, architecture],
-    [`${prefix}VARIANT`, variant],
-  ];
-}
-
-/** The last stage of that name before stage `before`, or the one of that number; -1 where there is none. */
-export function stageOf(file: Dockerfile, ref: string, before = file.stages.length): number {
-  const name = ref.toLowerCase();
-  for (let i = before - 1; i >= 0; i--) if (file.stages[i]!.name === name) return i;
-  return /^\d{1,6}$/.test(ref) && Number(ref) < before ? Number(ref) : -1;
-}
-
-function sourcesOf(instruction: Instruction): { ref: string; range: Range }[] {
-  const { range } = instruction;
-  if (instruction.kind === "COPY" || instruction.kind === "ADD")
-    return instruction.flags.from === undefined ? [] : [{ ref: instruction.flags.from, range }];
-  if (instruction.kind === "RUN")
-    return instruction.mounts.flatMap(({ options }) => (options.from === undefined ? [] : [{ ref: options.from, range }]));
-  return [];
-}
-
-/** The description that stands above an ARG or a stage: "# name what it is for". */
-export function descriptionOf(comments: readonly string[], name: string): string {
-  return (
-    comments
-      .find((line) => line.startsWith(`${name} `))
-      ?.slice(name.length + 1)
-      .trim() ?? ""
-  );
-}
-
-export function targetOf(file: Dockerfile, name: string): number {
-  const index = name === "" ? file.stages.length - 1 : stageOf(file, name);
-  if (index >= 0) return index;
-  const near = suggestion(
-    name,
-    file.stages.flatMap((stage) => stage.name ?? []),
-  );
-  const hint = near ? ` (did you mean ${near}?)` : "";
-  throw new DockerfileError(`target stage ${JSON.stringify(name)} could not be found${hint}`, file.stages.at(-1)!.from.range);
-}
-
-interface Globals {
-  values: Map<string, string>;
-  /** What they are without the client's arguments. */
-  defaults: Map<string, string>;
-  declared: Set<string>;
-  infos: Map<string, ArgInfo>;
-}
-
-function globalsOf(file: Dockerfile, options: ConvertOptions, stage: string, used: Set<string>): Globals {
-  const predefined = new Map([
-    ...platformArgs(options.buildPlatform, "BUILD"),
-    ...platformArgs(options.platform, "TARGET"),
-    ["TARGETSTAGE", stage] as const,
-  ]);
-  const defaults = new Map(predefined);
-  for (const name of predefined.keys()) predefined.set(name, options.buildArgs.get(name) ?? predefined.get(name)!);
-  const values = predefined;
-  const declared = new Set(predefined.keys());
-  const infos = new Map<string, ArgInfo>();
-  for (const { pairs, range, comments } of file.globals) {
-    for (const { name, value } of pairs) {
-      used.add(name);
-      declared.add(name);
-      const expand = (from: Map<string, string>) =>
-        value === undefined ? undefined : expander(file.directives.escape, range, (each) => from.get(each)).word(value);
-      const final = options.buildArgs.get(name) ?? expand(values);
-      const byDefault = expand(defaults);
-      if (final !== undefined) values.set(name, final);
-      if (byDefault !== undefined) defaults.set(name, byDefault);
-      infos.set(name, { name, value: final, description: descriptionOf(comments, name), range });
-    }
-  }
-  return { values, defaults, declared, infos };
-}
-
-interface Base {
-  name: string;
-  platform: Platform | undefined;
-}
-
-function basesOf(file: Dockerfile, globals: Globals, linter: Linter): Base[] {
-  const escapeChar = file.directives.escape;
-  return file.stages.map(({ from }, index) => {
-    const { range } = from;
-    const expand = expander(escapeChar, range, (name, plain) => {
-      if (plain && !globals.declared.has(name)) {
-        const near = suggestion(name, globals.declared);
-        linter.warn("UndefinedArgInFrom", range, `FROM argument '${name}' is not declared${near ? ` (did you mean ${near}?)` : ""}`);
-      }
-      return globals.values.get(name);
-    });
-    const name = expand.word(from.image);
-    if (name === "") throw new DockerfileError(`base name (${from.image}) should not be blank`, range);
-    if (from.image.includes("$") && !isName(expandOr(from.image, escapeChar, globals.defaults)))
-      linter.warn("InvalidDefaultArgInFrom", range, `Default value for ARG ${from.image} results in empty or invalid base image name`);
-    const platform = from.platform === undefined ? "" : expand.word(from.platform);
-    if (from.platform !== undefined && platform === "" && stageOf(file, name, index) < 0)
-      throw new DockerfileError(`empty platform value from expression ${from.platform}`, range);
-    try {
-      return { name, platform: platform === "" ? undefined : parsePlatform(platform) };
-    } catch {
-      throw new DockerfileError(`failed to parse platform ${platform}`, range);
-    }
-  });
-}
-
-function expandOr(text: string, escapeChar: string, from: ReadonlyMap<string, string>): string {
-  try {
-    return expandWord(text, escapeChar, (name) => from.get(name));
-  } catch {
-    return "";
-  }
-}
-
-function isName(text: string): boolean {
-  if (text === "") return false;
-  try {
-    parseReference(text);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 export async function convert(file: Dockerfile, options: ConvertOptions): Promise<Conversion> {
   const { contexts, linter } = options;
@@ -258,46 +120,8 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
     return replaced.has(index) || name === "scratch" || stageOf(file, name, index) >= 0 ? undefined : name;
   };
   const triggersOf = new Map<number, Instruction[]>();
-  const dependencies = (index: number): { stage: number; range: Range }[] => {
-    if (replaced.has(index)) return [];
-    const { from, instructions } = file.stages[index]!;
-    const base = stageOf(file, bases[index]!.name, index);
-    const refs = [...(triggersOf.get(index) ?? []), ...instructions].flatMap(sourcesOf).map(({ ref, range }) => ({
-      stage: fromStage(ref, range),
-      range,
-    }));
-    return [{ stage: base, range: from.range }, ...refs].filter(({ stage }) => stage >= 0);
-  };
-  function fromStage(ref: string, range: Range): number {
-    const index = stageOf(file, ref);
-    if (index < 0 && /^\d+$/.test(ref)) throw new DockerfileError(`invalid stage index ${ref}`, range);
-    return index;
-  }
-  const order: number[] = [];
-  const needed = new Set<number>();
-  async function need(root: number): Promise<void> {
-    const open = new Set<number>();
-    const stack: { index: number; left: { stage: number; range: Range }[] }[] = [];
-    const enter = (index: number) => {
-      needed.add(index);
-      open.add(index);
-      stack.push({ index, left: dependencies(index) });
-    };
-    if (needed.has(root)) return;
-    enter(root);
-    for (let top = stack.at(-1); top; top = stack.at(-1)) {
-      const next = top.left.shift();
-      if (!next) {
-        open.delete(top.index);
-        order.push(top.index);
-        stack.pop();
-      } else if (open.has(next.stage)) {
-        const name = file.stages[next.stage]!.name ?? String(next.stage);
-        throw new DockerfileError(`circular dependency detected on stage: ${name}`, next.range);
-      } else if (!needed.has(next.stage)) enter(next.stage);
-    }
-  }
-  await need(target);
+  const { dependencies, fromStage, need, needed, order } = createNeeds(file, { bases, replaced, triggersOf });
+  need(target);
   // Base images are looked up side by side; their triggers may need further stages.
   for (let known = 0; known < order.length; ) {
     const fresh = order.slice(known);
@@ -322,7 +146,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       for (const { ref } of triggers.flatMap(sourcesOf)) {
         const stage = fromStage(ref, range);
         if (stage === each.index) throw new DockerfileError(`circular dependency detected on stage: ${ref}`, range);
-        if (stage >= 0) await need(stage);
+        if (stage >= 0) need(stage);
       }
     }
   }

@@ -3,7 +3,8 @@ import { unimplemented } from "../../lib/errors.ts";
 import { excerpt, type LintWarning, type Range } from "../dockerfile/index.ts";
 import type { Dockerfile } from "../dockerfile/types.ts";
 import type { Result } from "../session.ts";
-import { type Conversion, descriptionOf } from "./convert.ts";
+import type { Conversion } from "./convert.ts";
+import { descriptionOf } from "./stages.ts";
 
 export const REQUESTS = ["frontend.subrequests.describe", "frontend.outline", "frontend.targets", "frontend.lint"];
 
