@@ -100,11 +100,14 @@ const COLLECT_MS = 60_000;
 const DAY_MS = 24 * 3600_000;
 
 /** As BuildKit's policy by default: sources and mount caches go after two days without use, above 512 MB; everything above a share of the disk. */
-async function policies(directory: string): Promise<PruneOptions[]> {
+async function policies(directory: string, reservedSpace: number | undefined): Promise<PruneOptions[]> {
   const disk = await statfs(directory).catch(() => undefined);
   if (!disk) return [];
   const whole = disk.blocks * disk.bsize;
-  const limits = { reservedSpace: whole / 10, maxUsedSpace: whole * 0.6, minFreeSpace: whole / 5, directory };
+  const limits =
+    reservedSpace === undefined
+      ? { reservedSpace: whole / 10, maxUsedSpace: whole * 0.6, minFreeSpace: whole / 5, directory }
+      : { reservedSpace, directory };
   return [
     { filter: ({ kind }) => kind !== "regular", keepDurationMs: 2 * DAY_MS, maxUsedSpace: 512e6 },
     { ...limits, keepDurationMs: 60 * DAY_MS },
@@ -147,10 +150,10 @@ export function createBuilder(host: BuilderHost): Builder {
   let collecting: NodeJS.Timeout | undefined;
   /** Has the cache shrink to what it may have, some time after a build. */
   function collectLater(): void {
-    if (collecting) return;
+    if (collecting || host.collect?.enabled === false) return;
     collecting = setTimeout(async () => {
       try {
-        for (const policy of await policies(host.dataDir)) {
+        for (const policy of await policies(host.dataDir, host.collect?.reservedSpace)) {
           const { records, bytes } = await pruneCache(cache, caches, policy);
           if (records.length > 0) host.log("info", `build cache: ${records.length} records with ${bytes} bytes were let go`);
         }

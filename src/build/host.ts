@@ -83,6 +83,8 @@ export interface BuilderHost {
   /** Unpacks a tar (plain, gzip or zstd) below a directory; names can't lead out of it. */
   unpack(directory: number, tar: Readable, owner: { uid: number; gid: number } | undefined): Promise<void>;
   log(level: "debug" | "info" | "warn" | "error", message: string): void;
+  /** Whether the cache shrinks by itself, and how many bytes it may have in any case (else a share of the disk). */
+  collect?: { enabled: boolean; reservedSpace?: number | undefined };
 }
 
 /** Which files of a client's directory a build wants, in LLB's words (attributes local.* of a source). */

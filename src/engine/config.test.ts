@@ -61,13 +61,20 @@ test("daemon.json: read, conflicts with flags, unknown keys, wrong types", () =>
 });
 
 test("daemon.json: what builds are granted, and whether BuildKit is preferred", () => {
-  expect(parse([], {}).config.builder).toEqual({ entitlements: ["network.host"], preferred: true });
+  expect(parse([], {}).config.builder).toEqual({
+    entitlements: ["network.host"],
+    preferred: true,
+    collect: { enabled: true, reservedSpace: undefined },
+  });
   const given = {
     builder: { entitlements: { "security-insecure": true, "network-host": false } },
     features: { buildkit: false, other: true },
   };
-  expect(parse([], given).config.builder).toEqual({ entitlements: ["security.insecure"], preferred: false });
-  expect(() => parse([], { builder: { gc: {} } })).toThrow('"builder.gc" is not supported');
+  expect(parse([], given).config.builder).toMatchObject({ entitlements: ["security.insecure"], preferred: false });
+  const kept = parse([], { builder: { gc: { enabled: true, defaultKeepStorage: "20GB" } } }).config.builder?.collect;
+  expect(kept).toEqual({ enabled: true, reservedSpace: 20 * 2 ** 30 });
+  expect(() => parse([], { builder: { gc: { policy: [] } } })).toThrow('"builder.gc.policy" is not supported');
+  expect(() => parse([], { builder: { other: {} } })).toThrow('"builder.other" is not supported');
   expect(() => parse([], { builder: { entitlements: { device: true } } })).toThrow("not supported");
   expect(() => parse([], { features: { buildkit: "yes" } })).toThrow("must be an object of booleans");
 });

@@ -237,7 +237,7 @@ function buildSettings(builder: unknown, features: unknown): Said {
   if (!isObject(builder)) throw wrong("builder", "an object");
   if (!isObject(features) || Object.values(features).some((each) => typeof each !== "boolean"))
     throw wrong("features", "an object of booleans");
-  const { entitlements = {}, ...others } = builder;
+  const { entitlements = {}, gc = {}, ...others } = builder;
   const [other] = Object.keys(others);
   if (other !== undefined) throw invalidArgument(`the setting "builder.${other}" is not supported`);
   if (!isObject(entitlements)) throw wrong("builder.entitlements", "an object");
@@ -246,7 +246,13 @@ function buildSettings(builder: unknown, features: unknown): Said {
       throw invalidArgument(`the setting "builder.entitlements.${key}" is not supported`);
     if (typeof value !== "boolean") throw wrong(`builder.entitlements.${key}`, "true or false");
   }
+  if (!isObject(gc)) throw wrong("builder.gc", "an object");
+  const { enabled = true, defaultKeepStorage, defaultReservedSpace = defaultKeepStorage, ...policy } = gc;
+  const [rule] = Object.keys(policy);
+  if (rule !== undefined) throw invalidArgument(`the setting "builder.gc.${rule}" is not supported`);
+  if (typeof enabled !== "boolean") throw wrong("builder.gc.enabled", "true or false");
   return {
+    "build-collect": { enabled, reservedSpace: defaultReservedSpace === undefined ? undefined : parseBytes(String(defaultReservedSpace)) },
     "build-network-host": entitlements["network-host"] !== false,
     "build-security-insecure": entitlements["security-insecure"] === true,
     "build-by-default": features.buildkit !== false,
@@ -353,6 +359,7 @@ function assemble(said: Said): EngineConfig {
         ...(said["build-security-insecure"] === true ? ["security.insecure"] : []),
       ],
       preferred: said["build-by-default"] !== false,
+      collect: (said["build-collect"] as NonNullable<EngineConfig["builder"]>["collect"]) ?? { enabled: true, reservedSpace: undefined },
     },
     initBinary: text("init-path"),
     init: said.init === true,

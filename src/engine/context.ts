@@ -69,7 +69,7 @@ export interface EngineConfig {
   proxies: ProxySettings;
   shutdownTimeout: number;
   /** Builds by BuildKit: what steps may be granted, and whether clients are told to prefer it. */
-  builder?: { entitlements: string[]; preferred: boolean };
+  builder?: { entitlements: string[]; preferred: boolean; collect: { enabled: boolean; reservedSpace: number | undefined } };
   initBinary: string | undefined;
   /** Run an init in every container that does not say otherwise. */
   init: boolean;

@@ -34,6 +34,7 @@ async function open(engine: Engine): Promise<Doors> {
       withLease: (work) => withLease(engine.manager, (lease: ImageLease) => work(lease)),
       unpack: (directory, tar, owner) => unpackInto(directory, tar, { noOverwriteDirNonDir: false, owner }),
       log: (level, message) => engine.log(level, message),
+      ...(engine.config.builder ? { collect: engine.config.builder.collect } : {}),
     }),
     locals,
   );
