@@ -431,3 +431,46 @@ real("hooks of all six kinds: in their order, in their namespaces, with the stat
   expect(players()).toEqual([]);
   expect(cgroups()).toBe("");
 });
+
+real("$NOTIFY_SOCKET: the container has one of its own, and what its program says reaches systemd with the program's pid", async () => {
+  const bound = (path: string) => {
+    const address = new Uint8Array(2 + Buffer.byteLength(path) + 1);
+    address[0] = 1;
+    address.set(Buffer.from(path), 2);
+    return address;
+  };
+  const datagrams = () => check(binding.syscall(SYS.socket, 1, 2 | 0o2000000 | 0o4000, 0), "socket");
+  const systemd = datagrams();
+  const host = `${work}/systemd.sock`;
+  check(binding.syscall(SYS.bind, systemd, bound(host), bound(host).length), "bind");
+  const program = datagrams();
+  const heard = () => {
+    const buffer = new Uint8Array(256);
+    const n = binding.syscall(SYS.recvfrom, systemd, buffer, buffer.length, 0, null, null);
+    return n > 0 ? Buffer.from(buffer.subarray(0, n)).toString() : "";
+  };
+  bundle(["sh", "-c", "[ -S $NOTIFY_SOCKET ] && echo $NOTIFY_SOCKET > /dev/shm/seen; exec sleep 100"]);
+  const args = (...words: string[]) => [process.execPath, main, "jubako-runtime", "--root", `${work}/state`, ...words];
+  const options = { env: { ...process.env, NOTIFY_SOCKET: host }, stdin: "ignore", stdout: "ignore", stderr: "ignore" } as const;
+  try {
+    expect(await Bun.spawn(args("create", "-b", work, id), options).exited).toBe(0);
+    const started = Bun.spawn(args("start", id), options);
+    const socket = `${work}/state/${id}/notify/notify.sock`;
+    for (let tries = 0; tries < 500 && !(existsSync(socket) && jubako("state", id).stdout.includes("running")); tries++) await Bun.sleep(5);
+    expect(started.exitCode).toBeNull();
+    const say = (text: string) => {
+      const bytes = Buffer.from(text);
+      const address = bound(socket);
+      check(binding.syscall(SYS.sendto, program, bytes, bytes.length, 0, address, address.length), "sendto");
+    };
+    say("STATUS=not yet\n");
+    say("STATUS=now\nREADY=1\n");
+    expect(await started.exited).toBe(0);
+    const { pid } = JSON.parse(jubako("state", id).stdout) as { pid: number };
+    expect([heard(), heard(), heard()]).toEqual(["READY=1\n", `MAINPID=${pid}\n`, ""]);
+    expect(jubako("exec", id, "cat", "/dev/shm/seen").stdout).toBe("/run/notify/notify.sock\n");
+  } finally {
+    jubako("delete", "--force", id);
+    for (const fd of [systemd, program]) close(fd);
+  }
+});

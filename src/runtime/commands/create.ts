@@ -1,5 +1,5 @@
 // create and run: bundle → container. `create` leaves its init at the gate, `run` opens it and, unless detached, stays until the end.
-import { Failure, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
+import { Failure, failedPrecondition, invalidArgument, messageOf } from "../../lib/errors.ts";
 import { binding, close, SYS } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { readText } from "../cgroups/files.ts";
@@ -14,6 +14,7 @@ import type { Context } from "./context.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
 import { attend } from "./foreground.ts";
 import { type Launched, launch, nullStdio, openGateNow, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import type { NotifySocket } from "./notify-socket.ts";
 import { type Stored, stateOf } from "./store.ts";
 
 const shared: FlagTable = {
@@ -93,12 +94,13 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
   const preserved = preservedFds(flags.number("preserve-fds") ?? 0);
   if (preserved.env.length) process.env = [...(process.env ?? []), ...preserved.env];
   const { store } = context;
-  store.reserve(id);
+  const directory = store.reserve(id);
   let launched: Launched | undefined;
   let location: CgroupLocation | undefined;
   let unit: StartedUnit | undefined;
   let done = false;
   try {
+    if (globalThis.process.env.NOTIFY_SOCKET) (await import("./notify-socket.ts")).offerNotifySocket(spec, directory);
     const found = await locate(context, spec, id);
     if (found.systemd) unit = await (await import("../cgroups/systemd.ts")).startUnit(found, spec);
     const plan = planBundle(id, bundle, spec, flags, preserved.fds.length, found);
@@ -181,6 +183,12 @@ export async function create(context: Context, argv: string[]): Promise<number> 
   return 0;
 }
 
+/** What the container's program says to systemd, where this was started by it. */
+export async function openNotify({ store }: Context, id: string): Promise<NotifySocket | undefined> {
+  const host = globalThis.process.env.NOTIFY_SOCKET;
+  return host ? (await import("./notify-socket.ts")).openNotifySocket(`${store.root}/${id}`, host) : undefined;
+}
+
 /** Opens the gate, with the hooks around it. */
 export async function startCreated(context: Context, stored: Stored, spec: Spec, target: number, gate: () => void): Promise<void> {
   if (spec.hooks) {
@@ -224,20 +232,27 @@ export async function run(context: Context, argv: string[]): Promise<number> {
   return wrap("run", async () => {
     const { stored, spec, launched } = await createFromBundle(context, id, flags, detached);
     const process = spec.process!;
+    let notify: NotifySocket | undefined;
     try {
+      notify = await openNotify(context, id);
       await startCreated(context, stored, spec, launched.pidfd, () => {
         openGateNow(launched.pid, launched.gate, launched.report, process.env, process.user?.uid ?? 0, launched.failure);
       });
     } catch (error) {
+      notify?.close();
       launched.abandon();
       await removeContainer(context, stored, spec);
       throw error;
     }
+    const told = notify?.told(launched.pid, launched.pidfd);
     if (detached) {
+      await told;
       if (launched.terminal !== undefined) close(launched.terminal);
       return 0;
     }
+    told?.catch((error: unknown) => context.warn(messageOf(error)));
     const status = await attend(launched.pidfd, launched.terminal);
+    notify?.close();
     if (!flags.on("keep")) await removeContainer(context, stored, spec);
     return status;
   });
