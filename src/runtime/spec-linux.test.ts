@@ -158,7 +158,6 @@ real("a user namespace, joined by path: new namespaces belong to it", () => {
 });
 
 real("without a mount namespace of its own a container has its root by chroot, and its mounts go with it", () => {
-  const before = readFileSync("/proc/self/mountinfo", "utf8").split("\n").length;
   const noMounts = (spec: Spec) => {
     spec.linux!.namespaces = spec.linux!.namespaces!.filter(({ type }) => type !== "mount");
     spec.linux!.maskedPaths = [];
@@ -167,7 +166,7 @@ real("without a mount namespace of its own a container has its root by chroot, a
   const shown = run(["sh", "-c", "readlink /proc/self/ns/mnt; ls /"], noMounts);
   expect(shown.stderr).toBe("");
   expect(shown.stdout).toContain(`${readlinkSync("/proc/self/ns/mnt")}\nbin\n`);
-  expect(readFileSync("/proc/self/mountinfo", "utf8").split("\n").length).toBe(before);
+  expect(readFileSync("/proc/self/mountinfo", "utf8")).not.toContain(work);
   const masked = run(["true"], (spec) => {
     spec.linux!.namespaces = spec.linux!.namespaces!.filter(({ type }) => type !== "mount");
   });
