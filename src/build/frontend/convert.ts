@@ -21,7 +21,7 @@ import type { Meta, Output } from "./nodes.ts";
 import type { FrontendOptions } from "./options.ts";
 import { runNode, type Wants } from "./run.ts";
 import { createNeeds, descriptionOf, sourcesOf, stageOf, targetOf } from "./stages.ts";
-import { DEFAULT_PATH, envOf, expander, PROXIES, type StageState, setEnv, stageVariables } from "./state.ts";
+import { DEFAULT_PATH, expander, PROXIES, type StageState, setEnv, stageVariables } from "./state.ts";
 
 export interface ConvertOptions
   extends Pick<FrontendOptions, "buildArgs" | "labels" | "target" | "noCache" | "run" | "resolveMode" | "epoch"> {
@@ -186,7 +186,8 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
     const own = stageOf(file, base.name, index);
     if (own >= 0) {
       const parent = states.get(own)!;
-      const config = structuredClone(parent.config);
+      // Instructions replace what is in a config, they don't change it.
+      const config = { ...parent.config };
       const triggers = config.OnBuild ?? [];
       delete config.OnBuild;
       if (triggers.length > 0) triggersOf.set(index, parseTriggers(triggers, from.range));
@@ -375,7 +376,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
     const { state, image } = await begin(index, prefixed);
     if (image && number === 0) number = 1;
     const triggers = triggersOf.get(index) ?? [];
-    if (!envOf(state.config).has("PATH") && state.platform.os !== "windows" && !replaced.has(index))
+    if (!state.config.Env?.some((entry) => entry.startsWith("PATH=")) && state.platform.os !== "windows" && !replaced.has(index))
       setEnv(state.config, "PATH", DEFAULT_PATH);
     const { range, original } = from;
     steps.push({ text: original, range, output: state.output, kind: "from", said: state.said, image, triggers: triggers.length });

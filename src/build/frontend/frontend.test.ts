@@ -23,7 +23,7 @@ interface Built {
   warnings: WarningEvent[];
   asked: string[];
   /** Operations of the result, in their order, with their names. */
-  ops: { op: Op["op"]; name: string; inputs: number }[];
+  ops: { op: Op["op"]; name: string; inputs: number; digest: string }[];
   config: { config: Record<string, unknown>; history: { created_by: string; empty_layer?: boolean }[] };
 }
 
@@ -31,7 +31,7 @@ const opsOf = (definition: Definition) =>
   definition.def.slice(0, -1).map((bytes) => {
     const { op, inputs } = fromBinary(OpSchema, bytes);
     const digest = `sha256:${new Bun.CryptoHasher("sha256").update(bytes).digest("hex")}`;
-    return { op, inputs: inputs.length, name: definition.metadata[digest]?.description["llb.customname"] ?? "" };
+    return { op, digest, inputs: inputs.length, name: definition.metadata[digest]?.description["llb.customname"] ?? "" };
   });
 
 async function built(
@@ -109,6 +109,34 @@ describe("Dockerfile to LLB", () => {
       ["WORKDIR /w", false],
       ['CMD ["x"]', true],
     ]);
+  });
+
+  test("the same text gives the same digests, whatever its lines and names; arguments count from where they stand", async () => {
+    const digests = async (text: string, attrs: Record<string, string> = {}) => (await built(text, attrs)).ops.map(({ digest }) => digest);
+    const one = await digests("FROM a\nRUN x\n");
+    expect(await digests("# c\n\nFROM a AS named\n\nRUN   x\n")).toEqual(one);
+    expect(await digests("FROM a\nRUN y\n")).not.toEqual(one);
+    const text = "FROM a\nRUN before\nARG A\nRUN after\n";
+    const [first, second] = [await digests(text, { "build-arg:A": "1" }), await digests(text, { "build-arg:A": "2" })];
+    expect(first.slice(0, 2)).toEqual(second.slice(0, 2));
+    expect(first[2]).not.toBe(second[2]);
+  });
+
+  test("ENV values of one instruction do not see each other; ENTRYPOINT drops the base's CMD; scratch has a PATH", async () => {
+    const images = { a: image({ Env: ["PATH=/p", "A=old"], Cmd: ["base"] }) };
+    const { config } = await built('FROM a\nENV A=new B=$A\nENTRYPOINT ["e"]\n', {}, { images });
+    expect(config.config.Env).toEqual(["PATH=/p", "A=new", "B=old"]);
+    expect(config.config.Cmd).toBeUndefined();
+    expect((await built('FROM a\nCMD ["own"]\nENTRYPOINT ["e"]\n', {}, { images })).config.config.Cmd).toEqual(["own"]);
+    expect((await built("FROM scratch\nCOPY x /\n")).config.config.Env).toEqual([expect.stringContaining("PATH=/usr/local/sbin")]);
+  });
+
+  test("a context in git, or at an address", async () => {
+    const git = await built("FROM a\nCOPY x /\n", { context: "https://h/o/r.git#main:sub" });
+    expect(git.ops.some(({ op }) => op.case === "source" && op.value.identifier === "git://h/o/r.git#main:sub")).toBe(true);
+    const file = "FROM a\nRUN from-address\n";
+    const address = await built("", { context: "https://h/Dockerfile" }, { files: { context: file } });
+    expect(address.ops.map(({ name }) => name)).toContain("[2/2] RUN from-address");
   });
 
   test("mounts of all kinds", async () => {

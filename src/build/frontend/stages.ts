@@ -1,10 +1,24 @@
 // Stages by their names and numbers, what each needs of others, and an order in which all that is needed comes before what needs it.
 import { type Dockerfile, DockerfileError, type Instruction, type Range, suggestion } from "../dockerfile/index.ts";
 
+const named = new WeakMap<Dockerfile, Map<string, number[]>>();
+
+/** Numbers of the stages of a name, in their order. */
+function numbersOf(file: Dockerfile, name: string): readonly number[] {
+  let names = named.get(file);
+  if (!names) {
+    names = new Map();
+    for (const [i, stage] of file.stages.entries())
+      if (stage.name !== undefined) names.set(stage.name, [...(names.get(stage.name) ?? []), i]);
+    named.set(file, names);
+  }
+  return names.get(name) ?? [];
+}
+
 /** The last stage of that name before stage `before`, or the one of that number; -1 where there is none. */
 export function stageOf(file: Dockerfile, ref: string, before = file.stages.length): number {
-  const name = ref.toLowerCase();
-  for (let i = before - 1; i >= 0; i--) if (file.stages[i]!.name === name) return i;
+  const found = numbersOf(file, ref.toLowerCase()).findLast((number) => number < before);
+  if (found !== undefined) return found;
   return /^\d{1,6}$/.test(ref) && Number(ref) < before ? Number(ref) : -1;
 }
 

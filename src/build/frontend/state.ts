@@ -63,8 +63,10 @@ export function expander(escapeChar: string, range: Range, variables: Variables)
 
 /** Variables of a stage; ENV counts before ARG. `unknown` hears of names that nobody declared. */
 export function stageVariables(state: StageState, unknown: (name: string, declared: Iterable<string>) => void = () => {}): Variables {
-  const env = envOf(state.config);
+  // Most instructions have no variables.
+  let env: Map<string, string> | undefined;
   return (name, plain) => {
+    env ??= envOf(state.config);
     const value = env.get(name) ?? state.args.get(name);
     if (plain && value === undefined && !state.args.has(name)) unknown(name, [...env.keys(), ...state.args.keys()]);
     return value;
