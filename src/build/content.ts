@@ -5,7 +5,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import type { ManagerClients } from "../containerd/index.ts";
 import { WriteAction, type WriteContentRequestSchema } from "../gen/containerd/services/content/v1_pb.ts";
 import { isKind, notFound, resourceExhausted } from "../lib/errors.ts";
-import { createDigester, type Descriptor } from "../oci/index.ts";
+import { createDigester, type Descriptor, digestOf } from "../oci/index.ts";
 import type { Lease } from "./host.ts";
 
 type Request = MessageInitShape<typeof WriteContentRequestSchema>;
@@ -107,11 +107,12 @@ export async function writeBlob(manager: ManagerClients, pieces: AsyncIterable<U
   return { mediaType, digest, size };
 }
 
+/** The same for bytes at hand: what is there already costs no file. */
 export function writeBytes(manager: ManagerClients, bytes: Uint8Array, options: WriteOptions): Promise<Descriptor> {
   async function* pieces() {
     yield bytes;
   }
-  return writeBlob(manager, pieces(), options);
+  return writeBlob(manager, pieces(), { expected: { digest: digestOf(bytes), size: bytes.length }, ...options });
 }
 
 /** The labels by which the manager's garbage collector follows an index or a manifest to what it needs. */
