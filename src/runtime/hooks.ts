@@ -2,7 +2,21 @@
 // createRuntime, poststart and poststop run here; createContainer and startContainer run inside the container's namespaces, by a tape.
 import { spawn } from "node:child_process";
 import { failedPrecondition } from "../lib/errors.ts";
-import { binding, check, close, EPOLLIN, errno, errnoText, O_CLOEXEC, pidfdSignal, reap, SYS, watch, write } from "../linux/index.ts";
+import {
+  binding,
+  check,
+  close,
+  EPOLLIN,
+  errnoText,
+  O_CLOEXEC,
+  pidfdSignal,
+  readFileSync,
+  readlinkSync,
+  reap,
+  SYS,
+  watch,
+  write,
+} from "../linux/index.ts";
 import type { Hook, Hooks, State } from "../oci/runtime-spec.ts";
 import { CLONE, flags } from "./plan/constants.ts";
 import { reportPid } from "./plan/keeper.ts";
@@ -28,7 +42,8 @@ export interface Inside {
 export async function runHooks(name: HookName, hooks: Hooks | undefined, state: State, inside?: Inside): Promise<void> {
   const list = hooks?.[name] ?? [];
   for (const [i, hook] of list.entries()) {
-    const text = JSON.stringify(state);
+    // A hook inside is told the pid that it sees (runtime-spec runtime.md, "State").
+    const text = JSON.stringify(inside ? { ...state, pid: pidsOf(inside.target).at(-1) } : state);
     const problem = inside === undefined ? await runHere(hook, text) : await runInside(hook, text, inside);
     if (problem) throw failedPrecondition(`error running ${name} hook #${i}: error running hook: ${problem}`);
   }
@@ -84,26 +99,49 @@ function runHere(hook: Hook, state: string): Promise<string | undefined> {
   });
 }
 
+const NAMESPACES = {
+  user: "CLONE_NEWUSER",
+  mnt: "CLONE_NEWNS",
+  pid: "CLONE_NEWPID",
+  net: "CLONE_NEWNET",
+  uts: "CLONE_NEWUTS",
+  ipc: "CLONE_NEWIPC",
+} as const;
+
+/** A process' number here, and in each pid namespace below in which it is. */
+function pidsOf(pidfd: number): number[] {
+  const line = /^NSpid:\t(.*)$/m.exec(readFileSync(`/proc/self/fdinfo/${pidfd}`, "utf8"))?.[1];
+  return (line ?? "").split("\t").map(Number);
+}
+
+/** Those of a process that are not this one's: to join one's own is refused to users without rights. */
+function othersNamespaces(pidfd: number): (typeof NAMESPACES)[keyof typeof NAMESPACES][] {
+  const [pid] = pidsOf(pidfd);
+  const names = Object.keys(NAMESPACES) as (keyof typeof NAMESPACES)[];
+  return names
+    .filter((name) => readlinkSync(`/proc/${pid}/ns/${name}`) !== readlinkSync(`/proc/self/ns/${name}`))
+    .map((name) => NAMESPACES[name]);
+}
+
 /** The tape that runs a hook in the namespaces of the process behind FD.target. */
-function planHook(hook: Hook, { cwd, seccomp }: Inside): Tape {
+function planHook(hook: Hook, inside: Inside): Tape {
+  const { cwd, seccomp } = inside;
   const p = createPlanner();
   const { tape } = p;
   const target = { value: FD.target, name: "init" };
-  const why = "join the container's namespaces";
-  // The user namespace gives the right to the others. EINVAL: the hook is in it already. Of the others, what is refused is the machine's own then.
-  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWUSER")], { why, ignore: [errno.EINVAL] });
-  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWPID")], { ignore: [errno.EPERM] });
+  // In one call: afterwards, in a user namespace, the process would be out of reach.
+  const joined = othersNamespaces(inside.target);
+  if (joined.length) tape.step(SYS.setns, [target, flags(CLONE, ...joined)], { why: "join the container's namespaces" });
   const cloned = cloneProcess(p, [], false, undefined, "start the hook");
   const child = tape.label();
   tape.when(cloned.pid, "EQ", 0, child);
   reportPid(p, cloned);
   tape.step(SYS.exit_group, [0]);
   tape.place(child);
-  for (const each of ["CLONE_NEWNET", "CLONE_NEWUTS", "CLONE_NEWIPC"] as const)
-    tape.step(SYS.setns, [target, flags(CLONE, each)], { why, ignore: [errno.EPERM] });
-  tape.step(SYS.setns, [target, flags(CLONE, "CLONE_NEWNS")], { why });
-  tape.step(SYS.setresgid, [0, 0, 0], { why: "be root there" });
-  tape.step(SYS.setresuid, [0, 0, 0]);
+  if (joined.includes("CLONE_NEWUSER")) {
+    tape.step(SYS.setresgid, [0, 0, 0], { why: "be root there" });
+    tape.step(SYS.setresuid, [0, 0, 0]);
+  }
   if (cwd) tape.step(SYS.chdir, [cwd], { why: `go to ${cwd}`, ignore: "all" });
   tape.step(SYS.close_range, [3, 0xffffffff, { value: 4, name: "CLOSE_RANGE_CLOEXEC" }], { why: "let no descriptor through" });
   if (seccomp) planSeccomp(p, seccomp);

@@ -225,6 +225,25 @@ describe.skipIf(lacks())("a user without rights", () => {
     }
   });
 
+  test("root's container with a user namespace: a hook inside finds the bundle, is root there, and is told its own view's pid", () => {
+    const hook = `${work}/inside`;
+    writeFileSync(hook, `#!/bin/sh\n{ cat; id -u; cat /proc/self/uid_map; } >${work}/run/inside.out\n`);
+    chmodSync(hook, 0o755);
+    chmodSync(`${work}/run`, 0o777);
+    const config = bundle(["id", "-u"], (spec) => {
+      const maps = [{ containerID: 0, hostID: SUB, size: 1000 }];
+      Object.assign(spec.linux!, { uidMappings: maps, gidMappings: maps });
+      spec.hooks = { createContainer: [{ path: hook, env: ["PATH=/bin:/usr/bin"] }] };
+    });
+    const run = Bun.spawnSync([process.execPath, main, "jubako-runtime", "--root", `${work}/root`, "run", ...config, here], {
+      stdin: "ignore",
+    });
+    expect({ stdout: run.stdout.toString(), stderr: run.stderr.toString() }).toEqual({ stdout: "0\n", stderr: "" });
+    const [state, uid, map] = readFileSync(`${work}/run/inside.out`, "utf8").replace("}", "}\n").split("\n");
+    expect(JSON.parse(state!)).toMatchObject({ id: here, pid: 1 });
+    expect([uid, map!.trim().split(/\s+/).join(" ")]).toEqual(["0", `0 ${SUB} 1000`]);
+  });
+
   test("root of a user namespace, as podman calls a runtime", () => {
     const config = bundle(["sh", "-c", "id -u; cat /proc/self/uid_map; echo x >/dev/null"], (spec) => {
       spec.linux!.namespaces!.pop();

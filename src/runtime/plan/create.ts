@@ -178,12 +178,21 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (ownMounts) tape.step(SYS.mount, [0, "/", 0, flags(MS, "MS_SLAVE", "MS_REC"), 0], { why: "keep mounts from reaching the host" });
   const gained = taken ?? takeSources();
   // Anywhere will do, as it becomes the root: only hooks expect it at its path in the bundle. Others' mounts must not be covered.
-  const on = !ownMounts || (input.pauseForHooks && (!inUser || ordinary)) ? rootPlace : "/";
+  const on = !ownMounts || input.pauseForHooks ? rootPlace : "/";
+  const how = flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH", "MOVE_MOUNT_T_SYMLINKS");
+  const why = `put the root file system on ${on}`;
   if (byMount) planOldOverlay(p, input.rootfs, rootPlace, root);
-  else
-    tape.step(SYS.move_mount, [root, "", AT_FDCWD, on, flags(MOVE_MOUNT, "MOVE_MOUNT_F_EMPTY_PATH", "MOVE_MOUNT_T_SYMLINKS")], {
-      why: `put the root file system on ${on}`,
-    });
+  else if (on === "/" || !inUser) tape.step(SYS.move_mount, [root, "", AT_FDCWD, on, how], { why });
+  else {
+    // To whom the namespace's root is outside, the bundle may be closed.
+    const closed = tape.label();
+    const put = tape.label();
+    tape.step(SYS.move_mount, [root, "", AT_FDCWD, on, how], { why, jump: { to: closed, on: [errno.EACCES] } });
+    tape.jump(put);
+    tape.place(closed);
+    tape.step(SYS.move_mount, [root, "", AT_FDCWD, "/", how]);
+    tape.place(put);
+  }
 
   const { sources, cgroupSources, devices, extraRoots } = gained;
   for (const { fd, target } of extraRoots) {
