@@ -256,8 +256,8 @@ for suite_name in $suites; do
       prepare_bats
       write_runner
       ;;
-    bats)
-      for program in bats gawk; do has $program || { left_out "bats: $program is not installed"; continue 2; }; done
+    bats | checkpoint)
+      for program in bats gawk; do has $program || { left_out "$suite_name: $program is not installed"; continue 2; }; done
       prepare_bats
       write_runner
       ;;
