@@ -3,11 +3,12 @@ import { Writable } from "node:stream";
 import { create } from "@bufbuild/protobuf";
 import type { ExportedImage, ExportSink, Status } from "../../build/index.ts";
 import { BytesMessageSchema, FileSend } from "../../gen/moby/filesync/v1_pb.ts";
-import { failedPrecondition, invalidArgument } from "../../lib/errors.ts";
+import { failedPrecondition, invalidArgument, unimplemented } from "../../lib/errors.ts";
 import { familiarReference, formatReference, parseReference, withDefaultTag } from "../../oci/index.ts";
 import type { Engine } from "../context.ts";
+import { targetOf } from "../images/catalogue.ts";
 import type { Lease } from "../images/content.ts";
-import { coreOf, keepDangling, tagImage } from "../images/core.ts";
+import { coreOf, keepDangling, setName, tagImage } from "../images/core.ts";
 import type { ProgressSink } from "../images/progress.ts";
 import { sendLayout } from "./content.ts";
 import { exporterHeaders, sendTree } from "./filesync.ts";
@@ -118,19 +119,29 @@ export function sinkOf(options: SinkOptions): ExportSink {
       const core = coreOf(engine);
       const lease = image.lease as Lease;
       const pushed = isTrue(attrs.push);
+      const stored = attrs.store === undefined || isTrue(attrs.store);
+      if (isTrue(attrs["push-by-digest"])) throw unimplemented("pushing by digest");
       if (pushed && image.names.length === 0) throw invalidArgument("tag is needed when pushing to registry");
-      // A push reads what it pushes by its name.
-      if (attrs.store === undefined || isTrue(attrs.store) || pushed) {
-        for (const name of image.names) {
+      const undo: (() => Promise<unknown>)[] = [];
+      try {
+        for (const name of stored || pushed ? image.names : []) {
           const reference = withDefaultTag(parseReference(name));
-          await part(tell, `naming to ${formatReference(reference)}`, async () => {
-            await tagImage(core, reference, image.target, lease);
+          const full = formatReference(reference);
+          if (stored) {
+            await part(tell, `naming to ${full}`, () => tagImage(core, reference, image.target, lease));
             engine.events.publish("image", "tag", image.configDigest ?? image.target.digest, { name: familiarReference(reference) });
-          });
+          } else {
+            // A push reads what it pushes by its name, which is another image's afterwards, or nobody's.
+            const before = await core.catalogue.get(full);
+            await setName(core, full, image.target, lease);
+            undo.push(() => (before ? setName(core, full, targetOf(before), lease) : engine.manager.images.delete({ name: full })));
+          }
         }
-        if (image.names.length === 0) await keepDangling(core, image.target);
+        if (stored && image.names.length === 0) await keepDangling(core, image.target);
+        if (pushed) await pushAll(options, image, tell);
+      } finally {
+        for (const each of undo) await each().catch(() => {});
       }
-      if (pushed) await pushAll(options, image, tell);
     },
     async stream() {
       const metadata: Record<string, string> = {};
