@@ -1,5 +1,5 @@
 // Runs the test files, each in a process of its own (tests move between namespaces, start engines and end them), and adds up. A file that hangs is
-// ended with its process group. Unit tests (src/) run two at a time, end-to-end tests (test/) one after the other.
+// ended with its process group. Unit tests (src/) run two at a time, end-to-end tests (test/) one after the other, those in virtual machines beside them.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -130,16 +130,18 @@ function sweep(): void {
 
 const wanted = process.argv.slice(2);
 const files = (wanted.length ? wanted : ["src", "test"]).flatMap(find);
-const results = [
-  ...(await runAll(
-    files.filter((file) => file.startsWith("src/")),
-    2,
-  )),
-  ...(await runAll(
-    files.filter((file) => !file.startsWith("src/")),
+const isUnit = (file: string) => file.startsWith("src/");
+/** Virtual machines have a core, a disk and a kernel of their own, and boot for long: they run beside the other end-to-end tests. */
+const isMachine = (file: string) => file.startsWith("test/vm/");
+const results = await runAll(files.filter(isUnit), 2);
+const lanes = await Promise.all([
+  runAll(
+    files.filter((file) => !isUnit(file) && !isMachine(file)),
     1,
-  )),
-];
+  ),
+  runAll(files.filter(isMachine), 1),
+]);
+results.push(...lanes.flat());
 // Machines are noisy: what failed beside others has one more try alone. A file that needed it is named at the end.
 const unsteady: string[] = [];
 for (const [i, result] of results.entries()) {
