@@ -84,7 +84,7 @@ describe.skipIf(lacks("docker", "busybox", "ldd"))("Dockerfiles", () => {
     await engine?.stop();
     await dockerd?.stop();
     rmSync(dir, { recursive: true, force: true });
-  });
+  }, 60_000);
 
   /** Makes a base image be in both engines; false where this machine can't. */
   function has(base: string): boolean {
