@@ -32,9 +32,11 @@ import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from 
 import { facts } from "./facts.ts";
 import { stepFailure } from "./failures.ts";
 import { type Kept, readExit, runningProcess } from "./keeper.ts";
-import { type Plan, pausesBeforePivot, planCreate, rootPathOf } from "./plan/create.ts";
+import { type Plan, pausesBeforePivot, planCreate } from "./plan/create.ts";
 import { FD, MAX_HOLD } from "./plan/layout.ts";
-import { type Asking, eventfd, hearReports, type Player, startPlayer } from "./player.ts";
+import { rootPathOf } from "./plan/root-path.ts";
+import { type Asking, eventfd, type Player, startPlayer } from "./player.ts";
+import { hearReports } from "./reports.ts";
 import { compileSeccomp } from "./seccomp.ts";
 import { tracePlayer } from "./timing.ts";
 

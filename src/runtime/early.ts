@@ -4,7 +4,8 @@ import { Failure } from "../lib/errors.ts";
 import { binding, pidfdSignal, SYS, SystemError } from "../linux/index.ts";
 import { writeGate } from "./keeper.ts";
 import { FD } from "./plan/layout.ts";
-import { hearAtEnd, type Player } from "./player.ts";
+import type { Player } from "./player.ts";
+import { hearAtEnd } from "./reports.ts";
 
 export interface EarlyGate {
   /** A process whose root is the one of the process at the gate. */

@@ -24,7 +24,8 @@ import { FD } from "./plan/layout.ts";
 import { cloneProcess } from "./plan/namespaces.ts";
 import { createPlanner } from "./plan/planner.ts";
 import { planSeccomp } from "./plan/process.ts";
-import { hearReports, startPlayer } from "./player.ts";
+import { startPlayer } from "./player.ts";
+import { hearReports } from "./reports.ts";
 import type { Tape } from "./tape.ts";
 
 type HookName = keyof Hooks;

@@ -1,28 +1,11 @@
 // A process with its keeper, as this side sees them: start, signals, terminal, exit. Everything that must outlive this side (the exit's record,
 // the terminal's master, the gate) is held by keeper and process at fixed descriptors, so that another of ours can take over.
 import { Failure } from "../lib/errors.ts";
-import {
-  binding,
-  check,
-  close,
-  EPOLLIN,
-  O_PATH,
-  O_RDONLY,
-  open,
-  openat2,
-  pidfdGetfd,
-  pidfdOpen,
-  pidfdSignal,
-  RESOLVE_IN_ROOT,
-  read,
-  readFileSync,
-  reap,
-  SYS,
-  watch,
-} from "../linux/index.ts";
+import { binding, check, close, EPOLLIN, pidfdGetfd, pidfdOpen, pidfdSignal, readFileSync, reap, SYS, watch } from "../linux/index.ts";
 import type { ExitRecord, RunningProcess } from "./face.ts";
+import { homeOf } from "./home.ts";
 import { FD, HOME_ROOM, RECORD } from "./plan/layout.ts";
-import { hearReports } from "./player.ts";
+import { hearReports } from "./reports.ts";
 
 /** Ours: what a keeper's owner holds. Descriptors are owned and closed by release(). */
 export interface Kept {
@@ -62,41 +45,6 @@ export function readExit(record: string): ExitRecord | undefined {
   const status = bytes.readInt32LE(RECORD.exit + 24);
   const at = Number(bytes.readBigInt64LE(RECORD.time)) * 1000 + Math.floor(Number(bytes.readBigInt64LE(RECORD.time + 8)) / 1e6);
   return { status: code === 1 ? status : 128 + status, at };
-}
-
-/** The home of `uid` in the /etc/passwd of the process' root, as runc looks it up; "/" where there is none. */
-export function homeOf(pid: number, uid: number): string {
-  let root = -1;
-  let file = -1;
-  try {
-    root = open(`/proc/${pid}/root`, O_PATH);
-    file = openat2(root, "/etc/passwd", O_RDONLY | 0o4000, { resolve: RESOLVE_IN_ROOT });
-    const buffer = Buffer.alloc(65536);
-    let rest = "";
-    for (let total = 0; total < 4 << 20; ) {
-      const n = read(file, buffer);
-      if (!n) break;
-      total += n;
-      const lines = (rest + buffer.toString("utf8", 0, n)).split("\n");
-      rest = lines.pop()!;
-      const home = homeIn(lines, uid);
-      if (home) return home;
-    }
-    return homeIn([rest], uid) ?? "/";
-  } catch {
-    return "/";
-  } finally {
-    close(file);
-    close(root);
-  }
-}
-
-function homeIn(lines: string[], uid: number): string | undefined {
-  for (const line of lines) {
-    const fields = line.split(":");
-    if (fields.length >= 6 && fields[2] === String(uid)) return fields[5] || "/";
-  }
-  return undefined;
 }
 
 /** What lets a process through its gate. `pid`: one that has its root. */

@@ -6,8 +6,8 @@ import type { NamespaceType, Spec } from "../../oci/runtime-spec.ts";
 import { type Message, OPTION, REQUEST, requestCriu } from "../criu.ts";
 import { externalMounts } from "../criu-mounts.ts";
 import type { Context } from "./context.ts";
-import { removeContainer } from "./create.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
+import { removeContainer } from "./life.ts";
 import { cgroupOf, type Stored, statusOf } from "./store.ts";
 
 /** What checkpoint and restore have in common. */

@@ -1,19 +1,21 @@
 // create and run: bundle → container. `create` leaves its init at the gate, `run` opens it and, unless detached, stays until the end.
 import { Failure, failedPrecondition, invalidArgument, messageOf } from "../../lib/errors.ts";
-import { binding, close, SYS } from "../../linux/index.ts";
+import { close } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { readText } from "../cgroups/files.ts";
-import { type CgroupLocation, locateCgroup, openCgroup } from "../cgroups/index.ts";
+import { type CgroupLocation, openCgroup } from "../cgroups/index.ts";
 import type { StartedUnit } from "../cgroups/systemd.ts";
 import { facts } from "../facts.ts";
 import { identityOf } from "../identity.ts";
-import { type Plan, pausesBeforePivot, planCreate, rootPathOf } from "../plan/create.ts";
+import { type Plan, pausesBeforePivot, planCreate } from "../plan/create.ts";
+import { rootPathOf } from "../plan/root-path.ts";
 import { compileSeccomp } from "../seccomp.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
 import { attend } from "./foreground.ts";
-import { type Launched, launch, nullStdio, openGateNow, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { type Launched, launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { leaveRoot, locate, openGateNow, openNotify, removeContainer, startCreated } from "./life.ts";
 import type { NotifySocket } from "./notify-socket.ts";
 import { type Stored, stateOf } from "./store.ts";
 
@@ -31,11 +33,6 @@ const shared: FlagTable = {
 
 export const createFlags = shared;
 export const runFlags: FlagTable = { ...shared, detach: "boolean", d: { short: "detach" }, keep: "boolean", "no-subreaper": "boolean" };
-
-/** Where a container's cgroups are to be. */
-export async function locate({ rootless, systemdCgroup }: Context, spec: Spec, id: string): Promise<CgroupLocation> {
-  return systemdCgroup ? (await import("../cgroups/systemd.ts")).locateUnit(spec, id, rootless) : locateCgroup(spec, id, rootless);
-}
 
 /** The plan of a bundle, as create, run and explain make it. */
 export function planBundle(
@@ -181,47 +178,6 @@ export async function create(context: Context, argv: string[]): Promise<number> 
   const { launched } = await wrap("create", () => createFromBundle(context, idOf("create", flags), flags, true));
   if (launched.terminal !== undefined) close(launched.terminal);
   return 0;
-}
-
-/** What the container's program says to systemd, where this was started by it. */
-export async function openNotify({ store }: Context, id: string): Promise<NotifySocket | undefined> {
-  const host = globalThis.process.env.NOTIFY_SOCKET;
-  return host ? (await import("./notify-socket.ts")).openNotifySocket(`${store.root}/${id}`, host) : undefined;
-}
-
-/** Opens the gate, with the hooks around it. */
-export async function startCreated(context: Context, stored: Stored, spec: Spec, target: number, gate: () => void): Promise<void> {
-  if (spec.hooks) {
-    const { runHooks } = await import("../hooks.ts");
-    await runHooks("startContainer", spec.hooks, stateOf(stored, "created"), {
-      target,
-      seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
-    });
-  }
-  gate();
-  if (spec.hooks) {
-    const { runHooksAnyway } = await import("../hooks.ts");
-    await runHooksAnyway("poststart", spec.hooks, stateOf(stored, "running"), context.warn);
-  }
-}
-
-const MNT_DETACH = 2;
-
-/** Of a container without a mount namespace of its own the mounts are this one's. */
-function leaveRoot(spec: Spec, bundle: string): void {
-  if (spec.linux?.namespaces?.some(({ type }) => type === "mount")) return;
-  binding.syscall(SYS.umount2, rootPathOf(spec, bundle), MNT_DETACH);
-}
-
-/** Ends and forgets a container. */
-export async function removeContainer(context: Context, stored: Stored, spec: Spec | undefined): Promise<void> {
-  await openCgroup(stored.cgroup).remove(true);
-  if (spec) leaveRoot(spec, stored.bundle);
-  context.store.remove(stored.id);
-  if (spec?.hooks?.poststop?.length) {
-    const { runHooksAnyway } = await import("../hooks.ts");
-    await runHooksAnyway("poststop", spec.hooks, stateOf(stored, "stopped"), context.warn);
-  }
 }
 
 export async function run(context: Context, argv: string[]): Promise<number> {

@@ -12,7 +12,8 @@ import type { Context } from "./context.ts";
 import { checkConsole } from "./create.ts";
 import { type Flags, type FlagTable, parseFlags, usageError } from "./flags.ts";
 import { attend } from "./foreground.ts";
-import { launch, nullStdio, openGateNow, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { openGateNow } from "./life.ts";
 import { cgroupOf, stateOf, statusOf } from "./store.ts";
 
 const table: FlagTable = {

@@ -4,10 +4,10 @@ import { basename, dirname } from "../../lib/paths.ts";
 import { binding, check, close, errnoName, fstatSync, pidfdGetfd, pidfdSignal, renameSync, SYS, writeFileSync } from "../../linux/index.ts";
 import type { Linux, Process } from "../../oci/runtime-spec.ts";
 import { stepFailure } from "../failures.ts";
-import { homeOf } from "../keeper.ts";
 import type { Plan } from "../plan/create.ts";
 import { FD, MAX_PRESERVED } from "../plan/layout.ts";
-import { type Asking, hearNow, startPlayer } from "../player.ts";
+import { type Asking, startPlayer } from "../player.ts";
+import { hearNow } from "../reports.ts";
 import { sendDescriptor } from "../send-descriptor.ts";
 import { stepText } from "../tape.ts";
 import type { Context } from "./context.ts";
@@ -150,26 +150,6 @@ export function reapNow(pidfd: number): number {
   const info = new Int32Array(32);
   while (binding.syscall(SYS.waitid, 3, pidfd, info, 4, null) === -4);
   return info[2] === 1 ? info[6]! : 128 + info[6]!;
-}
-
-/** Opens the gate, blocking until the program runs. */
-export function openGateNow(
-  pid: number,
-  gate: number,
-  report: number,
-  env: string[] | undefined,
-  uid: number,
-  failure: Launched["failure"],
-): void {
-  const home = env?.some((e) => e.startsWith("HOME=")) ? "x" : `HOME=${homeOf(pid, uid)}`;
-  const message = Buffer.from(`${home}\0`);
-  check(binding.syscall(SYS.write, gate, message, message.length), "write gate");
-  let failed: Failure | undefined;
-  hearNow(report, (heard) => {
-    if (heard.tag === "failed") failed = failure(heard.index, heard.errno);
-    return heard.tag === "failed" || heard.tag === "end";
-  });
-  if (failed) throw failed;
 }
 
 /** Sends the terminal's master to whoever listens at --console-socket, as runc does: one message with the name of the terminal. */

@@ -6,8 +6,8 @@ import { openCgroup } from "../cgroups/index.ts";
 import { openIdentity } from "../identity.ts";
 import { parseJson } from "./bundle.ts";
 import type { Context } from "./context.ts";
-import { locate, removeContainer } from "./create.ts";
 import { idOf, parseFlags, usageError } from "./flags.ts";
+import { locate, removeContainer } from "./life.ts";
 import { print } from "./output.ts";
 import { cgroupOf, checkId, pidsOf, type Stored, statusOf } from "./store.ts";
 

@@ -8,17 +8,19 @@ import { type Message, type Notification, OPTION, REQUEST, requestCriu } from ".
 import { type ExternalMount, externalMounts, prepareRoot } from "../criu-mounts.ts";
 import { identityOf } from "../identity.ts";
 import { planCgroup } from "../plan/cgroup.ts";
-import { rootPathOf } from "../plan/create.ts";
 import { createPlanner } from "../plan/planner.ts";
-import { hearNow, startPlayer } from "../player.ts";
+import { rootPathOf } from "../plan/root-path.ts";
+import { startPlayer } from "../player.ts";
+import { hearNow } from "../reports.ts";
 import { stepText } from "../tape.ts";
 import { bundleOf, parseJson, readBundle } from "./bundle.ts";
 import { commonOptions, criuFlags, externalNamespaces, type Images, openImages } from "./checkpoint.ts";
 import type { Context } from "./context.ts";
-import { checkConsole, locate, ownerName, removeContainer } from "./create.ts";
+import { checkConsole, ownerName } from "./create.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
 import { attend } from "./foreground.ts";
 import { reapNow, sendTerminal, writePidFile } from "./launch.ts";
+import { locate, removeContainer } from "./life.ts";
 import { type Stored, stateOf } from "./store.ts";
 
 export const restoreFlags: FlagTable = {

@@ -4,9 +4,8 @@ import { binding, close, errnoName, errnoText, pidfdGetfd, pidfdOpen, SYS } from
 import { openIdentity } from "../identity.ts";
 import { FD } from "../plan/layout.ts";
 import type { Context } from "./context.ts";
-import { openNotify, startCreated } from "./create.ts";
 import { idOf, parseFlags } from "./flags.ts";
-import { openGateNow } from "./launch.ts";
+import { openGateNow, openNotify, startCreated } from "./life.ts";
 import type { NotifySocket } from "./notify-socket.ts";
 import { statusOf } from "./store.ts";
 

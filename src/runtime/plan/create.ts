@@ -31,6 +31,7 @@ import {
 import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime } from "./namespaces.ts";
 import { createPlanner, type Missing, waitForMaker } from "./planner.ts";
 import { type Filter, type ProcessMarks, planProcess, planTerminal } from "./process.ts";
+import { rootPathOf } from "./root-path.ts";
 import { checkNetDevices, openLabel, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
 
 export interface CreateInput {
@@ -309,12 +310,6 @@ function checkOrdinary({ linux, mounts, process }: Spec, inUser: boolean, ownUse
 export function listenerOf(spec: Spec, filter: Filter | undefined, state: State): Pick<Plan, "listener"> {
   const { listenerPath, listenerMetadata } = spec.linux?.seccomp ?? {};
   return filter?.notifies && listenerPath ? { listener: { path: listenerPath, metadata: listenerMetadata, state } } : {};
-}
-
-/** The root file system's path on the host. */
-export function rootPathOf(spec: Spec, bundle: string): string {
-  const path = spec.root?.path ?? "rootfs";
-  return path.startsWith("/") ? path : `${bundle}/${path}`;
 }
 
 /** Whether something is to be done from outside once the process' namespaces are there, and before its root is: hooks, network devices. */

@@ -1,0 +1,77 @@
+// What becomes of a container that is made, for the commands that make none: its start and its end.
+import type { Failure } from "../../lib/errors.ts";
+import { binding, check, SYS } from "../../linux/index.ts";
+import type { Spec } from "../../oci/runtime-spec.ts";
+import { type CgroupLocation, locateCgroup, openCgroup } from "../cgroups/index.ts";
+import { homeOf } from "../home.ts";
+import { rootPathOf } from "../plan/root-path.ts";
+import { hearNow } from "../reports.ts";
+import type { Context } from "./context.ts";
+import type { NotifySocket } from "./notify-socket.ts";
+import { type Stored, stateOf } from "./store.ts";
+
+/** Where a container's cgroups are to be. */
+export async function locate({ rootless, systemdCgroup }: Context, spec: Spec, id: string): Promise<CgroupLocation> {
+  return systemdCgroup ? (await import("../cgroups/systemd.ts")).locateUnit(spec, id, rootless) : locateCgroup(spec, id, rootless);
+}
+
+/** Opens the gate, blocking until the program runs. */
+export function openGateNow(
+  pid: number,
+  gate: number,
+  report: number,
+  env: string[] | undefined,
+  uid: number,
+  failure: (index: number, errno: number) => Failure,
+): void {
+  const home = env?.some((e) => e.startsWith("HOME=")) ? "x" : `HOME=${homeOf(pid, uid)}`;
+  const message = Buffer.from(`${home}\0`);
+  check(binding.syscall(SYS.write, gate, message, message.length), "write gate");
+  let failed: Failure | undefined;
+  hearNow(report, (heard) => {
+    if (heard.tag === "failed") failed = failure(heard.index, heard.errno);
+    return heard.tag === "failed" || heard.tag === "end";
+  });
+  if (failed) throw failed;
+}
+
+/** What the container's program says to systemd, where this was started by it. */
+export async function openNotify({ store }: Context, id: string): Promise<NotifySocket | undefined> {
+  const host = globalThis.process.env.NOTIFY_SOCKET;
+  return host ? (await import("./notify-socket.ts")).openNotifySocket(`${store.root}/${id}`, host) : undefined;
+}
+
+/** Opens the gate, with the hooks around it. */
+export async function startCreated(context: Context, stored: Stored, spec: Spec, target: number, gate: () => void): Promise<void> {
+  if (spec.hooks) {
+    const { runHooks } = await import("../hooks.ts");
+    await runHooks("startContainer", spec.hooks, stateOf(stored, "created"), {
+      target,
+      seccomp: spec.linux?.seccomp ? (await import("../seccomp.ts")).compileSeccomp(spec.linux.seccomp) : undefined,
+    });
+  }
+  gate();
+  if (spec.hooks) {
+    const { runHooksAnyway } = await import("../hooks.ts");
+    await runHooksAnyway("poststart", spec.hooks, stateOf(stored, "running"), context.warn);
+  }
+}
+
+const MNT_DETACH = 2;
+
+/** Of a container without a mount namespace of its own the mounts are this one's. */
+export function leaveRoot(spec: Spec, bundle: string): void {
+  if (spec.linux?.namespaces?.some(({ type }) => type === "mount")) return;
+  binding.syscall(SYS.umount2, rootPathOf(spec, bundle), MNT_DETACH);
+}
+
+/** Ends and forgets a container. */
+export async function removeContainer(context: Context, stored: Stored, spec: Spec | undefined): Promise<void> {
+  await openCgroup(stored.cgroup).remove(true);
+  if (spec) leaveRoot(spec, stored.bundle);
+  context.store.remove(stored.id);
+  if (spec?.hooks?.poststop?.length) {
+    const { runHooksAnyway } = await import("../hooks.ts");
+    await runHooksAnyway("poststop", spec.hooks, stateOf(stored, "stopped"), context.warn);
+  }
+}
