@@ -190,9 +190,9 @@ export async function listContainers(
     if (options.limit > 0 && chosen.length >= options.limit) break;
   }
   const now = Date.now();
-  return Promise.all(
-    chosen.map(async ({ record }) => ({ ...summary(record, now, options.version), ...(options.size ? await sizesOf(core, record) : {}) })),
-  );
+  const summaries = chosen.map(({ record }) => summary(record, now, options.version));
+  if (!options.size) return summaries;
+  return Promise.all(summaries.map(async (each, i) => ({ ...each, ...(await sizesOf(core, chosen[i]!.record)) })));
 }
 
 function portsOf(record: ContainerRecord): PortSummary[] {
