@@ -1,6 +1,7 @@
 // What config.json can ask for on Linux, part by part, by the command line and real containers of busybox.
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import {
+  chownSync,
   copyFileSync,
   existsSync,
   mkdirSync,
@@ -471,5 +472,40 @@ real("$NOTIFY_SOCKET: the container has one of its own, and what its program say
   } finally {
     jubako("delete", "--force", id);
     for (const fd of [systemd, program]) close(fd);
+  }
+});
+
+real("idmapped mounts: by their own mappings, by the container's, recursively, and never by none", () => {
+  mkdirSync(`${work}/owned/inner`, { recursive: true });
+  Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", `${work}/owned/inner`]);
+  Bun.spawnSync(["chmod", "755", work]);
+  try {
+    for (const file of [`${work}/owned/file`, `${work}/owned/inner/file`]) {
+      writeFileSync(file, "");
+      chownSync(file, 5, 5);
+    }
+    const owners = (change: (spec: Spec) => void) => run(["stat", "-c", "%u", "/idmap/file", "/idmap/inner/file"], change);
+    const mount = (option: string, mapped: object) => ({
+      destination: "/idmap",
+      type: "bind",
+      source: `${work}/owned`,
+      options: ["rbind", ...(option ? [option] : [])],
+      ...mapped,
+    });
+    const map = (hostID: number) => [{ containerID: 0, hostID, size: 1000 }];
+    const mappings = (hostID: number) => ({ uidMappings: map(hostID), gidMappings: map(hostID) });
+    expect(owners((spec) => spec.mounts!.push(mount("idmap", mappings(7000))))).toMatchObject({ status: 0, stdout: "7005\n5\n" });
+    expect(owners((spec) => spec.mounts!.push(mount("ridmap", mappings(7000))))).toMatchObject({ status: 0, stdout: "7005\n7005\n" });
+    // The container's own: who is 5 on disk is 5 inside, whoever that is outside.
+    const inUser = (option: string) => (spec: Spec) => {
+      spec.linux!.namespaces!.push({ type: "user" });
+      Object.assign(spec.linux!, mappings(300_000));
+      spec.mounts!.push(mount(option, {}));
+    };
+    expect(owners(inUser("ridmap"))).toMatchObject({ status: 0, stdout: "5\n5\n" });
+    expect(owners(inUser("")).stdout).toBe("65534\n65534\n");
+    expect(owners((spec) => spec.mounts!.push(mount("idmap", {}))).stderr).toContain("mappings of both user and group ids are needed");
+  } finally {
+    Bun.spawnSync(["umount", `${work}/owned/inner`]);
   }
 });
