@@ -4,7 +4,7 @@ import { create } from "@bufbuild/protobuf";
 import type { ExportedImage, ExportSink, Status } from "../../build/index.ts";
 import { BytesMessageSchema, FileSend } from "../../gen/moby/filesync/v1_pb.ts";
 import { failedPrecondition, invalidArgument, unimplemented } from "../../lib/errors.ts";
-import { familiarReference, formatReference, parseReference, withDefaultTag } from "../../oci/index.ts";
+import { familiarReference, formatReference, nameOf, parseReference, withDefaultTag } from "../../oci/index.ts";
 import type { Engine } from "../context.ts";
 import { targetOf } from "../images/catalogue.ts";
 import type { Lease } from "../images/content.ts";
@@ -132,9 +132,11 @@ export function sinkOf(options: SinkOptions): ExportSink {
             engine.events.publish("image", "tag", image.configDigest ?? image.target.digest, { name: familiarReference(reference) });
           } else {
             // A push reads what it pushes by its name, which is another image's afterwards, or nobody's.
-            const before = await core.catalogue.get(full);
+            for (const each of [full, `${nameOf(reference)}@${image.target.digest}`]) {
+              const before = await core.catalogue.get(each);
+              undo.push(() => (before ? setName(core, each, targetOf(before), lease) : engine.manager.images.delete({ name: each })));
+            }
             await setName(core, full, image.target, lease);
-            undo.push(() => (before ? setName(core, full, targetOf(before), lease) : engine.manager.images.delete({ name: full })));
           }
         }
         if (stored && image.names.length === 0) await keepDangling(core, image.target);
