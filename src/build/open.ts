@@ -13,7 +13,7 @@ import { inlineConfig } from "./remote/config.ts";
 import { exportCache } from "./remote/export.ts";
 import { importCache } from "./remote/import.ts";
 import type { BuildSession, ContainerRequest, FailedStep, ProcessRequest, Ref, SessionContainer, SessionOptions } from "./session.ts";
-import type { Cache, CacheRecord } from "./solve/cache.ts";
+import type { Cache } from "./solve/cache.ts";
 import type { MountCaches } from "./solve/caches.ts";
 import { createContainer } from "./solve/container.ts";
 import { createSolver } from "./solve/solver.ts";
@@ -209,8 +209,20 @@ export async function openSession({ host, build, cache, caches, lease, options }
     },
     inlineCache: async (layers) => inlineConfig((await solver.solved()).values(), layers),
   });
+  async function dispose(): Promise<void> {
+    ended.abort(failedPrecondition("the build is over"));
+    for (const each of atEnd.splice(0).reverse()) {
+      try {
+        await each();
+      } catch (error) {
+        host.log("debug", `at the end of a build: ${error}`);
+      }
+    }
+    await solver[Symbol.asyncDispose]();
+  }
+
   // A cache that can't be had makes a build slower, not wrong.
-  await Promise.all(
+  const importing = await Promise.allSettled(
     (options.cacheImports ?? []).map(async (option) => {
       if (option.type === "inline") return;
       const name = option.type === "local" ? `local cache of ${option.attrs.src ?? ""}` : (option.attrs.ref ?? option.type);
@@ -227,6 +239,11 @@ export async function openSession({ host, build, cache, caches, lease, options }
       }
     }),
   );
+  const failure = importing.find((each) => each.status === "rejected");
+  if (failure) {
+    await dispose();
+    throw failure.reason;
+  }
 
   const NAMES: Record<string, string> = {
     image: "exporting to image",
@@ -254,19 +271,6 @@ export async function openSession({ host, build, cache, caches, lease, options }
       ),
     container,
     failedStep,
-    used(): CacheRecord[] {
-      return [];
-    },
-    async [Symbol.asyncDispose]() {
-      ended.abort(failedPrecondition("the build is over"));
-      for (const each of atEnd.splice(0).reverse()) {
-        try {
-          await each();
-        } catch (error) {
-          host.log("debug", `at the end of a build: ${error}`);
-        }
-      }
-      await solver[Symbol.asyncDispose]();
-    },
+    [Symbol.asyncDispose]: dispose,
   };
 }

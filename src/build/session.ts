@@ -10,7 +10,6 @@ import type { Descriptor, Platform } from "../oci/index.ts";
 import type { Edge, Graph } from "./graph/llb.ts";
 import type { Status } from "./host.ts";
 import type { BuildEvent } from "./progress.ts";
-import type { CacheRecord } from "./solve/cache.ts";
 
 export interface SessionOptions {
   onEvent(event: BuildEvent): void;
@@ -186,6 +185,4 @@ export interface BuildSession extends AsyncDisposable {
   container(request: ContainerRequest): Promise<SessionContainer>;
   /** The step that an error of this session is about, where it was kept. */
   failedStep(error: unknown): FailedStep | undefined;
-  /** Records that this build made or used. */
-  used(): CacheRecord[];
 }
