@@ -12,7 +12,7 @@ missing=""
 for name in "$@"; do
   case $name in
     buildx) program=docker-buildx ;;
-    compose) program=docker-compose ;;
+    compose) program=docker-compose-v5 ;;
     *) program=$name ;;
   esac
   [ -x "$tools/$program" ] || missing="$missing $name"
@@ -75,7 +75,7 @@ for name in $missing; do
   case $name in
     # compose asks for its version
     buildx) build docker-buildx github.com/docker/buildx/cmd/buildx v0.30.1 "-X github.com/docker/buildx/version.Version=v0.30.1" ;;
-    compose) build docker-compose github.com/docker/compose/v5/cmd v5.0.0 ;;
+    compose) build docker-compose-v5 github.com/docker/compose/v5/cmd v5.0.0 ;;
     buildctl) build buildctl github.com/moby/buildkit/cmd/buildctl v0.27.0 ;;
     crane) build crane github.com/google/go-containerregistry/cmd/crane v0.20.6 ;;
     registry) build registry github.com/distribution/distribution/v3/cmd/registry v3.0.0 ;;
