@@ -100,3 +100,23 @@ export function tlsMode(tls: unknown, verify: unknown): EngineConfig["tls"]["mod
   if (tls === true) return verify === false ? "encrypt" : "unsaid";
   return tls === false || verify === false ? "off" : "unsaid";
 }
+
+/** Settings that change nothing here: refused where they would have to. */
+export function checkAlike(said: Record<string, unknown>): void {
+  const driver = said["storage-driver"];
+  if (driver !== undefined && driver !== "" && driver !== "overlay2" && driver !== "overlayfs")
+    throw invalidArgument(`the storage driver ${driver} is not supported: there is overlayfs`);
+  for (const name of ["iptables", "ip6tables"])
+    if (said[name] === false) throw invalidArgument(`--${name}=false is not supported: bridges and published ports need the packet filter`);
+  if (said["selinux-enabled"] === true) throw invalidArgument("--selinux-enabled is not supported: containers get no SELinux labels");
+}
+
+export function containerDefaults(said: Record<string, unknown>): EngineConfig["containerDefaults"] {
+  const ipcMode = said["default-ipc-mode"] ?? "private";
+  if (ipcMode !== "private" && ipcMode !== "shareable")
+    throw invalidArgument(`IPC mode ${ipcMode} can not be used as default: use private or shareable`);
+  const cgroupnsMode = said["default-cgroupns-mode"];
+  if (cgroupnsMode !== undefined && cgroupnsMode !== "private" && cgroupnsMode !== "host")
+    throw invalidArgument(`cgroup namespace mode ${cgroupnsMode} is not supported: use private or host`);
+  return { noNewPrivileges: said["no-new-privileges"] === true, ipcMode, cgroupnsMode };
+}

@@ -159,3 +159,37 @@ test("the default bridge and the ranges of networks", () => {
   ] as [string[], string][])
     expect(() => parse(argv)).toThrow(message);
 });
+
+test("what many a daemon.json has: understood, or refused where it would mean something", () => {
+  const { config } = parse([], {
+    "storage-driver": "overlay2",
+    "userland-proxy": false,
+    iptables: true,
+    experimental: false,
+    "selinux-enabled": false,
+    "no-new-privileges": true,
+    "default-ipc-mode": "shareable",
+    "default-cgroupns-mode": "private",
+    "host-gateway-ip": "10.0.0.9",
+    "ip-forward": false,
+  });
+  expect(config).toMatchObject({
+    containerDefaults: { noNewPrivileges: true, ipcMode: "shareable", cgroupnsMode: "private" },
+    hostGateways: ["10.0.0.9"],
+    ipForward: false,
+  });
+  expect(parse([]).config).toMatchObject({
+    containerDefaults: { noNewPrivileges: false, ipcMode: "private", cgroupnsMode: undefined },
+    hostGateways: [],
+    ipForward: true,
+  });
+  for (const [file, message] of [
+    [{ "storage-driver": "btrfs" }, "the storage driver btrfs is not supported"],
+    [{ iptables: false }, "--iptables=false is not supported"],
+    [{ "selinux-enabled": true }, "containers get no SELinux labels"],
+    [{ "default-ipc-mode": "host" }, "IPC mode host can not be used as default"],
+    [{ "default-cgroupns-mode": "odd" }, "cgroup namespace mode odd is not supported"],
+    [{ "host-gateway-ip": "here" }, "here is not an ip address"],
+  ] as [object, string][])
+    expect(() => parse([], file)).toThrow(message);
+});

@@ -52,6 +52,12 @@ export interface EngineConfig {
     /** Address of the host that ports are published at unless said otherwise. */
     hostBinding: string;
   };
+  /** What "host-gateway" in --add-host means; none: the default bridge's address. */
+  hostGateways: string[];
+  /** Whether the engine switches the kernel's forwarding on. */
+  ipForward: boolean;
+  /** What containers have that ask for nothing else. */
+  containerDefaults: { noNewPrivileges: boolean; ipcMode: "private" | "shareable"; cgroupnsMode: "private" | "host" | undefined };
   /** What subnets are cut from where a network asks for none; undefined: Docker's ranges. */
   addressPools: { base: string; size: number }[] | undefined;
   dns: string[];

@@ -167,8 +167,8 @@ export function checkSettings(engine: EngineConfig, config: ContainerConfig, hos
   if ((host.PidsLimit ?? 0) <= 0) delete host.PidsLimit;
   host.Runtime = runtime;
   host.NetworkMode ||= "default";
-  host.IpcMode ||= "private";
-  host.CgroupnsMode ||= cgroupV2 ? "private" : "host";
+  host.IpcMode ||= engine.containerDefaults.ipcMode;
+  host.CgroupnsMode ||= engine.containerDefaults.cgroupnsMode ?? (cgroupV2 ? "private" : "host");
   host.ShmSize ||= engine.defaultShmSize;
   if (host.Memory && !host.MemorySwap) host.MemorySwap = host.Memory * 2;
   host.RestartPolicy ??= { Name: "no", MaximumRetryCount: 0 };

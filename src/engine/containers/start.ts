@@ -65,7 +65,7 @@ async function specOf(core: Core, record: ContainerRecord, rootfs: SnapshotMount
   const { hostConfig, config } = record;
   const files = accountFiles(record.chainId, rootfs);
   const user = resolveUser(config.User ?? "", hostConfig.GroupAdd ?? [], files);
-  const security = securityOptions(hostConfig);
+  const security = securityOptions(hostConfig, engine.config.containerDefaults.noNewPrivileges);
   if (security.apparmor && security.apparmor !== "unconfined" && !hasApparmor()) throw unknown("AppArmor is not enabled on this host");
   const pid = joined(core, hostConfig.PidMode);
   const ipc = joined(core, hostConfig.IpcMode);

@@ -301,7 +301,7 @@ export function createNetwork(state: State, asked: CreateRequest): Network {
   state.store.put(record);
   state.networks.set(record.id, network);
   try {
-    if (record.enableIPv6) enableForwarding(true);
+    if (record.enableIPv6 && state.engine.config.ipForward) enableForwarding(true);
     realize(state, network);
     try {
       if (network.bridge) state.firewall.addBridge(firewallBridge(network));

@@ -45,8 +45,9 @@ export function extraHosts(state: State, record: ContainerRecord): [address: str
     if (address === "host-gateway") {
       const bridge = [...state.networks.values()].find((n) => n.predefined && n.bridge);
       const gateway = bridge?.subnets[0]?.gateway;
-      if (!gateway) throw invalidArgument("unable to derive the IP value for host-gateway");
-      address = formatAddress(gateway);
+      const said = state.engine.config.hostGateways[0];
+      if (!said && !gateway) throw invalidArgument("unable to derive the IP value for host-gateway");
+      address = said ?? formatAddress(gateway!);
     } else if (!parseAddress(address)) throw invalidArgument(`invalid IP address in add-host: "${address}"`);
     return [address, name];
   });

@@ -102,6 +102,8 @@ export function createHarness(BRIDGE: string, bip: string, changes: Partial<Engi
         bridge: BRIDGE,
         bip,
         defaultNetwork: PLAIN_BRIDGE,
+        hostGateways: [],
+        ipForward: true,
         dns: [],
         dnsOptions: [],
         dnsSearch: [],

@@ -197,7 +197,7 @@ export function realize(state: State, network: Network): void {
 /** Everything that should be on the host is there afterwards: forwarding, bridges, the packet filter with all published ports. */
 export function activate(state: State): void {
   const networks = [...state.networks.values()].filter(hasLinks);
-  enableForwarding(networks.some((n) => n.record.enableIPv6));
+  if (state.engine.config.ipForward) enableForwarding(networks.some((n) => n.record.enableIPv6));
   const real: Network[] = [];
   for (const network of networks) {
     try {

@@ -19,6 +19,8 @@ function engineOf(dir: string, records: Map<string, ContainerRecord>, pids: Map<
       bridge: BRIDGE,
       bip: "10.213.64.1/24",
       defaultNetwork: PLAIN_BRIDGE,
+      hostGateways: [],
+      ipForward: true,
       dns: [],
       dnsOptions: [],
       dnsSearch: [],

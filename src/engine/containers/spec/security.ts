@@ -27,9 +27,10 @@ export interface SecurityOptions {
   writableCgroups: boolean;
 }
 
-export function securityOptions(host: HostConfig): SecurityOptions {
+/** `noNewPrivileges`: what holds where the container says nothing. */
+export function securityOptions(host: HostConfig, noNewPrivileges = false): SecurityOptions {
   const result: SecurityOptions = {
-    noNewPrivileges: false,
+    noNewPrivileges,
     seccomp: host.Privileged ? "unconfined" : "",
     apparmor: undefined,
     writableCgroups: false,
