@@ -35,6 +35,7 @@ export interface FrontendOptions {
   sbom: { generator: string; attrs: Record<string, string> } | undefined;
 }
 
+const MAX_PLATFORMS = 64;
 const DEFAULT_GENERATOR = "docker/buildkit-syft-scanner:stable-1";
 
 const bySuffix = (attrs: Readonly<Record<string, string>>, prefix: string): Map<string, string> =>
@@ -91,7 +92,9 @@ function sbomOf(attrs: Readonly<Record<string, string>>): FrontendOptions["sbom"
 
 export function parseOptions(attrs: Readonly<Record<string, string>>): FrontendOptions {
   const buildArgs = bySuffix(attrs, "build-arg:");
-  const platforms = (attrs.platform ?? "").split(",").filter(Boolean).map(parsePlatform);
+  const asked = (attrs.platform ?? "").split(",").filter(Boolean);
+  if (asked.length > MAX_PLATFORMS) throw invalidArgument(`a build for more than ${MAX_PLATFORMS} platforms`);
+  const platforms = asked.map(parsePlatform);
   const mode = MODES[attrs["image-resolve-mode"] ?? ""];
   if (mode === undefined) throw invalidArgument(`invalid image-resolve-mode: ${attrs["image-resolve-mode"]}`);
   const noCache = attrs["no-cache"];
