@@ -1,8 +1,8 @@
 #!/bin/sh
-# npm run bench [engine|memory|registry|runtime …]: the figures, each against its peer in the same run.
+# npm run bench [build|engine|images|memory|registry|runtime …]: the figures, each against its peer in the same run.
 set -eu
 cd "$(dirname "$0")/.."
-sh scripts/setup.sh gcc libc6-dev libseccomp2 busybox-static docker.io containerd runc docker-registry wrk curl iproute2 procps
+sh scripts/setup.sh gcc libc6-dev libseccomp2 busybox-static docker.io containerd runc crun docker-registry wrk curl iproute2 procps
 sh scripts/go-tools.sh buildx
 export PATH="$PWD/build/tools:$PATH"
 sh scripts/build.sh
