@@ -1,83 +1,11 @@
-// What config.json can ask for on Linux, part by part, by the command line and real containers of busybox.
-import { afterAll, beforeAll, expect, test } from "bun:test";
-import {
-  chownSync,
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  readlinkSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
-import { binding, check, close, EPOLLIN, SYS, watch } from "../linux/index.ts";
+// What config.json can ask for on Linux, part by part, by the command line and real containers of busybox: namespaces, devices, settings, hooks.
+import { expect } from "bun:test";
+import { existsSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { binding, check, close, SYS } from "../linux/index.ts";
 import type { Spec } from "../oci/runtime-spec.ts";
-import { createRuntime } from "./index.ts";
-import { exampleSpec } from "./spec.ts";
+import { bundles, main, real } from "./harness.ts";
 
-const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
-const real = test.skipIf(process.getuid?.() !== 0 || busybox === undefined);
-const main = `${import.meta.dir}/../main.ts`;
-const id = `jubako-spec-${process.pid}`;
-const cgroupsPath = `/${id}`;
-let work = "";
-
-beforeAll(() => {
-  if (!busybox) return;
-  work = mkdtempSync(`${tmpdir()}/jubako-runtime-spec-`);
-  mkdirSync(`${work}/rootfs/bin`, { recursive: true });
-  copyFileSync(busybox, `${work}/rootfs/bin/busybox`);
-  Bun.spawnSync(["chmod", "755", `${work}/rootfs/bin/busybox`]);
-  for (const name of ["sh", "sleep", "true", "cat", "ls", "readlink", "grep", "id", "mkdir", "ip", "uname", "touch", "stat"])
-    symlinkSync("busybox", `${work}/rootfs/bin/${name}`);
-});
-afterAll(() => {
-  if (work) jubako("delete", "--force", id);
-  if (work) rmSync(work, { recursive: true, force: true });
-});
-
-function bundle(args: string[], change: (spec: Spec) => void = () => {}): string {
-  const spec = exampleSpec();
-  spec.process = { ...spec.process!, args, terminal: false, env: ["PATH=/bin"] };
-  spec.root = { path: "rootfs" };
-  spec.linux!.cgroupsPath = cgroupsPath;
-  change(spec);
-  writeFileSync(`${work}/config.json`, JSON.stringify(spec));
-  return work;
-}
-
-function jubako(...args: string[]): { status: number; stdout: string; stderr: string } {
-  const run = Bun.spawnSync([process.execPath, main, "jubako-runtime", "--root", `${work}/state`, ...args], { stdin: "ignore" });
-  return { status: run.exitCode, stdout: run.stdout.toString(), stderr: run.stderr.toString() };
-}
-
-const run = (args: string[], change?: (spec: Spec) => void) => jubako("run", "-b", bundle(args, change), id);
-
-/** Runs what is in the bundle; it must not keep this test's pipes open. */
-function detached(): void {
-  const shell = `exec ${process.execPath} ${main} jubako-runtime --root ${work}/state run -d -b ${work} ${id} </dev/null >/dev/null 2>&1`;
-  expect(Bun.spawnSync(["sh", "-c", shell]).exitCode).toBe(0);
-}
-
-/** Players that wait, of whichever container: their program is the player still. */
-function players(): number[] {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number)
-    .filter((pid) => {
-      try {
-        return readlinkSync(`/proc/${pid}/exe`).startsWith("/memfd:player") && readFileSync(`/proc/${pid}/cgroup`, "utf8").includes(id);
-      } catch {
-        return false;
-      }
-    });
-}
-
-const cgroups = () => Bun.spawnSync(["find", "/sys/fs/cgroup", "-maxdepth", "3", "-name", id]).stdout.toString();
+const { id, work, bundle, jubako, run, detached, players, cgroups } = bundles("spec");
 
 real("a creation that is killed leaves no process, and delete --force takes the rest away", async () => {
   bundle(["sleep", "100"]);
@@ -107,30 +35,6 @@ real("a creation that is killed leaves no process, and delete --force takes the 
   expect(cgroups()).toBe("");
 });
 
-real("mounts go where a dangling link of the image leads, inside", () => {
-  symlinkSync("/run/made/resolv.conf", `${work}/rootfs/resolv`);
-  symlinkSync("../../../../../../made/../made/too", `${work}/rootfs/bin/dangling`);
-  symlinkSync("/loop", `${work}/rootfs/loop`);
-  writeFileSync(`${work}/file`, "nameserver ::1\n");
-  const show = run(["sh", "-c", "cat /run/made/resolv.conf; grep -c ' /made/too/deep ' /proc/self/mountinfo"], (spec) => {
-    spec.mounts!.push({ destination: "/resolv", type: "bind", source: `${work}/file`, options: ["bind", "ro"] });
-    spec.mounts!.push({ destination: "/bin/dangling/deep", type: "tmpfs", source: "tmpfs" });
-  });
-  expect(show).toMatchObject({ status: 0, stdout: "nameserver ::1\n1\n", stderr: "" });
-  // In a user namespace what is made belongs to its root.
-  symlinkSync("/run/mapped/deep", `${work}/rootfs/mapped`);
-  Bun.spawnSync(["chmod", "755", work]);
-  const owner = run(["stat", "-c", "%u:%g", "/run/mapped"], (spec) => {
-    const map = [{ containerID: 0, hostID: 300_000, size: 1000 }];
-    spec.linux!.namespaces!.push({ type: "user" });
-    Object.assign(spec.linux!, { uidMappings: map, gidMappings: map });
-    spec.mounts!.push({ destination: "/mapped", type: "tmpfs", source: "tmpfs" });
-  });
-  expect(owner).toMatchObject({ status: 0, stdout: "0:0\n" });
-  const loop = run(["true"], (spec) => spec.mounts!.push({ destination: "/loop", type: "tmpfs", source: "tmpfs" }));
-  expect(loop.stderr).toContain("ELOOP");
-});
-
 real("a user namespace, joined by path: new namespaces belong to it", () => {
   const maker = Bun.spawn(["unshare", "-U", "sleep", "100"], { stdin: "ignore" });
   try {
@@ -156,22 +60,6 @@ real("a user namespace, joined by path: new namespaces belong to it", () => {
     jubako("delete", "--force", id);
     maker.kill(9);
   }
-});
-
-real("without a mount namespace of its own a container has its root by chroot, and its mounts go with it", () => {
-  const noMounts = (spec: Spec) => {
-    spec.linux!.namespaces = spec.linux!.namespaces!.filter(({ type }) => type !== "mount");
-    spec.linux!.maskedPaths = [];
-    spec.linux!.readonlyPaths = [];
-  };
-  const shown = run(["sh", "-c", "readlink /proc/self/ns/mnt; ls /"], noMounts);
-  expect(shown.stderr).toBe("");
-  expect(shown.stdout).toContain(`${readlinkSync("/proc/self/ns/mnt")}\nbin\n`);
-  expect(readFileSync("/proc/self/mountinfo", "utf8")).not.toContain(work);
-  const masked = run(["true"], (spec) => {
-    spec.linux!.namespaces = spec.linux!.namespaces!.filter(({ type }) => type !== "mount");
-  });
-  expect(masked.stderr).toContain("without a private MNT namespace");
 });
 
 real("devices of the host's network become the container's, with their addresses", () => {
@@ -227,146 +115,6 @@ real("clocks, personality, umask, priorities", () => {
   } finally {
     jubako("delete", "--force", id);
   }
-});
-
-real("recursive mount attributes, and the root's propagation", () => {
-  mkdirSync(`${work}/tree/inner`, { recursive: true });
-  Bun.spawnSync(["mount", "-t", "tmpfs", "tmpfs", `${work}/tree/inner`]);
-  try {
-    const shown = run(["grep", "-E", " /(a|b)(/inner)? | / / ", "/proc/self/mountinfo"], (spec) => {
-      spec.mounts!.push({ destination: "/a", type: "bind", source: `${work}/tree`, options: ["rbind", "rro", "rnosuid"] });
-      spec.mounts!.push({
-        destination: "/b",
-        type: "bind",
-        source: `${work}/tree`,
-        options: ["rbind", "ro", "rprivate", "noatime", "rnodiratime"],
-      });
-      spec.linux!.rootfsPropagation = "shared";
-    });
-    const options = Object.fromEntries(
-      shown.stdout
-        .trim()
-        .split("\n")
-        .map((line) => [line.split(" ")[4], line.split(" ").slice(5, 7).join(" ")]),
-    );
-    expect(options["/a/inner"]).toMatch(/^ro,nosuid/);
-    expect(options["/b"]).toMatch(/^ro,noatime,nodiratime/);
-    expect(options["/b/inner"]).toMatch(/^rw/);
-  } finally {
-    Bun.spawnSync(["umount", `${work}/tree/inner`]);
-  }
-});
-
-// linux/seccomp.h
-const SECCOMP_IOCTL_NOTIF_RECV = 0xc0502100;
-const SECCOMP_IOCTL_NOTIF_SEND = 0xc0182101;
-const ENOMEDIUM = 123;
-
-/** Takes the state and the listener of one process, then answers every call that it hears of with an error. */
-function agent(path: string): { state: () => Record<string, unknown>; close(): void } {
-  const address = new Uint8Array(2 + Buffer.byteLength(path) + 1);
-  address[0] = 1;
-  address.set(Buffer.from(path), 2);
-  const socket = check(binding.syscall(SYS.socket, 1, 1 | 0o2000000, 0), "socket");
-  check(binding.syscall(SYS.bind, socket, address, address.length), "bind");
-  check(binding.syscall(SYS.listen, socket, 4), "listen");
-  let state: Record<string, unknown> = {};
-  const open: { close(): void }[] = [];
-  const waiting = watch(socket, EPOLLIN, () => {
-    const peer = check(binding.syscall(SYS.accept4, socket, null, null, 0o2000000), "accept");
-    const text = new Uint8Array(8192);
-    const control = new Uint8Array(64);
-    const iov = new BigUint64Array([BigInt(binding.address(text)), BigInt(text.length)]);
-    const header = new BigUint64Array([0n, 0n, BigInt(binding.address(iov)), 1n, BigInt(binding.address(control)), 64n, 0n]);
-    const n = check(binding.syscall(SYS.recvmsg, peer, header, 0), "recvmsg");
-    void iov;
-    close(peer);
-    state = JSON.parse(Buffer.from(text.subarray(0, n)).toString());
-    const listener = new DataView(control.buffer).getInt32(16, true);
-    const listening = watch(listener, EPOLLIN, () => {
-      const heard = new Uint8Array(80);
-      if (binding.syscall(SYS.ioctl, listener, SECCOMP_IOCTL_NOTIF_RECV, heard) < 0) return listening.close();
-      // struct seccomp_notif_resp: id, val, error, flags
-      const answer = new DataView(new ArrayBuffer(24));
-      answer.setBigUint64(0, new DataView(heard.buffer).getBigUint64(0, true), true);
-      answer.setInt32(16, -ENOMEDIUM, true);
-      binding.syscall(SYS.ioctl, listener, SECCOMP_IOCTL_NOTIF_SEND, new Uint8Array(answer.buffer));
-    });
-    open.push({
-      close() {
-        listening.close();
-        close(listener);
-      },
-    });
-  });
-  return {
-    state: () => state,
-    close() {
-      waiting.close();
-      close(socket);
-      for (const each of open) each.close();
-    },
-  };
-}
-
-real("a seccomp agent gets the listener and the process' state, and decides; without one nothing starts", async () => {
-  const path = `${work}/agent.sock`;
-  const filter = (change: Partial<NonNullable<NonNullable<Spec["linux"]>["seccomp"]>> = {}) => {
-    return (spec: Spec) => {
-      spec.annotations = { some: "thing" };
-      spec.linux!.seccomp = {
-        defaultAction: "SCMP_ACT_ALLOW",
-        listenerPath: path,
-        listenerMetadata: "about it",
-        syscalls: [{ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_NOTIFY" }],
-        ...change,
-      };
-    };
-  };
-  const seen = agent(path);
-  try {
-    bundle(["sh", "-c", "mkdir /dev/shm/x; echo went on"], filter());
-    const started = Bun.spawn([process.execPath, main, "jubako-runtime", "--root", `${work}/state`, "run", "-b", work, id], {
-      stdin: "ignore",
-      stderr: "pipe",
-    });
-    expect(await started.exited).toBe(0);
-    expect(await new Response(started.stdout).text()).toBe("went on\n");
-    expect(await new Response(started.stderr).text()).toContain("No medium found");
-    const state = seen.state() as { pid: number; state: { pid: number } };
-    expect(state).toEqual({
-      ociVersion: exampleSpec().ociVersion,
-      fds: ["seccompFd"],
-      pid: state.pid,
-      metadata: "about it",
-      state: { ociVersion: exampleSpec().ociVersion, id, status: "creating", pid: state.pid, bundle: work, annotations: { some: "thing" } },
-    } as never);
-    // The same inside a shim, for a container's further processes, too.
-    const spec = JSON.parse(readFileSync(`${bundle(["sleep", "100"], filter())}/config.json`, "utf8")) as Spec;
-    const io = { stdin: -1, stdout: -1, stderr: -1, terminal: false, hold: [], holdStdin: -1 };
-    const kept = `${work}/kept`;
-    const container = await createRuntime().create({ id: `${id}-kept`, bundle: work, spec, rootfs: [], io, state: kept });
-    try {
-      await container.init.start();
-      expect((seen.state() as { pid: number }).pid).toBe(container.init.pid);
-      const further = await container.exec({ execId: "e", process: { ...spec.process!, args: ["mkdir", "/dev/shm/y"] }, io });
-      await further.start();
-      expect((await further.exited).status).toBe(1);
-      further.release();
-      expect(seen.state()).toMatchObject({ pid: further.pid, state: { pid: container.init.pid, status: "running" } });
-    } finally {
-      await container.delete(true);
-    }
-  } finally {
-    seen.close();
-  }
-  expect(run(["true"], filter()).stderr).toContain("failed to connect with seccomp agent");
-  expect(run(["true"], filter({ listenerPath: "" })).stderr).toContain("listenerPath must be set");
-  expect(run(["true"], filter({ syscalls: [{ names: ["write"], action: "SCMP_ACT_NOTIFY" }] })).stderr).toContain(
-    "cannot be used for the write syscall",
-  );
-  expect(run(["true"], filter({ syscalls: [] }))).toMatchObject({ status: 0, stderr: "" });
-  expect(players()).toEqual([]);
 });
 
 real("hooks of all six kinds: in their order, in their namespaces, with the state; one that lasts too long ends", () => {
@@ -472,40 +220,5 @@ real("$NOTIFY_SOCKET: the container has one of its own, and what its program say
   } finally {
     jubako("delete", "--force", id);
     for (const fd of [systemd, program]) close(fd);
-  }
-});
-
-real("idmapped mounts: by their own mappings, by the container's, recursively, and never by none", () => {
-  mkdirSync(`${work}/owned/inner`, { recursive: true });
-  Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", `${work}/owned/inner`]);
-  Bun.spawnSync(["chmod", "755", work]);
-  try {
-    for (const file of [`${work}/owned/file`, `${work}/owned/inner/file`]) {
-      writeFileSync(file, "");
-      chownSync(file, 5, 5);
-    }
-    const owners = (change: (spec: Spec) => void) => run(["stat", "-c", "%u", "/idmap/file", "/idmap/inner/file"], change);
-    const mount = (option: string, mapped: object) => ({
-      destination: "/idmap",
-      type: "bind",
-      source: `${work}/owned`,
-      options: ["rbind", ...(option ? [option] : [])],
-      ...mapped,
-    });
-    const map = (hostID: number) => [{ containerID: 0, hostID, size: 1000 }];
-    const mappings = (hostID: number) => ({ uidMappings: map(hostID), gidMappings: map(hostID) });
-    expect(owners((spec) => spec.mounts!.push(mount("idmap", mappings(7000))))).toMatchObject({ status: 0, stdout: "7005\n5\n" });
-    expect(owners((spec) => spec.mounts!.push(mount("ridmap", mappings(7000))))).toMatchObject({ status: 0, stdout: "7005\n7005\n" });
-    // The container's own: who is 5 on disk is 5 inside, whoever that is outside.
-    const inUser = (option: string) => (spec: Spec) => {
-      spec.linux!.namespaces!.push({ type: "user" });
-      Object.assign(spec.linux!, mappings(300_000));
-      spec.mounts!.push(mount(option, {}));
-    };
-    expect(owners(inUser("ridmap"))).toMatchObject({ status: 0, stdout: "5\n5\n" });
-    expect(owners(inUser("")).stdout).toBe("65534\n65534\n");
-    expect(owners((spec) => spec.mounts!.push(mount("idmap", {}))).stderr).toContain("mappings of both user and group ids are needed");
-  } finally {
-    Bun.spawnSync(["umount", `${work}/owned/inner`]);
   }
 });

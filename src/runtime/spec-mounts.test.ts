@@ -1,0 +1,110 @@
+// The mounts that config.json can ask for, by the command line and real containers of busybox.
+import { expect } from "bun:test";
+import { chownSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFileSync } from "node:fs";
+import type { Spec } from "../oci/runtime-spec.ts";
+import { bundles, real } from "./harness.ts";
+
+const { work, run } = bundles("mounts");
+
+real("mounts go where a dangling link of the image leads, inside", () => {
+  symlinkSync("/run/made/resolv.conf", `${work}/rootfs/resolv`);
+  symlinkSync("../../../../../../made/../made/too", `${work}/rootfs/bin/dangling`);
+  symlinkSync("/loop", `${work}/rootfs/loop`);
+  writeFileSync(`${work}/file`, "nameserver ::1\n");
+  const show = run(["sh", "-c", "cat /run/made/resolv.conf; grep -c ' /made/too/deep ' /proc/self/mountinfo"], (spec) => {
+    spec.mounts!.push({ destination: "/resolv", type: "bind", source: `${work}/file`, options: ["bind", "ro"] });
+    spec.mounts!.push({ destination: "/bin/dangling/deep", type: "tmpfs", source: "tmpfs" });
+  });
+  expect(show).toMatchObject({ status: 0, stdout: "nameserver ::1\n1\n", stderr: "" });
+  // In a user namespace what is made belongs to its root.
+  symlinkSync("/run/mapped/deep", `${work}/rootfs/mapped`);
+  Bun.spawnSync(["chmod", "755", work]);
+  const owner = run(["stat", "-c", "%u:%g", "/run/mapped"], (spec) => {
+    const map = [{ containerID: 0, hostID: 300_000, size: 1000 }];
+    spec.linux!.namespaces!.push({ type: "user" });
+    Object.assign(spec.linux!, { uidMappings: map, gidMappings: map });
+    spec.mounts!.push({ destination: "/mapped", type: "tmpfs", source: "tmpfs" });
+  });
+  expect(owner).toMatchObject({ status: 0, stdout: "0:0\n" });
+  const loop = run(["true"], (spec) => spec.mounts!.push({ destination: "/loop", type: "tmpfs", source: "tmpfs" }));
+  expect(loop.stderr).toContain("ELOOP");
+});
+
+real("without a mount namespace of its own a container has its root by chroot, and its mounts go with it", () => {
+  const noMounts = (spec: Spec) => {
+    spec.linux!.namespaces = spec.linux!.namespaces!.filter(({ type }) => type !== "mount");
+    spec.linux!.maskedPaths = [];
+    spec.linux!.readonlyPaths = [];
+  };
+  const shown = run(["sh", "-c", "readlink /proc/self/ns/mnt; ls /"], noMounts);
+  expect(shown.stderr).toBe("");
+  expect(shown.stdout).toContain(`${readlinkSync("/proc/self/ns/mnt")}\nbin\n`);
+  expect(readFileSync("/proc/self/mountinfo", "utf8")).not.toContain(work);
+  const masked = run(["true"], (spec) => {
+    spec.linux!.namespaces = spec.linux!.namespaces!.filter(({ type }) => type !== "mount");
+  });
+  expect(masked.stderr).toContain("without a private MNT namespace");
+});
+
+real("recursive mount attributes, and the root's propagation", () => {
+  mkdirSync(`${work}/tree/inner`, { recursive: true });
+  Bun.spawnSync(["mount", "-t", "tmpfs", "tmpfs", `${work}/tree/inner`]);
+  try {
+    const shown = run(["grep", "-E", " /(a|b)(/inner)? | / / ", "/proc/self/mountinfo"], (spec) => {
+      spec.mounts!.push({ destination: "/a", type: "bind", source: `${work}/tree`, options: ["rbind", "rro", "rnosuid"] });
+      spec.mounts!.push({
+        destination: "/b",
+        type: "bind",
+        source: `${work}/tree`,
+        options: ["rbind", "ro", "rprivate", "noatime", "rnodiratime"],
+      });
+      spec.linux!.rootfsPropagation = "shared";
+    });
+    const options = Object.fromEntries(
+      shown.stdout
+        .trim()
+        .split("\n")
+        .map((line) => [line.split(" ")[4], line.split(" ").slice(5, 7).join(" ")]),
+    );
+    expect(options["/a/inner"]).toMatch(/^ro,nosuid/);
+    expect(options["/b"]).toMatch(/^ro,noatime,nodiratime/);
+    expect(options["/b/inner"]).toMatch(/^rw/);
+  } finally {
+    Bun.spawnSync(["umount", `${work}/tree/inner`]);
+  }
+});
+
+real("idmapped mounts: by their own mappings, by the container's, recursively, and never by none", () => {
+  mkdirSync(`${work}/owned/inner`, { recursive: true });
+  Bun.spawnSync(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", `${work}/owned/inner`]);
+  Bun.spawnSync(["chmod", "755", work]);
+  try {
+    for (const file of [`${work}/owned/file`, `${work}/owned/inner/file`]) {
+      writeFileSync(file, "");
+      chownSync(file, 5, 5);
+    }
+    const owners = (change: (spec: Spec) => void) => run(["stat", "-c", "%u", "/idmap/file", "/idmap/inner/file"], change);
+    const mount = (option: string, mapped: object) => ({
+      destination: "/idmap",
+      type: "bind",
+      source: `${work}/owned`,
+      options: ["rbind", ...(option ? [option] : [])],
+      ...mapped,
+    });
+    const map = (hostID: number) => [{ containerID: 0, hostID, size: 1000 }];
+    const mappings = (hostID: number) => ({ uidMappings: map(hostID), gidMappings: map(hostID) });
+    expect(owners((spec) => spec.mounts!.push(mount("idmap", mappings(7000))))).toMatchObject({ status: 0, stdout: "7005\n5\n" });
+    expect(owners((spec) => spec.mounts!.push(mount("ridmap", mappings(7000))))).toMatchObject({ status: 0, stdout: "7005\n7005\n" });
+    // The container's own: who is 5 on disk is 5 inside, whoever that is outside.
+    const inUser = (option: string) => (spec: Spec) => {
+      spec.linux!.namespaces!.push({ type: "user" });
+      Object.assign(spec.linux!, mappings(300_000));
+      spec.mounts!.push(mount(option, {}));
+    };
+    expect(owners(inUser("ridmap"))).toMatchObject({ status: 0, stdout: "5\n5\n" });
+    expect(owners(inUser("")).stdout).toBe("65534\n65534\n");
+    expect(owners((spec) => spec.mounts!.push(mount("idmap", {}))).stderr).toContain("mappings of both user and group ids are needed");
+  } finally {
+    Bun.spawnSync(["umount", `${work}/owned/inner`]);
+  }
+});
