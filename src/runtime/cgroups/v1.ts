@@ -1,5 +1,5 @@
 // cgroup v1: a hierarchy per controller (kernel's Documentation/admin-guide/cgroup-v1).
-import { Failure, invalidArgument } from "../../lib/errors.ts";
+import { Failure, failedPrecondition, invalidArgument } from "../../lib/errors.ts";
 import { dirname } from "../../lib/paths.ts";
 import {
   binding,
@@ -20,6 +20,7 @@ import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats, Counter } from "../face.ts";
 import { effectiveRules, ruleText } from "./devices.ts";
 import {
+  codeOf,
   hugePageSizes,
   makeCgroup,
   pidsBelow,
@@ -187,7 +188,16 @@ export function controlGroupsV1(location: CgroupLocation): Cgroup {
     apply(resources) {
       const writes: CgroupWrite[] = [];
       limits(resources, collect(writes));
-      writeInAnyOrder(writes);
+      try {
+        writeInAnyOrder(writes);
+      } catch (error) {
+        const limit = resources.memory?.limit;
+        if (!limit || codeOf((error as Error).cause) !== "EBUSY") throw error;
+        // What is used cannot be taken back; in runc's words.
+        const used = (name: string) => readNumber(of("memory", name)) ?? 0;
+        const usage = `current usage: ${used("memory.usage_in_bytes")}, peak usage: ${used("memory.max_usage_in_bytes")}`;
+        throw failedPrecondition(`unable to set memory limit to ${limit} (${usage})`);
+      }
     },
     stats: () => stats(of, directories),
     async freeze(on) {
