@@ -1,5 +1,5 @@
 // The real docker CLI with the buildx plugin, compose and buildctl against the engine's BuildKit doors. One engine for the file.
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
@@ -20,6 +20,8 @@ function plugin(name: string): string | undefined {
   ];
   return which(name) ?? places.map((place) => join(place, name)).find(existsSync);
 }
+
+setDefaultTimeout(60_000);
 
 const buildx = plugin("docker-buildx");
 const compose = plugin("docker-compose-v5") ?? plugin("docker-compose");
@@ -347,6 +349,21 @@ target "two" {
     );
     expect(results).toEqual([0, 0, 0, 0]);
     for (const n of numbers) expect(run(`at-once-${n}`, "cat", "/n")).toBe(`${n}\n`);
+  });
+
+  test("the engine's socket as a remote builder; what steps may be granted is the daemon's to say", () => {
+    const dir = context({ Dockerfile: "FROM busybox AS b\nRUN --network=host echo remote > /r\nFROM scratch\nCOPY --from=b /r /\n" });
+    ok(docker("buildx", "create", "--name", "jubako-remote", "--driver", "remote", engine.host));
+    try {
+      const out = join(dir, "out");
+      expect(build(dir, "--builder", "jubako-remote", "-o", out).stderr).toContain("network.host is not allowed");
+      ok(build(dir, "--builder", "jubako-remote", "--allow", "network.host", "-o", out));
+      expect(readFileSync(join(out, "r"), "utf8")).toBe("remote\n");
+    } finally {
+      docker("buildx", "rm", "-f", "jubako-remote");
+    }
+    const insecure = build(context({ Dockerfile: "FROM busybox\n" }), "--allow", "security.insecure");
+    expect(insecure.stderr).toContain("granting entitlement security.insecure is not allowed by build daemon configuration");
   });
 
   test("history: builds that were, and what they said", () => {

@@ -12,6 +12,8 @@ const MAX_BUILDS = 1024;
 const MAX_REFS = 10_000;
 /** How long Status and LLBBridge wait for the build that they name; the client asks for all at once. */
 const WAIT_MS = 6000;
+/** Builds that are over and may still be asked for: their clients ask for status and solve at once, and a refusal is quick. */
+const MAX_ENDED = 64;
 
 export interface Build {
   readonly ref: string;
@@ -52,6 +54,7 @@ interface Entry {
 
 export function createBuilds(): Builds {
   const entries = new Map<string, Entry>();
+  const ended = new Map<string, Progress>();
   const waiting = new Set<() => void>();
   const changed = () => {
     for (const each of [...waiting]) each();
@@ -79,8 +82,14 @@ export function createBuilds(): Builds {
   }
 
   return {
-    progress: (ref, signal) => awaited(() => entries.get(ref)?.progress, ref, signal),
-    get: (ref, signal) => awaited(() => entries.get(ref)?.build, ref, signal),
+    progress: (ref, signal) => awaited(() => entries.get(ref)?.progress ?? ended.get(ref), ref, signal),
+    get(ref, signal) {
+      const find = () => {
+        if (ended.has(ref) && !entries.has(ref)) throw notFound(`job ${ref} is over`);
+        return entries.get(ref)?.build;
+      };
+      return awaited(find, ref, signal);
+    },
     announce(ref, progress, cancel) {
       if (entries.has(ref)) throw alreadyExists(`job ID ${ref} exists`);
       if (entries.size >= MAX_BUILDS) throw resourceExhausted("too many builds at once");
@@ -96,6 +105,9 @@ export function createBuilds(): Builds {
           progress.end();
           entry.build = undefined;
           if (entries.get(ref) === entry) entries.delete(ref);
+          ended.set(ref, progress);
+          for (const old of ended.keys()) if (ended.size > MAX_ENDED) ended.delete(old);
+          changed();
         },
       };
     },

@@ -57,8 +57,6 @@ export const cacheOptions = (list: readonly { Type: string; Attrs: Record<string
 export async function solve(kit: BuildKit, request: SolveRequest, callSignal: AbortSignal): Promise<Record<string, string>> {
   const { Ref: ref } = request;
   if (!/^[\w.-]{1,128}$/.test(ref)) throw invalidArgument("a build needs a reference");
-  refuseMissing(request);
-  const entitlements = entitlementsOf(kit, request);
   const progress = createProgress();
   const ending = new AbortController();
   const cancel = () => ending.abort(cancelled("context canceled"));
@@ -67,6 +65,8 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
   if (!request.Internal) kit.history.begin(entry, progress);
   let build: Build | undefined;
   try {
+    refuseMissing(request);
+    const entitlements = entitlementsOf(kit, request);
     const client = request.Session === "" ? undefined : await kit.sessions.get(request.Session, callSignal);
     // The client that asked, its session, a cancel call and the engine's end: each ends the build.
     for (const each of [callSignal, kit.engine.signal, ...(client ? [client.closed] : [])]) {
