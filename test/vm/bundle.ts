@@ -9,6 +9,8 @@ export interface Bundle {
   annotations?: Record<string, string>;
   /** A user without rights, who is root in a user namespace of the container's. */
   user?: number;
+  /** What the machine's sh does while the container is made. */
+  hook?: string;
 }
 
 /** A bundle's config.json on the machine's own busybox, with every capability that a device node needs. */
@@ -19,6 +21,7 @@ export function bundle({
   cgroupsPath,
   annotations,
   user,
+  hook,
 }: Bundle): Entry {
   const capabilities = ["CAP_MKNOD", "CAP_KILL", "CAP_SYS_ADMIN"];
   const maps = user === undefined ? undefined : [{ containerID: 0, hostID: user, size: 1 }];
@@ -40,6 +43,7 @@ export function bundle({
         { destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev", "relatime", "ro"] },
       ],
       ...(annotations ? { annotations } : {}),
+      ...(hook ? { hooks: { createRuntime: [{ path: "/bin/sh", args: ["sh", "-c", hook], env: ["PATH=/bin"] }] } } : {}),
       linux: {
         namespaces: types.map((type) => ({ type })),
         resources,

@@ -32,6 +32,11 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
             unified: { "memory.high": String(60 << 20) },
           },
         }),
+        "b/killed/config.json": bundle({
+          ...sleeps,
+          cgroupsPath: "system.slice:jubako:killed",
+          hook: "echo $$ >/tmp/hook; exec sleep 1000",
+        }),
         "b/slice/config.json": bundle({ args: ["cat", "/proc/self/cgroup"], namespaces: ["mount"], cgroupsPath: "machine-deep.slice:x:y" }),
         "b/plain/config.json": bundle({ args: ["cat", "/proc/self/cgroup"], namespaces: ["mount"] }),
         "b/broken/config.json": bundle({ args: ["/missing"], cgroupsPath: "system.slice:jubako:broken" }),
@@ -105,6 +110,10 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
 
   test("delete ends the unit", () => {
     expect(fields("deleted")).toEqual({ LoadState: "not-found", ActiveState: "inactive", directory: "gone" });
+  });
+
+  test("a maker that is killed leaves no unit", () => {
+    expect(fields("killed")).toEqual({ waiting: "0", state: "LoadState=not-found" });
   });
 
   test("slices, the default's name, and systemd without a bus", () => {
@@ -210,6 +219,13 @@ rt pause limits; echo "paused=$(cat $G/cgroup.freeze)"
 rt resume limits; echo "resumed=$(cat $G/cgroup.freeze)"
 rt delete --force limits
 echo "== deleted"; show_unit LoadState ActiveState; [ -e $G ] && echo directory=there || echo directory=gone
+# A hook holds the creation while its maker is killed.
+sd run -d -b /b/killed killed </dev/null >/dev/null 2>&1 &
+for i in $(seq 100); do [ -e /tmp/hook ] && break; sleep 0.1; done
+kill -9 $!; kill -9 $(cat /tmp/hook); sleep 0.5
+echo "== killed"; echo "waiting=$(grep -l jubako-uni[t] /proc/[0-9]*/cmdline | wc -l)"
+rt delete --force killed
+echo "state=$(systemctl show -p LoadState jubako-killed.scope)"
 echo "== slice"; sd run -b /b/slice slice
 echo "== plain"; sd run -b /b/plain plain
 echo "== private"; DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere sd run -b /b/plain private

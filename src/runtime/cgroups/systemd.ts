@@ -202,6 +202,14 @@ export async function startUnit({ systemd: wanted, version }: CgroupLocation, sp
 /** A player whose tape only waits: 0.1 MB. */
 function startWaiting(): { pid: number; end(): void } {
   const tape = createTape();
+  tape.step(
+    SYS.prctl,
+    [
+      { value: 1, name: "PR_SET_PDEATHSIG" },
+      { value: 9, name: "SIGKILL" },
+    ],
+    { why: "end with the maker" },
+  );
   const again = tape.label();
   tape.place(again);
   tape.step(SYS.pause, [], { why: "wait until the container is made", ignore: "all" });
