@@ -1,9 +1,10 @@
 // `jubako build`: our own client of the engine's BuildKit doors, with what docker build has and what it has not.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdirSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { bin, lacks, type Output, sh, startEngine, type TestEngine } from "./support/engine.ts";
+import { bin, lacks, type Output, sh, startEngine, type TestEngine, until } from "./support/engine.ts";
+import { freePort } from "./support/registry.ts";
 
 describe.skipIf(lacks("docker", "busybox"))("jubako build", () => {
   let engine: TestEngine;
@@ -183,6 +184,33 @@ RUN false
     expect(must(run({}, "builder", "du")).stdout).toMatch(/Total:\t\t.*B\n/);
     expect(must(run({}, "builder", "prune", "-af")).stdout).toMatch(/Total reclaimed space: .*B\n/);
     expect(must(build(dir)).stderr).not.toMatch(/#\d+ \[2\/2\] RUN echo kept > \/kept\n#\d+ CACHED/);
+  });
+
+  test.skipIf(lacks("git"))("git: a context, ADD of a repository, POST /build?remote", async () => {
+    const dir = context({ "sub/Dockerfile": "FROM busybox\nCOPY x /x\nRUN cat /x\n", "sub/x": "from git\n" });
+    const commit = "git init -q -b main . && git add . && git -c user.name=n -c user.email=n@h commit -q -m first";
+    expect(sh(`cd ${dir} && ${commit}`).stderr).toBe("");
+    const port = await freePort();
+    const flags = ["--export-all", `--base-path=${dir}`, `--port=${port}`, "--listen=127.0.0.1", "--reuseaddr"];
+    const daemon = spawn("git", ["daemon", ...flags], { stdio: "ignore", detached: true });
+    try {
+      const address = `git://127.0.0.1:${port}/.git`;
+      await until("git daemon", () => sh(`git ls-remote ${address}`).status === 0);
+      expect(must(build(`${address}#main:sub`)).stderr).toContain("from git");
+      const adding = context({
+        Dockerfile: `FROM busybox\nADD ${address}#main /a\nADD --keep-git-dir=true ${address} /b\nCMD ls -A /a /b\n`,
+      });
+      must(build("-t", "adding", adding));
+      expect(ran("adding")).toBe("/a:\nsub\n\n/b:\n.git\nsub\n");
+      const remote = encodeURIComponent(`${address}#main:sub`);
+      const answer = await fetch(`http://docker/v1.50/build?remote=${remote}`, {
+        method: "POST",
+        unix: engine.host.replace("unix://", ""),
+      });
+      expect(await answer.text()).toContain("from git");
+    } finally {
+      process.kill(-daemon.pid!, "SIGKILL");
+    }
   });
 
   test("the classic protocol, where DOCKER_BUILDKIT=0 asks for it", () => {

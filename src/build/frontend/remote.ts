@@ -1,4 +1,5 @@
 // A context from an address for the classic builder, which takes a tar: a git repository's files, an archive as it is, or a Dockerfile alone.
+import { constants } from "node:fs";
 import { invalidArgument } from "../../lib/errors.ts";
 import { TAR_END, type TarType, tarEntry, tarHeader, tarOf, tarPadding } from "../../oci/index.ts";
 import type { BuildSession, FileInfo } from "../session.ts";
@@ -6,11 +7,15 @@ import { isArchive } from "./context.ts";
 import { createMarshaller, type Output } from "./nodes.ts";
 import { gitReference, gitSource, httpSource, isAddress } from "./sources.ts";
 
-const KINDS: Record<number, TarType> = { 9604: "directory", 16807: "file", 21609: "symlink" };
+const KINDS = new Map<number, TarType>([
+  [constants.S_IFDIR, "directory"],
+  [constants.S_IFREG, "file"],
+  [constants.S_IFLNK, "symlink"],
+]);
 
 function headerOf(info: FileInfo) {
-  const linked = info.linkname !== "" && (info.mode & 0o170000) === 0o100000;
-  const type: TarType | undefined = linked ? "link" : KINDS[info.mode & 0o170000];
+  const linked = info.linkname !== "" && (info.mode & constants.S_IFMT) === constants.S_IFREG;
+  const type: TarType | undefined = linked ? "link" : KINDS.get(info.mode & constants.S_IFMT);
   return (
     type &&
     tarEntry(info.path, type, {
