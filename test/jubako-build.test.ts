@@ -207,7 +207,8 @@ RUN false
         method: "POST",
         unix: engine.host.replace("unix://", ""),
       });
-      expect(await answer.text()).toContain("from git");
+      // The other door built the same: nothing is left to do.
+      expect(await answer.text()).toMatch(/Step 3\/3 : RUN cat \/x.*Using cache.*Successfully built/s);
     } finally {
       process.kill(-daemon.pid!, "SIGKILL");
     }
