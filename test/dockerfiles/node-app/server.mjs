@@ -1,5 +1,6 @@
 import { createServer, get } from "node:http";
 import { greet } from "greeter";
+
 const server = createServer((_, answer) => answer.end(greet(process.env.NODE_ENV)));
 server.listen(3000, "127.0.0.1", () => {
   if (!process.argv.includes("--once")) return;
