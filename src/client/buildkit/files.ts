@@ -6,8 +6,8 @@ import { join, posix } from "node:path";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { type Packet, PacketSchema, PacketType, StatSchema } from "../../gen/fsutil/types_pb.ts";
 import { messageOf } from "../../lib/errors.ts";
+import { toGoMode } from "../../lib/go-mode.ts";
 import { createMatcher } from "../../lib/ignore.ts";
-import { toGoMode } from "./modes.ts";
 
 type Init = MessageInitShape<typeof PacketSchema>;
 const { PACKET_STAT, PACKET_REQ, PACKET_DATA, PACKET_FIN, PACKET_ERR } = PacketType;

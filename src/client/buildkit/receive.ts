@@ -17,7 +17,7 @@ import {
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { type Packet, PacketSchema, PacketType, type Stat } from "../../gen/fsutil/types_pb.ts";
-import { kindOf, permissionsOf } from "./modes.ts";
+import { kindOf, permissionsOf } from "../../lib/go-mode.ts";
 
 const { PACKET_STAT, PACKET_REQ, PACKET_DATA, PACKET_FIN, PACKET_ERR } = PacketType;
 const MAX_FILES = 5_000_000;

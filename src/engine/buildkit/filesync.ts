@@ -3,10 +3,10 @@
 // end, and says FIN when it has all.
 import { create, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import type { FileInfo, FileTree } from "../../build/index.ts";
-import { type Packet, PacketSchema, PacketType, StatSchema } from "../../gen/fsutil/types_pb.ts";
+import { type Packet, PacketSchema, PacketType, type Stat, StatSchema } from "../../gen/fsutil/types_pb.ts";
 import { failedPrecondition, messageOf, unknown } from "../../lib/errors.ts";
+import { toGoMode } from "../../lib/go-mode.ts";
 import { listHeaders } from "./connection.ts";
-import { toGoMode } from "./modes.ts";
 import type { Session } from "./sessions.ts";
 import { createTreeWriter, type TreeIndex } from "./tree-writer.ts";
 
@@ -104,23 +104,23 @@ export async function receiveFiles(
   }
 }
 
-function describe(info: FileInfo): Init {
-  return {
-    type: PACKET_STAT,
-    stat: create(StatSchema, {
-      path: info.path,
-      mode: toGoMode(info.mode),
-      uid: info.uid,
-      gid: info.gid,
-      size: BigInt(info.size),
-      modTime: info.mtime,
-      linkname: info.linkname,
-      devmajor: BigInt(info.devmajor),
-      devminor: BigInt(info.devminor),
-      xattrs: info.xattrs,
-    }),
-  };
+/** A file as fsutil's messages describe it. */
+export function statOf(info: FileInfo): Stat {
+  return create(StatSchema, {
+    path: info.path,
+    mode: toGoMode(info.mode),
+    uid: info.uid,
+    gid: info.gid,
+    size: BigInt(info.size),
+    modTime: info.mtime,
+    linkname: info.linkname,
+    devmajor: BigInt(info.devmajor),
+    devminor: BigInt(info.devminor),
+    xattrs: info.xattrs,
+  });
 }
+
+const describe = (info: FileInfo): Init => ({ type: PACKET_STAT, stat: statOf(info) });
 
 /** Which of the client's outputs is meant, and what it should know of it. */
 export function exporterHeaders(id: number, metadata: Record<string, string> = {}): Record<string, string> {

@@ -1,9 +1,8 @@
 // LLBBridge, what a frontend may ask while its build runs: frontends as buildx' own client, which names its build in the metadata.
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
-import type { Attestation, FileInfo, Ref, Result } from "../../build/index.ts";
+import type { Attestation, Ref, Result } from "../../build/index.ts";
 import { SolveSchema } from "../../gen/errdefs_pb.ts";
-import { type Stat, StatSchema } from "../../gen/fsutil/types_pb.ts";
 import {
   AttestationKind,
   type AttestationsSchema,
@@ -23,8 +22,8 @@ import type { Build } from "./builds.ts";
 import { FRONTEND_CAPS, LLB_CAPS } from "./caps.ts";
 import { execProcess, newContainer, releaseContainer } from "./containers.ts";
 import { toConnectError } from "./errors.ts";
+import { statOf } from "./filesync.ts";
 import type { BuildKit } from "./index.ts";
-import { toGoMode } from "./modes.ts";
 import { emptyResult } from "./solve.ts";
 import { workerRecord } from "./worker.ts";
 
@@ -39,21 +38,6 @@ const platformText = (platform: Platform | undefined): string | undefined =>
         ...(platform.Variant ? { variant: platform.Variant } : {}),
       })
     : undefined;
-
-function statOf(info: FileInfo): Stat {
-  return create(StatSchema, {
-    path: info.path,
-    mode: toGoMode(info.mode),
-    uid: info.uid,
-    gid: info.gid,
-    size: BigInt(info.size),
-    modTime: info.mtime,
-    linkname: info.linkname,
-    devmajor: BigInt(info.devmajor),
-    devminor: BigInt(info.devminor),
-    xattrs: info.xattrs,
-  });
-}
 
 const modeOf = (mode: string) => (mode === "pull" || mode === "local" ? mode : "default");
 

@@ -15,8 +15,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { type Stat, StatSchema } from "../../gen/fsutil/types_pb.ts";
+import { fromGoMode, toGoMode } from "../../lib/go-mode.ts";
 import { close, O_DIRECTORY, O_RDONLY, open } from "../../linux/index.ts";
-import { fromGoMode, toGoMode } from "./modes.ts";
 import { createTreeWriter, type TreeIndex } from "./tree-writer.ts";
 
 const DIR = 0x8000_0000;

@@ -4,6 +4,7 @@ import { constants } from "node:fs";
 import { posix } from "node:path";
 import type { Stat } from "../../gen/fsutil/types_pb.ts";
 import { invalidArgument, resourceExhausted, unknown } from "../../lib/errors.ts";
+import { fromGoMode } from "../../lib/go-mode.ts";
 import {
   close,
   errno,
@@ -18,7 +19,6 @@ import {
   RESOLVE_NO_SYMLINKS,
 } from "../../linux/index.ts";
 import { files } from "../../oci/index.ts";
-import { fromGoMode } from "./modes.ts";
 
 const DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
 const INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;

@@ -31,3 +31,9 @@ export function kindOf(mode: number): number | undefined {
 export function permissionsOf(mode: number): number {
   return BITS.reduce((sum, [go, kernel]) => (mode & go ? sum | kernel : sum), mode & 0o777);
 }
+
+/** The kernel's mode; undefined for a kind of file that there is none of here. */
+export function fromGoMode(mode: number): number | undefined {
+  const kind = kindOf(mode);
+  return kind === undefined ? undefined : kind | permissionsOf(mode);
+}
