@@ -161,6 +161,8 @@ for (const [name, program] of [
         const [waiting] = await others(1);
         process.kill(waiting!, "SIGKILL");
         expect(await others(0)).toHaveLength(0);
+        // its shim hears of that a moment later than the cgroup's list of processes
+        await Bun.sleep(100);
         const wait = client.wait({ id, execId: "g2" });
         expect((await client.start({ id, execId: "g2" })).pid).not.toBe(waiting!);
         expect((await wait).exitStatus).toBe(0);
