@@ -21,14 +21,27 @@ for (const [name, program] of [
     const here = place("tasks");
     let shim: Shim;
     let client: TaskClient;
+    const ids = new Set<string>();
     const before = process.env.JUBAKO_SHIM_RUNTIME;
     beforeAll(async () => {
       here.make();
       process.env.JUBAKO_SHIM_RUNTIME = program;
       shim = await serveShim({ namespace: "test", state: `${here.dir}/state`, listen: `${here.dir}/sock` });
-      client = connectShim(`unix://${here.dir}/sock`);
+      const connected = connectShim(`unix://${here.dir}/sock`);
+      client = {
+        ...connected,
+        create(request, ...rest) {
+          ids.add(request.id!);
+          return connected.create(request, ...rest);
+        },
+      };
     });
     afterAll(async () => {
+      // what a test that failed left running
+      for (const id of ids) {
+        await client.kill({ id, signal: 9, all: true }).catch(() => {});
+        await client.delete({ id }).catch(() => {});
+      }
       client.close();
       await shim.close();
       if (before === undefined) delete process.env.JUBAKO_SHIM_RUNTIME;
