@@ -1,9 +1,9 @@
 // One build, from a context to an image that only needs to be written.
-import { readdirSync } from "node:fs";
 import { rm, statfs } from "node:fs/promises";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { ImageConfig } from "../api/types.ts";
+import { entriesOf } from "../lib/entries.ts";
 import { messageOf } from "../lib/errors.ts";
 import { digestOf, type HistoryEntry, type Platform } from "../oci/index.ts";
 import { type Context, receiveContext } from "./context.ts";
@@ -368,15 +368,9 @@ export function createBuilder(host: BuilderHost): Builder {
       // What was kept of a failed step may be what others stand upon.
       left.sort((a, b) => Number(a.endsWith("-kept")) - Number(b.endsWith("-kept")));
       for (const key of left) await snapshots.remove({ snapshotter, key }).catch(() => {});
-      const names = (directory: string): string[] => {
-        try {
-          return readdirSync(directory);
-        } catch {
-          return [];
-        }
-      };
-      for (const name of names(host.dataDir)) if (name !== "mounts") await rm(join(host.dataDir, name), { recursive: true, force: true });
-      for (const name of names(host.runDir)) await rm(join(host.runDir, name), { recursive: true, force: true });
+      for (const name of entriesOf(host.dataDir))
+        if (name !== "mounts") await rm(join(host.dataDir, name), { recursive: true, force: true });
+      for (const name of entriesOf(host.runDir)) await rm(join(host.runDir, name), { recursive: true, force: true });
     },
   };
 }

@@ -2,6 +2,7 @@
 // shim (never we) mounts. Removal never walks into `rootfs`: were something still mounted there, that would delete a container's files.
 import { mkdirSync, readdirSync, rmdirSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { entriesOf } from "../../lib/entries.ts";
 import { alreadyExists } from "../../lib/errors.ts";
 import { binding, errno, SYS } from "../../linux/index.ts";
 
@@ -14,15 +15,8 @@ export function bundlePath(state: string, namespace: string, id: string): string
 
 /** The bundles that are there. */
 export function bundles(state: string): { namespace: string; id: string; path: string }[] {
-  const names = (path: string): string[] => {
-    try {
-      return readdirSync(path);
-    } catch {
-      return [];
-    }
-  };
-  return names(bundlePath(state, "", "")).flatMap((namespace) =>
-    names(bundlePath(state, namespace, "")).map((id) => ({ namespace, id, path: bundlePath(state, namespace, id) })),
+  return entriesOf(bundlePath(state, "", "")).flatMap((namespace) =>
+    entriesOf(bundlePath(state, namespace, "")).map((id) => ({ namespace, id, path: bundlePath(state, namespace, id) })),
   );
 }
 

@@ -1,11 +1,11 @@
 // At the engine's start: what the last one left. Containers that run are found again through the manager; those that ended meanwhile get their exit;
 // what was half-made or half-removed goes away.
 
-import { readdirSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { fromBinary } from "@bufbuild/protobuf";
 import { TaskOOMSchema } from "../../gen/containerd/events_pb.ts";
 import { type Process, Status } from "../../gen/containerd/v1/types_pb.ts";
+import { entriesOf } from "../../lib/entries.ts";
 import { messageOf } from "../../lib/errors.ts";
 import type { ContainerRecord } from "../context.ts";
 import type { Entry } from "./book.ts";
@@ -141,14 +141,6 @@ async function removeOrphans(core: Core): Promise<void> {
 }
 
 const isId = (text: string) => /^[0-9a-f]{64}$/.test(text);
-
-function entriesOf(directory: string): string[] {
-  try {
-    return readdirSync(directory);
-  } catch {
-    return [];
-  }
-}
 
 /** Restart policies after the engine's own restart: `always` whatever was, the others unless the user stopped them. */
 async function startAgain(core: Core): Promise<void> {
