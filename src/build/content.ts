@@ -1,50 +1,17 @@
 // Blobs in the manager's content store, through its service.
 import { randomBytes } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { Code, ConnectError } from "@connectrpc/connect";
-import type { ManagerClients } from "../containerd/index.ts";
+import { isThere, type ManagerClients } from "../containerd/index.ts";
 import { WriteAction, type WriteContentRequestSchema } from "../gen/containerd/services/content/v1_pb.ts";
-import { isKind, notFound, resourceExhausted } from "../lib/errors.ts";
 import { createDigester, type Descriptor, digestOf } from "../oci/index.ts";
 import type { Lease } from "./host.ts";
+
+export { hasBlob, readBlob, streamBlob } from "../containerd/index.ts";
 
 type Request = MessageInitShape<typeof WriteContentRequestSchema>;
 
 /** As containerd's own client: larger messages stall over HTTP/2 under Bun. */
 const PIECE = 64 << 10;
-
-const isMissing = (error: unknown) => isKind(error, "NotFound") || (error instanceof ConnectError && error.code === Code.NotFound);
-const isThere = (error: unknown) => isKind(error, "AlreadyExists") || (error instanceof ConnectError && error.code === Code.AlreadyExists);
-
-export async function hasBlob(manager: ManagerClients, digest: string): Promise<boolean> {
-  try {
-    await manager.content.info({ digest });
-    return true;
-  } catch (error) {
-    if (isMissing(error)) return false;
-    throw error;
-  }
-}
-
-export async function* streamBlob(manager: ManagerClients, digest: string): AsyncGenerator<Uint8Array, void> {
-  for await (const { data } of manager.content.read({ digest })) yield data;
-}
-
-/** NotFound; ResourceExhausted where it is longer than `limit`. */
-export async function readBlob(manager: ManagerClients, digest: string, limit: number): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let length = 0;
-  try {
-    for await (const data of streamBlob(manager, digest)) {
-      length += data.length;
-      if (length > limit) throw resourceExhausted(`content ${digest} is longer than ${limit} bytes`);
-      chunks.push(data);
-    }
-  } catch (error) {
-    throw isMissing(error) ? notFound(`content ${digest} is not there`, error) : error;
-  }
-  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
-}
 
 export interface WriteOptions {
   mediaType: string;

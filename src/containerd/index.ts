@@ -34,6 +34,7 @@ import { createLayerReceiver, type LayerReceiver } from "./layers.ts";
 import type { Manager } from "./manager.ts";
 import { memoryTransport } from "./memory.ts";
 
+export { hasBlob, isMissing, isThere, readBlob, streamBlob } from "./content/client.ts";
 export type { ContentStore } from "./content/store.ts";
 export type { LayerReceiver, ReceivedLayer, ReceiveOptions } from "./layers.ts";
 export { createManager, type Manager, type ManagerOptions } from "./manager.ts";

@@ -3,10 +3,13 @@
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { isThere } from "../../containerd/index.ts";
 import { WriteAction, type WriteContentRequestSchema } from "../../gen/containerd/services/content/v1_pb.ts";
-import { isKind, notFound, resourceExhausted } from "../../lib/errors.ts";
+import { isKind } from "../../lib/errors.ts";
 import { createDigester, type Descriptor, type Digest, digestOf } from "../../oci/index.ts";
 import type { Manager } from "../context.ts";
+
+export { hasBlob, isMissing, isThere, readBlob, streamBlob } from "../../containerd/index.ts";
 
 type Request = MessageInitShape<typeof WriteContentRequestSchema>;
 
@@ -18,13 +21,6 @@ export interface Lease {
   headers: Record<string, string>;
 }
 
-/** The kind of an error of the manager, in memory or over a socket. */
-export function isMissing(error: unknown): boolean {
-  return isKind(error, "NotFound") || (error instanceof ConnectError && error.code === Code.NotFound);
-}
-export function isThere(error: unknown): boolean {
-  return isKind(error, "AlreadyExists") || (error instanceof ConnectError && error.code === Code.AlreadyExists);
-}
 function isBusy(error: unknown): boolean {
   return isKind(error, "Unavailable") || (error instanceof ConnectError && error.code === Code.Unavailable);
 }
@@ -41,36 +37,6 @@ export async function withLease<T>(manager: Manager, work: (lease: Lease) => Pro
   } finally {
     await manager.leases.delete({ id }).catch(() => {});
   }
-}
-
-/** A whole blob; NotFound where it is not there, ResourceExhausted where it is longer than `limit`. */
-export async function readBlob(manager: Manager, digest: string, limit: number): Promise<Uint8Array> {
-  const chunks: Uint8Array[] = [];
-  let length = 0;
-  try {
-    for await (const { data } of manager.content.read({ digest })) {
-      length += data.length;
-      if (length > limit) throw resourceExhausted(`content ${digest} is longer than ${limit} bytes`);
-      chunks.push(data);
-    }
-  } catch (error) {
-    throw isMissing(error) ? notFound(`content ${digest} is not there`, error) : error;
-  }
-  return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
-}
-
-export async function* streamBlob(manager: Manager, digest: string, offset = 0): AsyncGenerator<Uint8Array, void> {
-  for await (const { data } of manager.content.read({ digest, offset: BigInt(offset) })) yield data;
-}
-
-export async function hasBlob(manager: Manager, digest: string): Promise<boolean> {
-  return manager.content.info({ digest }).then(
-    () => true,
-    (error: unknown) => {
-      if (isMissing(error)) return false;
-      throw error;
-    },
-  );
 }
 
 /** Sets labels of content, leaving others as they are. */
