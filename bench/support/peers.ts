@@ -19,6 +19,10 @@ const root = new URL("../../", import.meta.url).pathname;
 
 export const DOCKER = "docker";
 
+/** Of this process, so that two benches can run at once. */
+const bridges = [`jubako0-${process.pid % 100_000}`, `jubako1-${process.pid % 100_000}`] as const;
+const subnet = (network: number) => `10.${network}.${process.pid % 250}.1/24`;
+
 export function docker(peer: { host: string }, ...args: string[]): { status: number; stdout: string; stderr: string } {
   const result = spawnSync(DOCKER, ["-H", peer.host, ...args], { encoding: "utf8", maxBuffer: 64 << 20 });
   return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: result.stderr ?? String(result.error ?? "") };
@@ -90,10 +94,10 @@ export async function startDockerd(): Promise<Peer> {
   const host = `unix://${dir}/docker.sock`;
   const log = join(dir, "log");
   const out = openSync(log, "a");
-  const bridge = "jubakobench0";
+  const [bridge] = bridges;
   const hadForward = readFileSync("/proc/sys/net/ipv4/ip_forward", "utf8").trim();
   spawnSync("ip", ["link", "add", bridge, "type", "bridge"]);
-  spawnSync("ip", ["addr", "add", "10.219.1.1/24", "dev", bridge]);
+  spawnSync("ip", ["addr", "add", subnet(219), "dev", bridge]);
   spawnSync("ip", ["link", "set", bridge, "up"]);
   const rulesBefore = ["iptables", "ip6tables"].map((tool) => spawnSync(`${tool}-save`, { encoding: "utf8" }).stdout ?? "");
   const child = spawn(
@@ -138,7 +142,7 @@ export async function startJubakod(flags: string[] = []): Promise<Peer> {
   const log = join(dir, "log");
   const out = openSync(log, "a");
   const args = ["--data-root", join(dir, "root"), "--exec-root", join(dir, "run/exec"), "--pidfile", join(dir, "pid"), "-H", host];
-  const child = spawn(join(root, "dist/bin/jubakod"), [...args, "--bridge", "jubakobench1", "--bip", "10.219.2.1/24", ...flags], {
+  const child = spawn(join(root, "dist/bin/jubakod"), [...args, "--bridge", bridges[1], "--bip", subnet(218), ...flags], {
     env: { ...process.env, JUBAKO_SHIM_STATE: join(dir, "run/shim") },
     stdio: ["ignore", out, out],
   });
@@ -151,7 +155,7 @@ export async function startJubakod(flags: string[] = []): Promise<Peer> {
       for (const id of docker(peer, "ps", "-aq").stdout.split("\n").filter(Boolean)) docker(peer, "rm", "-f", id);
       await end(child);
       for (const pid of peer.shims()) process.kill(pid, "SIGTERM");
-      spawnSync("ip", ["link", "del", "jubakobench1"], { stdio: "ignore" });
+      spawnSync("ip", ["link", "del", bridges[1]], { stdio: "ignore" });
       unmountBelow(dir);
       rmSync(dir, { recursive: true, force: true });
     },
