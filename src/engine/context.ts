@@ -112,6 +112,8 @@ export interface ContainerRecord {
   /** Chain id of the image's topmost layer, which the snapshot was prepared from. */
   chainId: string;
   mounts: MountPoint[];
+  /** Ids of the images that are mounted in it, by destination. */
+  imageMounts?: Record<string, string>;
   /** Endpoint settings by network name: what was asked for and, while running, what was assigned. */
   networks: Record<string, EndpointSettings>;
   /** What NetworkSettings of inspect says beyond `Networks`; written by the networks resource. */
@@ -249,6 +251,8 @@ export interface VolumesFace {
   source(mount: MountPoint, record: ContainerRecord): Promise<string>;
   /** The container stopped: mounts that no other one uses are taken away. */
   stopped(record: ContainerRecord): void;
+  /** At the engine's start: takes away what containers that run no more left mounted. */
+  sweep(running: ReadonlySet<string>): void;
   /** The container is gone: forget its use; with `removeAnonymous`, remove its anonymous volumes. */
   release(record: ContainerRecord, removeAnonymous: boolean): Promise<void>;
   /** Volume names in use, by container ids. */

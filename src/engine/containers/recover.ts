@@ -133,6 +133,7 @@ async function removeOrphans(core: Core): Promise<void> {
     if (!book.byId(name)) await rm(`${config.dataRoot}/containers/${name}`, { recursive: true, force: true });
   }
   sweepShm(config.execRoot, live);
+  engine.volumes.sweep(live);
   // FIFOs of starts that were cut short (engine/io keeps them by container id).
   for (const name of entriesOf(`${config.execRoot}/io`)) {
     if (!live.has(name)) await rm(`${config.execRoot}/io/${name}`, { recursive: true, force: true });

@@ -36,6 +36,8 @@ export function containerRoutes(core: Core): Route[] {
       path: "/containers/create",
       async handle(call) {
         const request = parseCreate(await call.json());
+        if (call.version < 48 && request.hostConfig.Mounts?.some((mount) => mount.Type === "image"))
+          throw invalidArgument('Mount type "Image" needs API v1.48 or newer');
         const platform = call.query.get("platform");
         const { record, warnings } = await createContainer(core, call.query.get("name") || undefined, request, platform || undefined);
         return { status: 201, json: { Id: record.id, Warnings: warnings } };

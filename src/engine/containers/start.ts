@@ -132,6 +132,7 @@ async function bringUp(core: Core, entry: Entry): Promise<void> {
     undo.push(async () => (await opening).release());
     opening.catch(() => {});
     if (record.hostConfig.IpcMode === "shareable") undo.push(() => unmountShm(engine.config.execRoot, record.id));
+    if (record.imageMounts) undo.push(() => engine.volumes.stopped(record));
     const { mounts } = await manager.snapshots.mounts({ snapshotter: manager.snapshotter, key: record.snapshotKey });
     const rootfs = withCommonLayer(engine.config.dataRoot, mounts as unknown as SnapshotMount[]);
     const spec = await span("specification", {}, () => specOf(core, record, rootfs, attaching));

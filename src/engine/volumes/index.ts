@@ -1,4 +1,4 @@
-// Volumes: named and anonymous directories of the engine, bind mounts of the host's, and how both get into containers.
+// Volumes: named and anonymous directories of the engine, bind mounts of the host's, images as mounts, and how they get into containers.
 //
 // It must never know how a mount is made in a container (the runtime's tape does that); it answers host directories.
 // At its door: VolumesFace of ../context.ts, and /volumes of the Engine API.
@@ -14,6 +14,7 @@ import type { MountPoint } from "../../api/types.ts";
 import { conflict, invalidArgument, messageOf, notFound } from "../../lib/errors.ts";
 import { span } from "../../trace/index.ts";
 import type { ContainerRecord, Engine, VolumesFace } from "../context.ts";
+import { imageMountPath, mountImage, removeView, sweepImageMounts, unmountImages, viewImage } from "./image-mount.ts";
 import { mountVolume, sourceOf, unmountVolume } from "./local.ts";
 import { checkVolumeName, parseBind, parseMount, parseVolumesFrom, toMountPoint, type Wanted } from "./parse.ts";
 import { populateVolume } from "./populate.ts";
@@ -145,8 +146,15 @@ export function createVolumes(engine: Engine): Volumes {
       anonymous.set(volume.destination, volume);
     }
     const made: string[] = [];
+    const imageMounts: Record<string, string> = {};
     try {
       for (const each of [...wanted, ...anonymous.values()]) {
+        if (each.type === "image") {
+          imageMounts[each.destination] = await viewImage(engine, record, each.source, each.destination);
+          const source = imageMountPath(engine, record.id, each.destination);
+          points.set(each.destination, { ...toMountPoint({ ...each, source }), Name: each.source });
+          continue;
+        }
         const had = each.type === "volume" && store.get(each.source) !== undefined;
         const point = realise(each);
         if (point.Type === "volume" && !had) made.push(point.Name!);
@@ -154,8 +162,10 @@ export function createVolumes(engine: Engine): Volumes {
       }
     } catch (error) {
       for (const name of made) await store.remove(name);
+      for (const destination of Object.keys(imageMounts)) await removeView(engine, record.id, destination);
       throw error;
     }
+    if (Object.keys(imageMounts).length > 0) record.imageMounts = imageMounts;
     const all = [...points.values()];
     const names = all.filter((point) => point.Type === "volume").map((point) => point.Name!);
     if (names.length > 0) creating.set(record.id, { names, at: Date.now() });
@@ -164,6 +174,8 @@ export function createVolumes(engine: Engine): Volumes {
 
   async function release(record: ContainerRecord, removeAnonymous: boolean): Promise<void> {
     creating.delete(record.id);
+    if (record.imageMounts) unmountImages(engine, record.id);
+    for (const destination of Object.keys(record.imageMounts ?? {})) await removeView(engine, record.id, destination);
     const names = new Set(record.mounts.filter((mount) => mount.Type === "volume").map((mount) => mount.Name!));
     for (const name of names) {
       const volume = store.get(name);
@@ -179,6 +191,7 @@ export function createVolumes(engine: Engine): Volumes {
   }
 
   function stopped(record: ContainerRecord): void {
+    if (record.imageMounts) unmountImages(engine, record.id);
     for (const mount of record.mounts) {
       const volume = mount.Type === "volume" ? store.get(mount.Name!) : undefined;
       if (!volume) continue;
@@ -233,6 +246,7 @@ export function createVolumes(engine: Engine): Volumes {
         });
         return dir;
       }
+      if (mount.Type === "image") return sourceOf(await mountImage(engine, record.id, mount.Destination!), wanted?.subpath ?? "");
       const path = mount.Source ?? "";
       if (statSync(path, { throwIfNoEntry: false })) {
         checkPropagation(path, mount.Propagation ?? "");
@@ -244,6 +258,7 @@ export function createVolumes(engine: Engine): Volumes {
       return path;
     },
     stopped,
+    sweep: (running) => sweepImageMounts(engine, running),
     release,
     async diskUsage() {
       const list = await Promise.all(

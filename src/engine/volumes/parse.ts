@@ -4,8 +4,8 @@ import type { Mount, MountPoint } from "../../api/types.ts";
 import { invalidArgument } from "../../lib/errors.ts";
 
 export interface Wanted {
-  type: "bind" | "volume" | "tmpfs";
-  /** Host path, or the volume's name ("" for an anonymous one). */
+  type: "bind" | "volume" | "tmpfs" | "image";
+  /** Host path, the image, or the volume's name ("" for an anonymous one). */
   source: string;
   destination: string;
   readOnly: boolean;
@@ -41,6 +41,8 @@ function checkDestination(path: string): string {
   if (!clean.startsWith("/")) throw new Error(`invalid mount path: '${path}' mount path must be absolute`);
   return clean.length > 1 && clean.endsWith("/") ? clean.slice(0, -1) : clean;
 }
+
+const isLocal = (path: string) => !path.startsWith("/") && !/^\.\.(\/|$)/.test(posix.normalize(path));
 
 /** The parts of a mode like "ro,z,rslave"; undefined where one is unknown or said twice. */
 function parseMode(mode: string, bind: boolean): { readOnly: boolean; propagation: string; noCopy: boolean } | undefined {
@@ -131,8 +133,7 @@ export function parseMount(mount: Mount): Wanted {
       if (source !== "") checkVolumeName(source);
       const options = mount.VolumeOptions;
       const subpath = options?.Subpath ?? "";
-      if (subpath.startsWith("/") || posix.normalize(subpath).startsWith(".."))
-        throw refuse("invalid subpath: must be a relative path within the volume");
+      if (!isLocal(subpath)) throw refuse("invalid subpath: must be a relative path within the volume");
       return {
         ...common,
         type,
@@ -151,7 +152,13 @@ export function parseMount(mount: Mount): Wanted {
       if ((mount.TmpfsOptions?.SizeBytes ?? 0) < 0) throw refuse("size must not be negative");
       return { ...common, type, source: "" };
     }
-    case "image":
+    case "image": {
+      if (mount.BindOptions) throw refuse("field BindOptions must not be specified");
+      if (source === "") throw refuse("field Source must not be empty");
+      const subpath = mount.ImageOptions?.Subpath ?? "";
+      if (!isLocal(subpath)) throw refuse("invalid subpath: must be a relative path within the image");
+      return { ...common, type, source, readOnly: true, propagation: "rprivate", subpath };
+    }
     case "cluster":
       throw refuse(`mounts of type ${type} are not part of this engine`);
     default:
