@@ -7,6 +7,7 @@ import { type FileHandle, open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { SnapshotCommitSchema, SnapshotPrepareSchema } from "../gen/containerd/events_pb.ts";
 import { failedPrecondition, isKind } from "../lib/errors.ts";
+import { createRoom } from "../lib/room.ts";
 import { adoptParents, applyLayer, createProgress, type Descriptor, type Unpacked } from "../oci/index.ts";
 import type { Manager } from "./manager.ts";
 import { layersOf, type MountInstruction } from "./snapshots/detached.ts";
@@ -177,9 +178,10 @@ async function receiveInto(path: string, root: string, options: ReceiveOptions, 
       stop.abort(error);
     });
     try {
-      await write(file, options, receipt, progress, stop.signal);
+      await write(file, options, receipt, progress, createRoom(root), stop.signal);
     } catch (error) {
-      receipt.brokeOff = !bad && (error as NodeJS.ErrnoException).code !== "ENOSPC" && !isKind(error, "InvalidArgument");
+      const full = (error as NodeJS.ErrnoException).code === "ENOSPC" || isKind(error, "ResourceExhausted");
+      receipt.brokeOff = !bad && !full && !isKind(error, "InvalidArgument");
       stop.abort(error);
       await applying.catch(() => {});
       throw error;
@@ -200,11 +202,13 @@ async function write(
   options: ReceiveOptions,
   receipt: Receipt,
   progress: ReturnType<typeof createProgress>,
+  room: (bytes: number) => void,
   signal: AbortSignal,
 ): Promise<void> {
   let held: Uint8Array[] = [];
   let length = 0;
   const flush = async () => {
+    room(length);
     for (let n = 0; n < length; ) {
       // one call for many small pieces; what a short write left is joined and written again
       const parts: Uint8Array[] = n === 0 ? held : [Buffer.concat(held).subarray(n)];

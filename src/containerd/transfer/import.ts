@@ -2,10 +2,12 @@
 // because its index may be its last entry.
 import { createHash, randomBytes } from "node:crypto";
 import { type FileHandle, open, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { ImageReference, ImageStore } from "../../gen/containerd/types/transfer_pb.ts";
 import { invalidArgument, notFound, resourceExhausted } from "../../lib/errors.ts";
+import { createRoom } from "../../lib/room.ts";
 import {
+  type Compression,
   type Descriptor,
   decompressed,
   detectCompression,
@@ -34,6 +36,7 @@ const MAX_FILES = 1_000_000;
 
 interface Archive {
   file: FileHandle;
+  path: string;
   entries: Map<string, Entry>;
 }
 
@@ -44,7 +47,7 @@ export async function importArchive(stream: Stream, store: ImageStore, place: Pl
   try {
     const file = await receive(stream, path);
     try {
-      const archive: Archive = { file, entries: await listOf(file) };
+      const archive: Archive = { file, path, entries: await listOf(file) };
       const { index, manifests } = archive.entries.has("index.json") ? await fromLayout(archive, place) : await fromDocker(archive, place);
       await storeImages(index, manifests, store, place);
     } finally {
@@ -60,13 +63,26 @@ export async function importArchive(stream: Stream, store: ImageStore, place: Pl
 async function receive(stream: Stream, path: string): Promise<FileHandle> {
   const file = await open(path, "w+", 0o600);
   try {
-    for await (const piece of decompressed(readData(stream)))
-      for (let done = 0; done < piece.length; ) done += (await file.write(piece, done)).bytesWritten;
+    await append(file, decompressed(readData(stream)), path);
     return file;
   } catch (error) {
     await file.close();
     throw error;
   }
+}
+
+/** Writes to the end of the archive's file; answers where it is. ResourceExhausted before the disk is full. */
+async function append(file: FileHandle, pieces: AsyncIterable<Uint8Array>, path: string): Promise<Entry> {
+  const room = createRoom(dirname(path));
+  const offset = (await file.stat()).size;
+  let size = 0;
+  for await (const piece of pieces) {
+    room(piece.length);
+    for (let done = 0; done < piece.length; )
+      done += (await file.write(piece, done, piece.length - done, offset + size + done)).bytesWritten;
+    size += piece.length;
+  }
+  return { offset, size };
 }
 
 async function listOf(file: FileHandle): Promise<Map<string, Entry>> {
@@ -178,15 +194,22 @@ async function fromDocker(archive: Archive, place: Place): Promise<Imported> {
 }
 
 async function layerOf(archive: Archive, name: string, place: Place): Promise<Descriptor> {
-  const entry = archive.entries.get(name);
+  let entry = archive.entries.get(name);
   if (!entry) throw notFound(`${name} in the archive`);
-  const hash = createHash("sha256");
-  let head: Uint8Array | undefined;
+  let compression: Compression = "none";
   for await (const piece of reader(archive, entry)(0)) {
-    head ??= piece.slice(0, 16);
-    hash.update(piece);
+    compression = detectCompression(piece);
+    break;
   }
-  const mediaType = layerType(detectCompression(head ?? new Uint8Array(0)), "docker");
+  // Images have no such layers: what is in them is kept.
+  if (compression === "bzip2" || compression === "xz") {
+    entry = await append(archive.file, decompressed(reader(archive, entry)(0)), archive.path);
+    archive.entries.set(name, entry);
+    compression = "none";
+  }
+  const hash = createHash("sha256");
+  for await (const piece of reader(archive, entry)(0)) hash.update(piece);
+  const mediaType = layerType(compression, "docker");
   const descriptor: Descriptor = { mediaType, digest: `sha256:${hash.digest("hex")}`, size: entry.size };
   await writeBlob(place, descriptor, {}, reader(archive, entry));
   return descriptor;

@@ -115,6 +115,65 @@ test.skipIf(!has("bzip2", "xz", "gzip", "zstd"))("archives come compressed in an
   }
 });
 
+test.skipIf(!has("bzip2", "xz"))("layers inside an archive come compressed in any way", async () => {
+  const plain = ["bzip2", "xz", "gzip", "zstd"].map((program) => ({
+    program,
+    tar: tarOf([{ header: tarEntry(`by-${program}`, "file", { size: 5 }), data: Buffer.from("hello") }]),
+  }));
+  const layers = plain.map(({ program, tar }) => spawnSync(program, ["-c"], { input: tar }).stdout);
+  const rootfs = { type: "layers", diff_ids: plain.map(({ tar }) => digestOf(tar)) };
+  const config = Buffer.from(JSON.stringify({ architecture: hostPlatform().architecture, os: "linux", rootfs, config: {} }));
+  const files: [string, Uint8Array][] = [
+    ...layers.map((bytes, i): [string, Uint8Array] => [`${i}/layer.tar`, bytes]),
+    ["config.json", config],
+    [
+      "manifest.json",
+      Buffer.from(JSON.stringify([{ Config: "config.json", RepoTags: ["packed:1"], Layers: layers.map((_, i) => `${i}/layer.tar`) }])),
+    ],
+  ];
+  const archive = (more: [string, Uint8Array][]) =>
+    tarOf(more.map(([name, data]) => ({ header: tarEntry(name, "file", { size: data.length }), data })));
+  expect(statuses(await own.lines("POST", "/images/load?quiet=1", { body: archive(files) }))).toEqual(["Loaded image: packed:1\n"]);
+  const shown = await own.json<ImageInspect>("GET", "/images/packed:1/json");
+  expect(shown.RootFS?.Layers).toEqual(rootfs.diff_ids);
+  // images have neither: what was in them is kept plain
+  const again = await saved("packed:1");
+  const manifest = JSON.parse(again.read(`blobs/sha256/${shown.Descriptor!.digest.slice(7)}`));
+  expect(manifest.layers.map((layer: Descriptor) => layer.mediaType)).toEqual([
+    MEDIA.ociLayer,
+    MEDIA.ociLayer,
+    MEDIA.ociLayerGzip,
+    MEDIA.ociLayerZstd,
+  ]);
+  expect(execFileSync("tar", ["-xOf", again.file, `blobs/sha256/${rootfs.diff_ids[1]!.slice(7)}`])).toEqual(
+    Buffer.from(plain[1]?.tar ?? ""),
+  );
+
+  // a layer of a layout is what its digest says, whatever its media type says of the compression
+  const described = (bytes: Uint8Array, mediaType: string) => ({ mediaType, digest: digestOf(bytes), size: bytes.length });
+  const document = Buffer.from(
+    JSON.stringify({
+      schemaVersion: 2,
+      mediaType: MEDIA.ociManifest,
+      config: described(config, MEDIA.ociConfig),
+      layers: layers.map((bytes) => described(bytes, MEDIA.ociLayerGzip)),
+    }),
+  );
+  const annotations = { "org.opencontainers.image.ref.name": "packed:2" };
+  const layout = archive([
+    ["oci-layout", Buffer.from('{"imageLayoutVersion":"1.0.0"}')],
+    [
+      "index.json",
+      Buffer.from(JSON.stringify({ schemaVersion: 2, manifests: [{ ...described(document, MEDIA.ociManifest), annotations }] })),
+    ],
+    ...[document, config, ...layers].map((bytes): [string, Uint8Array] => [`blobs/sha256/${digestOf(bytes).slice(7)}`, bytes]),
+  ]);
+  expect(statuses(await own.lines("POST", "/images/load?quiet=1", { body: layout }))).toEqual(["Loaded image: packed:2\n"]);
+  expect((await own.json<ImageInspect>("GET", "/images/packed:2/json")).Id).toBe(
+    shown.Id === digestOf(config) ? shown.Id : digestOf(config),
+  );
+});
+
 test.skipIf(!has("skopeo"))("what skopeo writes we read, and what we write it reads, in every form", async () => {
   await own.lines("POST", "/images/load?quiet=1", { body: BUSYBOX });
   const Id = (await own.json<ImageInspect>("GET", "/images/busybox/json")).Id!;

@@ -5,12 +5,9 @@ import { posix } from "node:path";
 import type { Readable } from "node:stream";
 import { invalidArgument } from "../../lib/errors.ts";
 import { decompressed, scanTar } from "../../oci/index.ts";
-import { filePieces, type Spool, spoolFile } from "./spool.ts";
+import { appendFile, type FilePart, filePieces, type Spool, spoolFile } from "./spool.ts";
 
-export interface ArchiveFile {
-  offset: number;
-  size: number;
-}
+export type ArchiveFile = FilePart;
 
 export interface Archive {
   has(name: string): boolean;
@@ -19,6 +16,8 @@ export interface Archive {
   /** A whole file of at most `limit` bytes. */
   read(name: string, limit: number): Promise<Uint8Array>;
   pieces(file: ArchiveFile, offset?: number): AsyncIterable<Uint8Array>;
+  /** Under this name are its bytes uncompressed from now on. */
+  expand(name: string): Promise<void>;
 }
 
 const MAX_FILES = 50_000;
@@ -40,7 +39,10 @@ export async function openArchive(body: Readable, spool: Spool, signal: AbortSig
   } finally {
     await handle.close();
   }
+  const expanded = new Map<string, ArchiveFile>();
   const find = (name: string): ArchiveFile => {
+    const plain = expanded.get(name);
+    if (plain) return plain;
     let at = posix.normalize(name);
     for (let hops = 0; hops < 10; hops++) {
       const file = files.get(at);
@@ -62,5 +64,9 @@ export async function openArchive(body: Readable, spool: Spool, signal: AbortSig
       return Buffer.concat(chunks);
     },
     pieces: (file, offset = 0) => filePieces(path, file.offset + offset, file.size - offset),
+    async expand(name) {
+      const file = find(name);
+      expanded.set(name, await appendFile(path, decompressed(filePieces(path, file.offset, file.size)), signal));
+    },
   };
 }

@@ -5,6 +5,7 @@ import { invalidArgument, notFound } from "../../lib/errors.ts";
 import { createLimit } from "../../lib/limit.ts";
 import {
   blobPath,
+  type Compression,
   chainIds,
   choosePlatform,
   createDigester,
@@ -81,14 +82,20 @@ const json = (bytes: Uint8Array, name: string): unknown => {
 };
 
 async function digestFile(archive: Archive, name: string): Promise<{ digest: Digest; size: number; mediaType: string }> {
+  let compression: Compression = "none";
+  for await (const piece of archive.pieces(archive.find(name))) {
+    compression = detectCompression(piece);
+    break;
+  }
+  // Images have no such layers; Docker takes them in archives, and keeps what is in them.
+  if (compression === "bzip2" || compression === "xz") {
+    await archive.expand(name);
+    compression = "none";
+  }
   const file = archive.find(name);
   const digester = createDigester();
-  let head: Uint8Array | undefined;
-  for await (const piece of archive.pieces(file)) {
-    head ??= piece.slice(0, 8);
-    digester.update(piece);
-  }
-  return { digest: digester.digest(), size: file.size, mediaType: layerType(detectCompression(head ?? new Uint8Array(8))) };
+  for await (const piece of archive.pieces(file)) digester.update(piece);
+  return { digest: digester.digest(), size: file.size, mediaType: layerType(compression) };
 }
 
 interface SavedImage {

@@ -1,8 +1,9 @@
 // A place for an uploaded archive while it is taken apart: DATA/tmp/NAME, removed at the end, and at the next start should this process die.
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { open, rm } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import type { Readable } from "node:stream";
+import { createRoom } from "../../lib/room.ts";
 import { createDigester, type Digest } from "../../oci/index.ts";
 import type { Engine } from "../context.ts";
 
@@ -29,29 +30,48 @@ export function createSpool(engine: Engine): Spool {
   };
 }
 
+export interface FilePart {
+  offset: number;
+  size: number;
+}
+
+/** Writes a stream to the end of a file; answers where it is. ResourceExhausted before the disk is full. */
+export async function appendFile(
+  path: string,
+  stream: AsyncIterable<Uint8Array>,
+  signal: AbortSignal,
+  onPiece?: (piece: Uint8Array) => void,
+): Promise<FilePart> {
+  const file = await open(path, "a", 0o600);
+  try {
+    const room = createRoom(dirname(path));
+    const offset = (await file.stat()).size;
+    let size = 0;
+    for await (const piece of stream) {
+      signal.throwIfAborted();
+      onPiece?.(piece);
+      room(piece.length);
+      for (let done = 0; done < piece.length; ) done += (await file.write(piece, done)).bytesWritten;
+      size += piece.length;
+    }
+    return { offset, size };
+  } finally {
+    await file.close();
+  }
+}
+
 /** Writes a stream into a file and hashes it on the way. */
 export async function spoolFile(
   path: string,
   stream: Readable | AsyncIterable<Uint8Array>,
   signal: AbortSignal,
-  onProgress?: (bytes: number) => void,
 ): Promise<{ digest: Digest; size: number; head: Uint8Array }> {
-  const file = await open(path, "wx", 0o600);
   const digester = createDigester();
-  let size = 0;
   let head: Uint8Array = new Uint8Array(0);
-  try {
-    for await (const chunk of stream as AsyncIterable<Uint8Array>) {
-      signal.throwIfAborted();
-      if (head.length < 8) head = Buffer.concat([head, chunk.subarray(0, 8)]);
-      digester.update(chunk);
-      for (let done = 0; done < chunk.length; ) done += (await file.write(chunk, done, chunk.length - done)).bytesWritten;
-      size += chunk.length;
-      onProgress?.(size);
-    }
-  } finally {
-    await file.close();
-  }
+  const { size } = await appendFile(path, stream as AsyncIterable<Uint8Array>, signal, (piece) => {
+    if (head.length < 8) head = Buffer.concat([head, piece.subarray(0, 8)]);
+    digester.update(piece);
+  });
   return { digest: digester.digest(), size, head };
 }
 

@@ -271,6 +271,29 @@ test("a full file system says so", async () => {
   }
 });
 
+test("a bomb is refused by how far it expands, and leaves the file system room", async () => {
+  const zeros = tarOf([file("zeros", "\0".repeat(4 << 20))]);
+  const expansion = { free: 1 << 20, ratio: 200 };
+  for (const blob of [gzipSync(zeros), zstdCompressSync(zeros)]) {
+    expect(await failure(apply(blob, { expansion }))).toContain("layer expands to more than 200 times its size");
+    expect(await failure(apply(blob, { expansion, digest: digestOf(blob), size: blob.length }))).toContain("decompression bomb");
+    expect((await apply(blob, { expansion: { free: 5 << 20, ratio: 1 } })).bytes).toBe(4 << 20);
+  }
+  // what is not compressed may be as large as it is
+  await apply(zeros, { expansion: { free: 0, ratio: 1 } });
+  const small = join(dir, "reserved");
+  mkdirSync(small);
+  execFileSync("mount", ["-t", "tmpfs", "-o", "size=4m", "jubako-test", small]);
+  try {
+    const error = await apply(zeros, { root: small }).catch((e) => e);
+    expect([error.name, error.message]).toEqual(["ResourceExhausted", expect.stringContaining("no space left on device")]);
+    expect(readdirSync(small)).toEqual([]);
+    await apply(tarOf([file("most", "x".repeat(3 << 20))]), { root: small });
+  } finally {
+    execFileSync("umount", [small]);
+  }
+});
+
 test("a file is unpacked while it grows, and not after it was given up", async () => {
   const blob = gzipSync(tarOf([file("a", randomBytes(2 << 20).toString("latin1")), file("b")]));
   const path = join(dir, "growing");

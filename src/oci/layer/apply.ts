@@ -5,6 +5,7 @@ import { type ErrorKind, Failure, invalidArgument } from "../../lib/errors.ts";
 import { compiled } from "../../lib/program.ts";
 import { algorithmOf, type Digest } from "../digest.ts";
 import type { Reply } from "./apply.worker.ts";
+import { EXPANSION, type ExpansionLimit } from "./expansion.ts";
 import type { Whiteouts } from "./extract.ts";
 import { createProgress, type Progress } from "./progress.ts";
 import type { Unpacked, UnpackJob } from "./unpack.ts";
@@ -26,9 +27,11 @@ export interface ApplyOptions {
   diffId?: Digest;
   /** The writer of a file that still grows: see createProgress. */
   progress?: Progress;
-  /** ResourceExhausted above; by default what the file system has free. */
+  /** ResourceExhausted above; by default what the file system has to spare. */
   maxBytes?: number;
   maxEntries?: number;
+  /** ResourceExhausted where the tar is more than this many times larger; by default as EXPANSION says. */
+  expansion?: ExpansionLimit;
   signal?: AbortSignal;
 }
 
@@ -126,6 +129,7 @@ export async function applyLayer(options: ApplyOptions): Promise<Unpacked> {
     parents: options.parents ?? [],
     maxBytes: options.maxBytes,
     maxEntries: options.maxEntries ?? MAX_ENTRIES,
+    expansion: options.expansion ?? EXPANSION,
     algorithm: options.digest ? algorithmOf(options.digest) : "sha256",
     expected: options.digest,
   };

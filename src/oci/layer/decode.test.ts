@@ -124,6 +124,16 @@ describe.skipIf(lacking.length > 0)("bzip2 and xz", () => {
       if (seen % 7 === 0) await Bun.sleep(1);
     }
     expect(process.memoryUsage().rss - before).toBeLessThan(100 << 20);
+    let failure: Error | undefined;
+    try {
+      for await (const piece of decompressed(cut(packed), [], { free: 10 << 20, ratio: 200 })) seen += piece.length;
+    } catch (error) {
+      failure = error as Error;
+    }
+    expect([failure?.name, failure?.message]).toEqual([
+      "ResourceExhausted",
+      expect.stringContaining("archive expands to more than 200 times"),
+    ]);
   });
 });
 

@@ -5,21 +5,24 @@ import { invalidArgument, messageOf } from "../../lib/errors.ts";
 import { compiled } from "../../lib/program.ts";
 import { type Compression, createDecoder, detectCompression } from "./decode.ts";
 import type { Ask, Tell } from "./decompress.worker.ts";
+import { checkExpansion, EXPANSION, type ExpansionLimit } from "./expansion.ts";
 
 const HEAD = 8;
 const PIECE = 128 << 10;
 
 /**
  * The bytes that a stream holds when it is uncompressed; what it is compressed with is told by its beginning. InvalidArgument where it is broken. What is
- * compressed as `kept` says stays so.
+ * compressed as `kept` says stays so. ResourceExhausted where it expands beyond `limit`.
  */
 export async function* decompressed(
   source: AsyncIterable<Uint8Array>,
   kept: readonly Compression[] = [],
+  limit: ExpansionLimit = EXPANSION,
 ): AsyncGenerator<Uint8Array, void> {
   const pieces = source[Symbol.asyncIterator]();
   let head: Uint8Array = new Uint8Array(0);
   let ended = false;
+  let consumed = 0;
   while (head.length < HEAD && !ended) {
     const next = await pieces.next();
     if (next.done) ended = true;
@@ -27,18 +30,29 @@ export async function* decompressed(
   }
   async function* all(): AsyncGenerator<Uint8Array, void> {
     try {
+      consumed = head.length;
       if (head.length > 0) yield head;
       if (ended) return;
-      for (let next = await pieces.next(); !next.done; next = await pieces.next()) yield next.value;
+      for (let next = await pieces.next(); !next.done; next = await pieces.next()) {
+        consumed += next.value.length;
+        yield next.value;
+      }
       ended = true;
     } finally {
       if (!ended) await pieces.return?.();
     }
   }
   const compression = head.length < 6 ? "none" : detectCompression(head);
-  if (compression === "none" || kept.includes(compression)) yield* all();
-  else if (compression === "gzip" || compression === "zstd") yield* byZlib(all(), compression);
-  else yield* byWorker(all(), compression);
+  if (compression === "none" || kept.includes(compression)) {
+    yield* all();
+    return;
+  }
+  let produced = 0;
+  for await (const piece of compression === "gzip" || compression === "zstd" ? byZlib(all(), compression) : byWorker(all(), compression)) {
+    produced += piece.length;
+    checkExpansion("archive", consumed, produced, limit);
+    yield piece;
+  }
 }
 
 async function* byZlib(source: AsyncIterable<Uint8Array>, compression: "gzip" | "zstd"): AsyncGenerator<Uint8Array, void> {

@@ -2,9 +2,9 @@
 // kernel inside that directory (openat2 with RESOLVE_IN_ROOT): neither "..", nor an absolute name, nor a symbolic link leads out of it. The last
 // component is never followed. Deletions become what overlayfs understands: a character device 0:0, or the xattr trusted.overlay.opaque
 // (https://docs.kernel.org/filesystems/overlayfs.html, "whiteouts and opaque directories").
-import { Failure, invalidArgument, resourceExhausted } from "../../lib/errors.ts";
+import { Failure, invalidArgument, messageOf, resourceExhausted } from "../../lib/errors.ts";
+import { createRoom } from "../../lib/room.ts";
 import {
-  check,
   close,
   errno,
   O_DIRECTORY,
@@ -32,8 +32,6 @@ const S_IFBLK = 0o060000;
 const S_IFIFO = 0o010000;
 const MAX_PATH = 4096;
 const MAX_DIRFDS = 400;
-/** What is freed meanwhile may be used. */
-const SLACK = 1 << 20;
 const WHITEOUT = ".wh.";
 const OPAQUE = ".wh..wh..opq";
 
@@ -46,7 +44,7 @@ export interface ExtractOptions {
   whiteouts: Whiteouts;
   /** Where a parent directory is missing in the archive, its mode and owner are taken from the same path in one of these, topmost first. */
   parents?: readonly string[];
-  /** ResourceExhausted above this many bytes of file data; undefined: above what the file system has free. */
+  /** ResourceExhausted above this many bytes of file data; undefined: above what the file system has to spare. */
   maxBytes: number | undefined;
   maxEntries: number;
 }
@@ -96,12 +94,17 @@ export function createExtractor(options: ExtractOptions): Extractor {
   let bytes = 0;
   let entries = 0;
 
-  const limit = options.maxBytes ?? freeBytes(options.root) + SLACK;
+  const room = options.maxBytes === undefined ? createRoom(options.root) : undefined;
+  /** To be called before the bytes are written. */
   const count = (length: number) => {
     bytes += length;
-    if (bytes <= limit) return;
-    const what = options.maxBytes === undefined ? "failed to extract layer: no space left on device: the layer" : "layer";
-    throw resourceExhausted(`${what} is larger than ${limit} bytes when unpacked`);
+    try {
+      room?.(length);
+    } catch (error) {
+      throw resourceExhausted(`failed to extract layer: ${messageOf(error)}`, error);
+    }
+    if (options.maxBytes !== undefined && bytes > options.maxBytes)
+      throw resourceExhausted(`layer is larger than ${options.maxBytes} bytes when unpacked`);
   };
 
   const fail = (what: string, path: string, result: number): never => {
@@ -393,11 +396,4 @@ export function createExtractor(options: ExtractOptions): Extractor {
       for (const fd of lower) close(fd);
     },
   };
-}
-
-/** Free bytes of the file system that holds `path`. */
-function freeBytes(path: string): number {
-  const out = new BigUint64Array(15);
-  check(kernel.statfs(path, out), `statfs ${path}`);
-  return Number(out[1]! * out[4]!);
 }

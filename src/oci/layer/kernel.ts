@@ -200,5 +200,3 @@ export function rewound(fd: number): number {
   binding.syscall(SYS.lseek, fd, 0, 0);
   return fd;
 }
-
-export const statfs = (path: string, out: BigUint64Array): number => binding.syscall(SYS.statfs, path, out);

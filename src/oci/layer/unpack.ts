@@ -3,6 +3,7 @@ import { closeSync, openSync, readSync } from "node:fs";
 import { cancelled, invalidArgument } from "../../lib/errors.ts";
 import { createDigester } from "../digest.ts";
 import { createDecoder, type Decoder, detectCompression } from "./decode.ts";
+import { checkExpansion, type ExpansionLimit } from "./expansion.ts";
 import { createExtractor, type Whiteouts } from "./extract.ts";
 import { COUNT, FLAG, viewsOf } from "./progress.ts";
 import { createTarReader } from "./tar-reader.ts";
@@ -19,6 +20,7 @@ export interface UnpackJob {
   parents: readonly string[];
   maxBytes: number | undefined;
   maxEntries: number;
+  expansion: ExpansionLimit;
   algorithm: string;
   /** What the blob's digest must be; undefined: whatever it is. */
   expected: string | undefined;
@@ -56,7 +58,11 @@ export function unpack(job: UnpackJob): Unpacked {
     const plain = createDigester("sha256");
     let separate = true;
     let failure: unknown;
+    let taken = 0;
+    let produced = 0;
     const output = (buffer: Uint8Array, offset: number, length: number) => {
+      produced += length;
+      checkExpansion("layer", taken, produced, job.expansion);
       plain.update(offset === 0 && length === buffer.length ? buffer : buffer.subarray(offset, offset + length));
       reader.push(buffer, offset, length);
     };
@@ -69,6 +75,7 @@ export function unpack(job: UnpackJob): Unpacked {
         decoder = createDecoder(compression, output);
       }
       if (separate) stored.update(input.subarray(0, length));
+      taken += length;
       try {
         if (failure === undefined) decoder.push(input, 0, length);
         else if (!separate) plain.update(input.subarray(0, length));
