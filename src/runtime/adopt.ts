@@ -24,6 +24,7 @@ function atGate(pid: number): boolean {
 }
 
 const LOCK_EX_NB = 2 | 4;
+const KEEPER_MS = 2000;
 
 /** The record with both processes in it. One that is being made is waited for: its makers hold the file's lock from before they run. */
 async function completeRecord(path: string): Promise<Buffer | undefined> {
@@ -87,7 +88,11 @@ async function adoptProcess(directory: string): Promise<Kept | undefined> {
     };
   } catch {
     if (pidfd !== undefined) pidfdSignal(pidfd, 9);
-    if (keeperPidfd !== undefined) pidfdSignal(keeperPidfd, 9);
+    if (keeperPidfd !== undefined) {
+      pidfdSignal(keeperPidfd, 9);
+      // Until it is gone it may still make a cgroup, which would stay.
+      await binding.syscallAsync(SYS.poll, new Int32Array([keeperPidfd, 1]), 1, KEEPER_MS);
+    }
     for (const fd of opened) close(fd);
     return undefined;
   }

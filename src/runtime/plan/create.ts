@@ -29,7 +29,7 @@ import {
   planSources,
 } from "./mounts.ts";
 import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime } from "./namespaces.ts";
-import { createPlanner, type Missing, waitForMaker } from "./planner.ts";
+import { createPlanner, type Missing, waitForMaker, waitForParent } from "./planner.ts";
 import { type Filter, type ProcessMarks, planProcess, planTerminal } from "./process.ts";
 import { rootPathOf } from "./root-path.ts";
 import { checkNetDevices, openLabel, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
@@ -67,7 +67,6 @@ export interface Plan {
 }
 
 const LAYERS_BY_FSCONFIG = 6.08;
-const CLONES_OF_DETACHED = 6.15;
 
 export function planCreate(input: CreateInput, facts: Facts): Plan {
   const { spec } = input;
@@ -93,7 +92,10 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (!ordinary) tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 0], { why: "close this process to the container's eyes" });
   if (input.keeper) recordSelf(p, RECORD.keeper, "record the keeper");
   tape.step(SYS.umask, [0], { why: "clear the umask" });
-  if (input.cgroup) planCgroup(p, input.cgroup);
+  // Of v1, the keeper makes the cgroups while the process mounts its file systems: a third of a millisecond that the other core has time for.
+  // Those of v2 have to be there before it; so have all where the process will not be able to take them from the host.
+  const beside = input.cgroup?.version === 1 && ownMounts && !inUser && !ordinary;
+  if (input.cgroup) planCgroup(p, beside ? { ...input.cgroup, directories: directoriesOf(input.cgroup.into), writes: [] } : input.cgroup);
   const root = tape.word("root");
   const rootPlace = rootPathOf(spec, input.bundle);
   // Before Linux 6.8 an overlay's layers are one string of at most 255 bytes by fsconfig(2), of a page by mount(2), which needs a place to
@@ -102,12 +104,13 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const cgroupMounts = (spec.mounts ?? []).filter((m) => m.type === "cgroup" || m.type === "cgroup2");
   const ownIds = { uids: spec.linux?.uidMappings ?? [], gids: spec.linux?.gidMappings ?? [] };
   const beneath = (destination: string) => facts.entriesOf(input.rootfs.length > 0 ? input.rootfs : rootPlace, destination);
+  const takeCgroups = () => (cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup, namespaces.has("cgroup")) : []);
   const takeSources = () => {
     if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
     return {
       sources: planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle, ownIds, beneath, ownMounts && !inUser, linux.mountLabel),
       extraRoots: byMount ? [] : planFurtherRoots(p, input.rootfs),
-      cgroupSources: cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup, namespaces.has("cgroup")) : [],
+      cgroupSources: beside ? [] : takeCgroups(),
       devices: inUser || facts.inUserNamespace ? planDeviceSources(p, spec) : undefined,
     };
   };
@@ -136,21 +139,25 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const mapsByMaker = ordinary && ownUser && !mapsHimself(spec, facts.ordinaryUser!);
   if (ownUser && !mapsByMaker) planMaps(p, pid.pid, ownIds.uids, ownIds.gids, ordinary);
   if (ownUser && input.cgroup?.version === 1) planPlace(p, pid.pid, input.cgroup);
+  if (beside) planCgroup(p, { ...input.cgroup!, directories: input.cgroup!.directories.filter((each) => each !== input.cgroup!.into) });
   const one = tape.structure([1], "{1}");
-  if (ownUser) tape.step(SYS.write, [placed, one, 8], { why: "let the process go on" });
+  if (ownUser || beside) tape.step(SYS.write, [placed, one, 8], { why: "let the process go on" });
   const waitTerminal = input.keeper && process.terminal === true;
   planParent(p, pid, { ...input, holdMounts: true }, waitTerminal ? terminalReady : undefined);
 
   // ---- the process
   tape.place(child);
   if (input.keeper) dieWithParent(p);
-  if (input.keeper) recordSelf(p, RECORD.process, "record the process");
-  if (!ownUser && input.cgroup?.version === 1) planJoin(p, input.cgroup);
+  // Who finds the record complete finds all cgroups made.
+  const enterCgroups = () => {
+    if (beside) waitForParent(p, placed, "wait until its cgroups are there");
+    if (input.keeper) recordSelf(p, RECORD.process, "record the process");
+    if (!ownUser && input.cgroup?.version === 1) planJoin(p, input.cgroup);
+  };
+  if (!beside) enterCgroups();
   for (const each of joins) if (!early.includes(each)) join(each);
   tape.step(SYS.setsid, [], { why: "start a session" });
-  if (ownUser) {
-    tape.step(SYS.read, [placed, tape.room(8, "count"), 8], { why: "wait until id maps and cgroups are in place", retry: errno.EINTR });
-  }
+  if (ownUser) waitForParent(p, placed, "wait until id maps and cgroups are in place");
   if (mapsByMaker) {
     const tag = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.maps, 0, 0, 0).buffer), "{maps}");
     tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, tag, REPORT.size], { why: "wait for newuidmap and newgidmap" });
@@ -195,7 +202,17 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     tape.place(put);
   }
 
-  const { sources, cgroupSources, devices, extraRoots } = gained;
+  const { sources, devices, extraRoots } = gained;
+  let { cgroupSources } = gained;
+  let entered = !beside;
+  const enter = () => {
+    if (entered) return;
+    entered = true;
+    enterCgroups();
+    cgroupSources = takeCgroups();
+  };
+  // What a container's mounts begin with is its own memory.
+  if (sources.some(({ copy }) => copy?.length)) enter();
   for (const { fd, target } of extraRoots) {
     const place = tape.word("place");
     p.ensure(root, target, "directory", place, `mount on ${target} of the root file system`);
@@ -204,15 +221,17 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   }
   for (const planned of sources) {
     const cgroup = cgroupMounts.indexOf(planned.mount);
+    if (cgroup === 0) enter();
     if (cgroup < 0) planMount(p, planned, root, planned.mount.destination === "/dev");
     else if (cgroup === 0 && input.cgroup)
       planCgroupMount(p, planned.mount.destination, planned.options.set, cgroupSources, input.cgroup, root);
   }
+  enter();
   planDevices(p, spec, root, devices);
   for (const [name, value] of Object.entries(linux.sysctl ?? {})) planSysctl(p, name, value, root, linux.namespaces ?? []);
   if (process.terminal) planTerminal(p, process, root);
   planReadonly(p, spec.linux?.readonlyPaths ?? [], root);
-  planMasked(p, spec.linux?.maskedPaths ?? [], root, facts.kernel >= CLONES_OF_DETACHED);
+  planMasked(p, spec.linux?.maskedPaths ?? [], root);
   if (process.cwd && process.cwd !== "/") {
     const cwd = tape.word("cwd");
     p.ensure(root, process.cwd, "directory", cwd, `make the working directory ${process.cwd}`);
@@ -284,6 +303,8 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const owner = ownUser ? { owner: { uid: rootIn(ownIds.uids), gid: rootIn(ownIds.gids) } } : {};
   return { tape, marks, missing: p.missing, ...owner, ...listenerOf(spec, input.seccomp, state) };
 }
+
+const directoriesOf = (directory: string | undefined) => (directory === undefined ? [] : [directory]);
 
 /** Whether the kernel takes the maps from the user himself: his own id, and nothing else (user_namespaces(7)). */
 function mapsHimself({ linux }: Spec, { uid, gid }: { uid: number; gid: number }): boolean {

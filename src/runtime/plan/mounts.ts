@@ -319,17 +319,15 @@ const coverable = new Set(
 );
 
 /** Covers paths: a directory by an empty read-only file system, anything else by /dev/null; what does not exist is left alone. */
-export function planMasked(p: Planner, paths: readonly string[], root: Word, cloneDetached: boolean): void {
+export function planMasked(p: Planner, paths: readonly string[], root: Word): void {
   if (paths.length === 0) return;
   const { tape } = p;
   const empty = tape.word("empty");
+  const attached = tape.word("attached");
   const nothing = tape.word("null");
   const place = tape.word("place");
   const copy = tape.word("copy");
-  const makeEmpty = (store: Word, why: string) =>
-    newFileSystem(p, "tmpfs", "tmpfs", [["nr_inodes", "2"]], MOUNT_ATTR.MOUNT_ATTR_RDONLY, store, why);
-  // A mount that is attached nowhere can be copied since Linux 6.15; before, each directory gets a file system of its own.
-  if (cloneDetached) makeEmpty(empty, "make an empty directory for masked paths");
+  newFileSystem(p, "tmpfs", "tmpfs", [["nr_inodes", "2"]], MOUNT_ATTR.MOUNT_ATTR_RDONLY, empty, "make an empty directory for masked paths");
   p.openInRoot(root, "/dev/null", O.O_PATH, nothing, { why: "open /dev/null for masked paths", noSymlinks: true });
   // The image's own, or one that was exchanged, would be shown instead (CVE-2025-31133).
   const real = tape.label();
@@ -340,22 +338,30 @@ export function planMasked(p: Planner, paths: readonly string[], root: Word, clo
   for (const path of paths) {
     const next = tape.label();
     const notDirectory = tape.label();
-    const done = tape.label();
-    const why = `mask ${path}`;
-    p.openInRoot(root, path, O.O_PATH | O.O_DIRECTORY, place, { why, jump: { to: notDirectory, on: ABSENT } });
-    if (cloneDetached) tape.step(SYS.open_tree, [empty, "", COPY], { store: copy });
-    else makeEmpty(copy, why);
-    tape.jump(done);
+    const further = tape.label();
+    const covered = tape.label();
+    const put = tape.label();
+    p.openInRoot(root, path, O.O_PATH | O.O_DIRECTORY, place, { why: `mask ${path}`, jump: { to: notDirectory, on: ABSENT } });
+    // The first directory gets the mount itself, others a copy of it: before Linux 6.15 what is attached nowhere can't be copied, and a mount
+    // that ends unattached makes its last closer wait for an RCU grace period.
+    tape.when(attached, "NE", 0, further);
+    attach(p, empty, place);
+    tape.compute("ADD", 1, 0, attached);
+    tape.jump(covered);
+    tape.place(further);
+    tape.step(SYS.open_tree, [empty, "", COPY], { store: copy });
+    tape.jump(put);
     tape.place(notDirectory);
     p.openInRoot(root, path, O.O_PATH, place, { jump: { to: next, on: ABSENT } });
     tape.step(SYS.open_tree, [nothing, "", COPY], { store: copy });
-    tape.place(done);
+    tape.place(put);
     attach(p, copy, place);
     p.close(copy);
+    tape.place(covered);
     p.close(place);
     tape.place(next);
   }
-  if (cloneDetached) p.close(empty);
+  p.close(empty);
   p.close(nothing);
 }
 

@@ -1,6 +1,6 @@
 // What the parts of a plan share: the tape they write to, and the few idioms of system calls that recur.
 import { errno, SYS } from "../../linux/index.ts";
-import { type Arg, type Block, createTape, REPORT_FD, type StepOptions, type Tape, type Word } from "../tape.ts";
+import { type Arg, type Block, createTape, type Named, REPORT_FD, type StepOptions, type Tape, type Word } from "../tape.ts";
 import { AT_FDCWD, named, O, RESOLVE } from "./constants.ts";
 import { FD, REPORT } from "./layout.ts";
 
@@ -153,4 +153,15 @@ export function waitForMaker({ tape }: Planner, why?: string): void {
   tape.when(count, "NE", 0, known);
   tape.step(SYS.exit_group, [1], { why: "end: its maker is gone" });
   tape.place(known);
+}
+
+/** Waits until the process' parent says at the event `said` that its part is done; ends where nobody is there any more who would end a process left behind. */
+export function waitForParent({ tape }: Planner, said: Named, why: string): void {
+  const done = tape.label();
+  // struct pollfd {int fd; short events, revents}[2]: a maker says nothing before the process has asked him.
+  const polled = tape.bytes(new Uint8Array(new Int32Array([Number(said.value), 1, FD.maker, 1]).buffer), `{${said.name}, maker}`);
+  tape.step(SYS.ppoll, [polled, 2, 0, 0, 0], { why, retry: errno.EINTR });
+  tape.when(tape.wordAt(polled, 4, 4, `${said.name}.events`), "NE", 1, done);
+  tape.step(SYS.exit_group, [1], { why: "end: its maker is gone" });
+  tape.place(done);
 }
