@@ -1,5 +1,6 @@
 // `jubako trace`: every layer's part of a command, every instruction of the runtime's tape; and where it went wrong.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
 import { lacks, startEngine, type TestEngine } from "./support/engine.ts";
 
 describe.skipIf(lacks("docker"))("trace", () => {
@@ -34,5 +35,25 @@ describe.skipIf(lacks("docker"))("trace", () => {
     expect(failed[0]).toMatch(/chdir\("\/etc\/passwd"\).*✗ chdir to cwd .* failed: not a directory/);
     expect(steps.join("\n")).toContain("pivot_root(");
     expect(steps.join("\n")).not.toContain("execve(");
+  });
+
+  test("a client's own trace is kept where it asks for it, and only then", async () => {
+    const ask = (path: string, headers: Record<string, string> = {}) =>
+      fetch(`http://localhost${path}`, { unix: `${engine.dir}/docker.sock`, headers });
+    const parent = (id: string) => ({ traceparent: `00-${id}-00f067aa0ba902b7-01` });
+    const [wanted, other] = ["4bf92f3577b34da6a3ce929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"];
+    expect((await ask("/containers/json?all=1", { ...parent(wanted!), tracestate: "vendor=x, jubako=on" })).status).toBe(200);
+    expect((await ask("/containers/json?all=1", { ...parent(other!), tracestate: "vendor=jubako=on" })).status).toBe(200);
+    const spans = (await (await ask(`/jubako/trace/${wanted}`)).text())
+      .trim()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(spans.map(({ layer, name, parentSpanId }) => [layer, name, parentSpanId])).toContainEqual([
+      "engine",
+      "GET /containers/json",
+      "00f067aa0ba902b7",
+    ]);
+    expect((await ask(`/jubako/trace/${other}`)).status).toBe(404);
+    expect(readdirSync(`${engine.dir}/exec/trace`).filter((name) => name.includes(other!))).toEqual([]);
   });
 });

@@ -2,7 +2,7 @@
 // throws to a status once. Knows no resource.
 import type { Socket } from "node:net";
 import { failedPrecondition, invalidArgument, messageOf } from "../lib/errors.ts";
-import { entering, fromHeaders, span } from "../trace/index.ts";
+import { entering, fromHeaders, span, wantsSpans } from "../trace/index.ts";
 import { statusOf } from "./errors.ts";
 import { type Exchange, serveConnection } from "./http.ts";
 import { missingFeature } from "./missing.ts";
@@ -177,8 +177,9 @@ export function createServer(options: ServerOptions): (socket: Socket) => void {
       const result = await found.route.handle(call);
       await answer(exchange, result);
     };
-    const asked = exchange.headers.traceparent !== undefined && !found.route.untraced;
-    const context = asked ? fromHeaders((name) => exchange.headers[name], "engine", options.traceDir) : undefined;
+    const header = (name: string) => exchange.headers[name];
+    const asked = exchange.headers.traceparent !== undefined && !found.route.untraced && wantsSpans(header);
+    const context = asked ? fromHeaders(header, "engine", options.traceDir) : undefined;
     if (!context) return run();
     traced(options.traceDir);
     return entering(context, () => span(`${found.route.method} ${found.route.path}`, found.params, run));

@@ -23,7 +23,7 @@ async function trim(dir: string): Promise<void> {
 
 let seen = 0;
 
-/** Call for each request that is traced: clients that trace everything by themselves (buildx) must not fill the directory. */
+/** Call for each request that is traced: a client that asks for all of them must not fill the directory. */
 export function traced(dir: string): void {
   if (++seen % KEPT === 0) trim(dir).catch(() => {});
 }

@@ -36,6 +36,14 @@ export interface Span {
 export const TRACEPARENT = "traceparent";
 export const TRACE_DIR = "jubako-trace-dir";
 
+/**
+ * Whether a caller wants spans kept: our command line names a directory, others say so in `tracestate` (W3C trace context, 3.3), as `jubako=on`. A sampled
+ * `traceparent` alone is no wish: clients like buildx send one with every request.
+ */
+export function wantsSpans(get: (name: string) => string | null | undefined): boolean {
+  return Boolean(get(TRACE_DIR)) || /(?:^|,)\s*jubako=/.test(get("tracestate") ?? "");
+}
+
 const storage = new AsyncLocalStorage<Context>();
 let used = false;
 
