@@ -1,78 +1,27 @@
 // The real docker CLI with the buildx plugin, compose and buildctl against the engine's BuildKit doors. One engine for the file.
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { chmodSync, existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { DefinitionSchema, OpSchema } from "../src/gen/pb_pb.ts";
 import { digestOf } from "../src/oci/index.ts";
-import { lacks, type Output, processesNaming, root, startEngine, type TestEngine, until, which } from "./support/engine.ts";
+import { buildctl, buildx, compose, startBuildx, type TestBuildx } from "./support/buildx.ts";
+import { lacks, processesNaming, until } from "./support/engine.ts";
 import { startRegistry } from "./support/registry.ts";
-
-/** A CLI plugin: on PATH, where docker looks for plugins, or where scripts/go-tools.sh builds it. */
-function plugin(name: string): string | undefined {
-  const places = [
-    join(root, "build/tools"),
-    "/usr/local/lib/docker/cli-plugins",
-    "/usr/libexec/docker/cli-plugins",
-    "/usr/lib/docker/cli-plugins",
-  ];
-  return which(name) ?? places.map((place) => join(place, name)).find(existsSync);
-}
 
 setDefaultTimeout(60_000);
 
-const buildx = plugin("docker-buildx");
-const compose = plugin("docker-compose-v5") ?? plugin("docker-compose");
-const buildctl = plugin("buildctl");
-if (!buildx) console.log("skip: the buildx plugin is not installed (scripts/go-tools.sh buildx)");
-
 describe.skipIf(lacks("docker") || buildx === undefined)("docker buildx", () => {
-  let engine: TestEngine;
-  let env: Record<string, string>;
-  let contexts = 0;
+  let t: TestBuildx;
+  let { engine, env, context, docker, run, ok, build } = {} as TestBuildx;
 
   beforeAll(async () => {
-    engine = await startEngine();
-    const plugins = join(engine.dir, "config/cli-plugins");
-    mkdirSync(plugins, { recursive: true });
-    // A buildx that was built from its module does not know its version, which compose asks for.
-    writeFileSync(
-      join(plugins, "docker-buildx"),
-      `#!/bin/sh
-[ "$1" = docker-cli-plugin-metadata ] && { echo '{"SchemaVersion":"0.1.0","Vendor":"Docker Inc.","Version":"v0.30.1"}'; exit; }
-exec ${buildx} "$@"
-`,
-    );
-    chmodSync(join(plugins, "docker-buildx"), 0o755);
-    if (compose) symlinkSync(compose, join(plugins, "docker-compose"));
-    env = {
-      DOCKER_CONFIG: join(engine.dir, "config"),
-      DOCKER_BUILDKIT: "1",
-      NO_COLOR: "1",
-      BUILDX_NO_DEFAULT_ATTESTATIONS: "1",
-      SSH_AUTH_SOCK: "",
-    };
+    t = await startBuildx();
+    ({ engine, env, context, docker, run, ok, build } = t);
   });
-  afterAll(() => engine?.stop());
-
-  function context(files: Record<string, string>): string {
-    const dir = join(engine.dir, `context-${++contexts}`);
-    for (const [name, text] of Object.entries(files)) {
-      mkdirSync(dirname(join(dir, name)), { recursive: true });
-      writeFileSync(join(dir, name), text);
-    }
-    return dir;
-  }
-  const docker = (...args: string[]): Output => engine.dockerWith({ env, timeoutMs: 60_000 }, ...args);
-  const run = (...args: string[]) => docker("run", "--rm", ...args).stdout;
-  /** Succeeds, and answers what docker printed. */
-  function ok(result: Output): string {
-    if (result.status !== 0) throw new Error(`${result.stdout}\n${result.stderr}\n${engine.log().slice(-2000)}`);
-    return result.stdout + result.stderr;
-  }
-  const build = (dir: string, ...args: string[]) => docker("buildx", "build", "--progress", "plain", ...args, dir);
+  afterAll(() => t?.engine.stop());
 
   test("docker build: steps, the cache, the names of what goes on", () => {
     const files = { Dockerfile: "FROM busybox\nCOPY a /a\nRUN echo said && cat /a /a > /b\nCMD cat /b\n", a: "x\n" };

@@ -14,17 +14,17 @@ export interface Statement {
   predicateType: string;
   predicate: unknown;
   subjects: { kind: "self" | "raw"; name: string; digest: string[] }[];
-  /** "provenance", "sbom", … */
-  reason: string;
   /** Where a file export puts it. */
   path: string;
+  /** The name of the image's own SBOM, where this is a part of it. */
+  core: string | undefined;
 }
 
 /** The package URL of an image. */
 export function imagePurl(ref: string, platform: Platform | undefined): string {
   const reference = withDefaultTag(parseReference(ref));
   const parts = [...(reference.domain === "docker.io" ? [] : [reference.domain]), ...reference.path.replace(/^library\//, "").split("/")];
-  const name = parts.map((part) => encodeURIComponent(part).replace(/%3A/gi, ":")).join("/");
+  const name = parts.map(encodeURIComponent).join("/");
   const qualifiers = [
     ...(reference.digest ? [`digest=${encodeURIComponent(reference.digest).replace(/%3A/gi, ":")}`] : []),
     ...(platform ? [`platform=${encodeURIComponent(formatPlatform(platform))}`] : []),
@@ -39,29 +39,53 @@ function parse(bytes: Uint8Array, what: string): Record<string, unknown> {
   } catch {
     // the same answer as for what is no object
   }
-  throw invalidArgument(`the attestation ${what} is no JSON object`);
+  throw invalidArgument(`cannot decode in-toto statement: ${what} is no JSON object`);
 }
 
-/** What a frontend's or a scanner's attestations say. Those that are a bundle are a directory of statements. */
+const PROVENANCE = "https://slsa.dev/provenance/";
+const mine = (type: string, verb: string): void => {
+  if (type.startsWith(PROVENANCE)) throw invalidArgument(`frontend may not ${verb} provenance attestations`);
+};
+
+/** What a frontend's or a scanner's attestations say, those about the image itself first. A bundle is a directory of statements. */
 export async function statementsOf(attestations: readonly Attestation[]): Promise<Statement[]> {
   const found: Statement[] = [];
   for (const { kind, ref, path, content, metadata, predicateType, subjects } of attestations) {
-    const reason = Buffer.from(metadata.get("result-reason") ?? new Uint8Array()).toString("utf8");
+    const named = Buffer.from(metadata.get("sbom-core") ?? []).toString("utf8");
+    const coreOf = (file: string) => (named !== "" && file.split(".")[0] === named ? named : undefined);
     if (kind === "in-toto") {
+      mine(predicateType, "set");
       const bytes = content ?? (await ref?.readFile(path));
-      if (!bytes) throw invalidArgument("an attestation without content");
-      found.push({ predicateType, predicate: parse(bytes, path), subjects, reason, path: path.split("/").at(-1) || "attestation.json" });
+      if (!bytes) throw invalidArgument("attestation does not have available content");
+      const file = path.split("/").at(-1) ?? "";
+      if (file === "") throw invalidArgument("attestation does not have set path");
+      found.push({ predicateType, predicate: parse(bytes, path), subjects, core: coreOf(file), path: file });
       continue;
     }
-    for (const file of (await ref?.readDir(path || "/")) ?? []) {
-      if ((file.mode & 0o170000) !== 0o100000 || found.length >= MAX_STATEMENTS || file.size > MAX_STATEMENT) continue;
-      const statement = parse(await ref!.readFile(`${path.replace(/\/$/, "")}/${file.path}`), file.path);
-      const type = statement.predicateType;
-      if (typeof type !== "string") throw invalidArgument(`the attestation ${file.path} has no predicateType`);
-      found.push({ predicateType: type, predicate: statement.predicate, subjects: [], reason, path: file.path });
+    if (!ref) throw invalidArgument("no ref provided for attestation bundle");
+    const kinds = [0o100000, 0o120000];
+    for (const { path: file, mode, size } of await ref.readDir(path || "/")) {
+      if (!kinds.includes(mode & 0o170000) || found.length >= MAX_STATEMENTS || size > MAX_STATEMENT) continue;
+      const statement = parse(await ref.readFile(`${path.replace(/\/$/, "")}/${file}`), file);
+      const { predicateType: type, subject, predicate } = statement;
+      if (typeof type !== "string") throw invalidArgument(`the attestation ${file} has no predicateType`);
+      if (predicateType !== "" && type !== predicateType)
+        throw invalidArgument(`bundle entry ${type} does not match required predicate type ${predicateType}`);
+      mine(type, "bundle");
+      found.push({ predicateType: type, predicate, subjects: subjectsOf(subject, file), core: coreOf(file), path: file });
     }
   }
-  return found;
+  return [...found.filter(({ core }) => core !== undefined), ...found.filter(({ core }) => core === undefined)];
+}
+
+function subjectsOf(subject: unknown, what: string): Statement["subjects"] {
+  if (subject === undefined || subject === null) return [];
+  if (!Array.isArray(subject)) throw invalidArgument(`the attestation ${what} has subjects that are no list`);
+  return subject.map((each: { name?: unknown; digest?: unknown } | null) => ({
+    kind: "raw",
+    name: String(each?.name ?? ""),
+    digest: Object.entries(each?.digest ?? {}).map(([algorithm, hex]) => `${algorithm}:${hex}`),
+  }));
 }
 
 /** A statement about an image (by its names), or about files. */
@@ -70,9 +94,13 @@ export function statementJson(
   about: { name: string; digest: string }[],
 ): Record<string, unknown> {
   const digestSet = (digests: string[]) => Object.fromEntries(digests.map((digest) => digest.split(":") as [string, string]));
-  const self = about.map(({ name, digest }) => ({ name, digest: digestSet([digest]) }));
-  const listed = subjects.flatMap(({ kind, name, digest }) => (kind === "self" ? self : [{ name, digest: digestSet(digest) }]));
-  return { _type: STATEMENT, predicateType, subject: listed.length > 0 ? listed : self, predicate };
+  const all: Statement["subjects"] = subjects.length > 0 ? subjects : [{ kind: "self", name: "", digest: [] }];
+  const subject = all.flatMap(({ kind, name, digest }) => {
+    if (kind === "raw") return [{ name: name || "_", digest: digestSet(digest) }];
+    const names = (own: string) => (name === "" || name === "_" ? [own] : [own, name]);
+    return about.flatMap((each) => names(each.name).map((own) => ({ name: own, digest: digestSet([each.digest]) })));
+  });
+  return { _type: STATEMENT, predicateType, subject, predicate };
 }
 
 /** Writes the manifest of the attestations of one image manifest; answers its descriptor for the index. */
@@ -84,19 +112,10 @@ export async function attestationManifest(
 ): Promise<Descriptor> {
   const { manager } = host;
   const { digest } = image.manifest;
-  const names = image.names.length > 0 ? image.names.map((name) => imagePurl(name, image.platform)) : ["_"];
+  const about = image.names.map((name) => ({ name: imagePurl(name, image.platform), digest }));
   const layers: Descriptor[] = [];
   for (const statement of statements) {
-    const bytes = Buffer.from(
-      JSON.stringify(
-        statementJson(
-          statement,
-          names.map((name) => ({ name, digest })),
-        ),
-        undefined,
-        2,
-      ),
-    );
+    const bytes = Buffer.from(JSON.stringify(statementJson(statement, about)));
     const written = await writeBytes(manager, bytes, { mediaType: IN_TOTO, labels: {}, lease });
     layers.push({ ...written, annotations: { "in-toto.io/predicate-type": statement.predicateType } });
   }

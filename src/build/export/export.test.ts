@@ -103,7 +103,7 @@ describe.skipIf(process.getuid?.() !== 0 || !busybox)("exports (needs root and b
     const written = { _type: "x", predicateType: "https://spdx.dev/Document", predicate: { name: "sbom" }, subject: [] };
     const bundle = load(session, (graph) => edge(graph.add(fileOp(undefined, [mkfile("/sbom.spdx.json", JSON.stringify(written))]))));
     const result = resultOf(load(session, (graph) => sh(graph, "echo attested > /x")));
-    const metadata = new Map([["result-reason", Buffer.from("sbom")]]);
+    const metadata = new Map([["sbom-core", Buffer.from("sbom")]]);
     result.attestations.set("linux/amd64", [{ kind: "bundle", ref: bundle, path: "/", metadata, predicateType: "", subjects: [] }]);
     const out = sink();
     await session.export(result, { type: "oci", attrs: { name: "x:1" } }, out);

@@ -14,7 +14,7 @@ import {
 import { childLabels, writeBytes } from "../content.ts";
 import type { Edge } from "../graph/llb.ts";
 import type { Layer } from "../host.ts";
-import type { Result } from "../session.ts";
+import type { Ref, Result } from "../session.ts";
 import type { Tree } from "../solve/workspace.ts";
 import { attestationManifest, type Statement, statementsOf } from "./attestations.ts";
 import type { ExportContext } from "./context.ts";
@@ -23,9 +23,10 @@ import { layerAs } from "./layers.ts";
 import { annotationsFor, type ImageOptions } from "./options.ts";
 import { provenance, provenanceOptions } from "./provenance.ts";
 import { layersUntil } from "./rewrite.ts";
+import { withLayers } from "./spdx.ts";
 
 export interface Part {
-  /** "linux/amd64"; "" where the result has no platforms. */
+  /** "linux/amd64", as the result names it. */
   name: string;
   platform: Platform;
   edge: Edge | undefined;
@@ -38,31 +39,42 @@ export interface MadeImage {
   platforms: Platform[];
 }
 
+interface Named {
+  ID: string;
+  Platform: Record<string, unknown>;
+}
+
+/** What a result's metadata say that it was made for; undefined where they say nothing. */
+function listedPlatforms({ metadata }: Result): Named[] | undefined {
+  const listed = metadata.get("refs.platforms");
+  if (!listed) return undefined;
+  try {
+    const { Platforms } = JSON.parse(Buffer.from(listed).toString("utf8")) as { Platforms?: Named[] };
+    if (Array.isArray(Platforms) && Platforms.length > 0) return Platforms;
+  } catch (error) {
+    throw invalidArgument("failed to parse platforms of the result (refs.platforms)", error);
+  }
+  throw invalidArgument("invalid empty platforms index for exporter");
+}
+
 /** The trees of a result, solved, with their platforms. */
 export async function partsOf(context: ExportContext, result: Result): Promise<Part[]> {
-  const listed = result.metadata.get("refs.platforms");
+  const listed = listedPlatforms(result);
+  const part = async ({ ID, Platform: said }: Named, ref: Ref | undefined): Promise<Part> => {
+    const platform = platformIn(said) ?? platformIn(configOf(result, ID)) ?? hostPlatform();
+    return { name: ID || formatPlatform(platform), platform, edge: ref?.edge, tree: await context.treeOf(ref) };
+  };
   if (result.refs.size === 0) {
-    const tree = await context.treeOf(result.ref);
-    const config = configOf(result, "");
-    const platform = platformIn(config) ?? hostPlatform();
-    return [{ name: "", platform, edge: result.ref?.edge, tree }];
+    if (listed && listed.length > 1) throw invalidArgument("cannot export multiple platforms without multi-platform enabled");
+    return [await part(listed?.[0] ?? { ID: "", Platform: {} }, result.ref)];
   }
-  let platforms: { ID: string; Platform: Record<string, unknown> }[] = [];
-  if (listed) {
-    try {
-      platforms = (JSON.parse(Buffer.from(listed).toString("utf8")) as { Platforms: typeof platforms }).Platforms;
-      if (!Array.isArray(platforms)) throw new Error("no list");
-    } catch (error) {
-      throw invalidArgument("failed to parse platforms of the result (refs.platforms)", error);
-    }
-  } else if (result.refs.size === 1) platforms = [...result.refs.keys()].map((ID) => ({ ID, Platform: {} }));
-  else throw invalidArgument("unable to export multiple refs, missing platforms mapping");
+  const [only] = result.refs.keys();
+  const platforms = listed ?? (result.refs.size === 1 ? [{ ID: only!, Platform: {} }] : undefined);
+  if (!platforms) throw invalidArgument("unable to export multiple refs, missing platforms mapping");
   return Promise.all(
-    platforms.map(async ({ ID, Platform: said }) => {
-      if (!result.refs.has(ID)) throw invalidArgument(`failed to find ref for ID ${ID}`);
-      const ref = result.refs.get(ID);
-      const platform = platformIn(said) ?? platformIn(configOf(result, ID)) ?? hostPlatform();
-      return { name: ID, platform, edge: ref?.edge, tree: await context.treeOf(ref) };
+    platforms.map((each) => {
+      if (!result.refs.has(each.ID)) throw invalidArgument(`failed to find ref for ID ${each.ID}`);
+      return part(each, result.refs.get(each.ID));
     }),
   );
 }
@@ -78,9 +90,7 @@ function platformIn(json: Record<string, unknown>): Platform | undefined {
 }
 
 function configOf(result: Result, name: string): Record<string, unknown> {
-  const bytes =
-    result.metadata.get(name === "" ? "containerimage.config" : `containerimage.config/${name}`) ??
-    result.metadata.get("containerimage.config");
+  const bytes = result.metadata.get(`containerimage.config/${name}`) ?? result.metadata.get("containerimage.config");
   if (!bytes) return {};
   try {
     const value: unknown = JSON.parse(Buffer.from(bytes).toString("utf8"));
@@ -114,7 +124,7 @@ async function makeManifest(
   for (const layer of kept) {
     layers.push(await layerAs(layer, { host, lease, compression, level, force, ociTypes, signal: context.signal }));
     context.status({
-      id: `exporting layers ${part.name}`,
+      id: "exporting layers",
       name: "exporting layers",
       current: 0,
       total: 0,
@@ -166,10 +176,10 @@ async function makeManifest(
   return { manifest: written, config, layers };
 }
 
-/** What is said of one part: by the frontend, and our own provenance. */
+/** What is said of one part: by the frontend and scanners, and our own provenance. */
 export async function attestationsOf(context: ExportContext, result: Result, part: Part, asImage: boolean): Promise<Statement[]> {
-  const statements = await statementsOf(result.attestations.get(part.name) ?? result.attestations.get(formatPlatform(part.platform)) ?? []);
-  const wanted = provenanceOptions(context.request?.attrs["attest:provenance"]);
+  const statements = await statementsOf(result.attestations.get(part.name) ?? []);
+  const wanted = provenanceOptions(context.request?.attrs ?? {});
   if (!wanted || (wanted.inlineOnly && !asImage)) return statements;
   const steps = Object.fromEntries(
     [...(await context.solved())].flatMap(([digest, { added }]) =>
@@ -196,8 +206,11 @@ export async function makeImage(context: ExportContext, result: Result, options:
   const parts = await partsOf(context, result);
   const made: { part: Part; manifest: Descriptor; config: Descriptor; statements: Statement[] }[] = [];
   for (const part of parts) {
-    const { manifest, config } = await makeManifest(context, result, part, options);
-    made.push({ part, manifest, config, statements: await attestationsOf(context, result, part, true) });
+    const { manifest, config, layers } = await makeManifest(context, result, part, options);
+    const statements: Statement[] = [];
+    for (const each of await attestationsOf(context, result, part, true))
+      statements.push(each.core === undefined ? each : await withLayers(each, layers, context));
+    made.push({ part, manifest, config, statements });
   }
   const platforms = parts.map(({ platform }) => platform);
   const first = made[0]!;

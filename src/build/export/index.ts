@@ -118,7 +118,10 @@ export async function exportResult(
       return answerOf(made, options.names);
     }
     case "tar":
-      await withResultTree(context, result, attrs, (tree) => send(treeTar(tree), sink, type, context));
+      // A tar of several platforms always has a directory for each.
+      await withResultTree(context, result, { ...attrs, "platform-split": String(result.refs.size > 0) }, (tree) =>
+        send(treeTar(tree), sink, type, context),
+      );
       return {};
     case "local": {
       const receive = need(sink.tree, type);

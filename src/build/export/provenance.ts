@@ -3,6 +3,7 @@ import { toJson } from "@bufbuild/protobuf";
 import { NetMode, OpSchema, type Source } from "../../gen/pb_pb.ts";
 import { invalidArgument } from "../../lib/errors.ts";
 import { formatPlatform, hostPlatform, type Platform } from "../../oci/index.ts";
+import { attestsOf } from "../attests.ts";
 import type { Edge, Graph } from "../graph/llb.ts";
 import { platformOf } from "../solve/sources.ts";
 import type { Solved } from "../solve/vertex.ts";
@@ -16,13 +17,12 @@ export interface ProvenanceOptions {
   inlineOnly: boolean;
 }
 
-/** "mode=max,version=v1,…" of the attribute attest:provenance; undefined where none is wanted. */
-export function provenanceOptions(text: string | undefined): ProvenanceOptions | undefined {
-  if (text === undefined || /^(false|0)$/i.test(text)) return undefined;
+/** What of a provenance is wanted; undefined: none. */
+export function provenanceOptions(attrs: Readonly<Record<string, string>>): ProvenanceOptions | undefined {
+  const fields = attestsOf(attrs).get("provenance");
+  if (!fields) return undefined;
   const options: ProvenanceOptions = { mode: "max", version: "v0.2", builderId: "", inlineOnly: false };
-  for (const part of text.split(",").filter(Boolean)) {
-    const [name = "", value = ""] = part.split(/=(.*)/s);
-    if (name === "disabled" && value !== "false" && value !== "0") return undefined;
+  for (const [name, value] of fields) {
     if (name === "mode") {
       if (value !== "min" && value !== "max") throw invalidArgument(`invalid provenance mode ${value}`);
       options.mode = value;
@@ -56,6 +56,8 @@ function closure(graph: Graph, result: Edge | undefined): string[] {
 }
 
 const HOST_ONLY = new Set(["cgroup-parent", "image-resolve-mode", "platform", "cache-imports"]);
+/** An image's name without the digest that looking it up gave to it: a digest alone was written. */
+const asWritten = (ref: string) => ref.replace(/(:[\w.-]+)@sha256:[0-9a-f]{64}$/, "$1");
 const withoutPassword = (text: string) => text.replace(/^([a-z+]+:\/\/)[^/@]*@/i, "$1xxxxx@");
 
 export interface ProvenanceInput {
@@ -89,7 +91,7 @@ export function provenance(options: ProvenanceOptions, input: ProvenanceInput): 
       if (identifier.startsWith("local://")) locals.add(identifier.slice("local://".length));
       if (!material) continue;
       const uri = identifier.startsWith("docker-image://")
-        ? imagePurl(material.uri.replace(/@.*$/, "") || material.uri, platformOf(op.platform) ?? input.platform ?? hostPlatform())
+        ? imagePurl(asWritten(material.uri), platformOf(op.platform) ?? input.platform ?? hostPlatform())
         : withoutPassword(material.uri);
       const [algorithm = "", hex = ""] = material.digest.split(":");
       if (!materials.some((each) => each.uri === uri)) materials.push({ uri, digest: { [algorithm]: hex } });
@@ -159,7 +161,7 @@ export function provenance(options: ProvenanceOptions, input: ProvenanceInput): 
     ...(max ? { layers: input.layers } : {}),
   };
   const [startedOn, finishedOn] = [input.started.toISOString(), input.finished.toISOString()];
-  const base = { subjects: [], reason: "provenance", path: "provenance.json" };
+  const base = { subjects: [], path: "provenance.json", core: undefined };
   if (options.version === "v1") {
     const { path, ...rest } = configSource as { path?: string; uri?: string };
     return {

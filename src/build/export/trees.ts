@@ -1,6 +1,7 @@
 // Results as files: one tree of all platforms' trees and what is attested of them, for a directory or a tar.
 import { Readable } from "node:stream";
-import { formatPlatform, TAR_END, type TarHeader, type TarType, tarHeader, tarPadding } from "../../oci/index.ts";
+import { invalidArgument } from "../../lib/errors.ts";
+import { TAR_END, type TarHeader, type TarType, tarHeader, tarPadding } from "../../oci/index.ts";
 import type { FileInfo, FileTree, Result } from "../session.ts";
 import { fileTree } from "../solve/view.ts";
 import { type Statement, statementJson } from "./attestations.ts";
@@ -25,6 +26,8 @@ const plainFile = (path: string, mode: number, size: number, mtime: bigint): Fil
 });
 
 interface Branch {
+  /** The platform's. */
+  name: string;
   /** "" is the top. */
   prefix: string;
   tree: FileTree;
@@ -43,7 +46,7 @@ function joined(branches: readonly Branch[], epoch: number | undefined): FileTre
       const found: FileInfo[] = [];
       while (waiting[0] && (before === undefined || waiting[0][0] < before)) {
         const [name, bytes] = waiting.shift()!;
-        found.push(plainFile(below(name), S_IFREG | 0o644, bytes.length, now));
+        found.push(plainFile(below(name), S_IFREG | 0o600, bytes.length, now));
       }
       return found;
     };
@@ -75,6 +78,33 @@ function joined(branches: readonly Branch[], epoch: number | undefined): FileTre
   };
 }
 
+/** Trees upon each other. InvalidArgument where two have a file of the same name. */
+async function overlaid(branches: readonly Branch[], epoch: number | undefined): Promise<FileTree> {
+  const found = new Map<string, { info: FileInfo; branch: Branch; tree: FileTree }>();
+  for (const branch of branches) {
+    const tree = joined([branch], epoch);
+    for await (const info of tree.entries()) {
+      const { path } = info;
+      const before = found.get(path);
+      const directories = [before?.info, info].every((each) => ((each?.mode ?? 0) & 0o170000) === S_IFDIR);
+      if (before && !directories)
+        throw invalidArgument(`cannot overwrite ${path} from ${before.branch.name} with ${branch.name} when split option is disabled`);
+      if (!before) found.set(path, { info, branch, tree });
+    }
+  }
+  // the order of a walk: what is in a directory comes before what is named after it
+  const walked = (path: string) => path.replaceAll("/", "\0");
+  const sorted = [...found.values()].sort((a, b) => (walked(a.info.path) < walked(b.info.path) ? -1 : 1));
+  return {
+    entries: () => ({
+      async *[Symbol.asyncIterator]() {
+        for (const { info } of sorted) yield info;
+      },
+    }),
+    open: (path) => found.get(path)!.tree.open(path),
+  };
+}
+
 /** Files that say what a tree has, as the subjects of its attestations. */
 async function subjectsOf(tree: FileTree): Promise<{ name: string; digest: string }[]> {
   const { createHash } = await import("node:crypto");
@@ -88,7 +118,7 @@ async function subjectsOf(tree: FileTree): Promise<{ name: string; digest: strin
   return found;
 }
 
-/** Gives the result as one tree while `work` lasts. Several platforms have a directory each. */
+/** Gives the result as one tree while `work` lasts. Several platforms have a directory each, unless `platform-split` says otherwise. */
 export async function withResultTree<T>(
   context: ExportContext,
   result: Result,
@@ -96,11 +126,11 @@ export async function withResultTree<T>(
   work: (tree: FileTree) => Promise<T>,
 ): Promise<T> {
   const parts = await partsOf(context, result);
-  const split = isTrue(attrs["platform-split"], parts.length > 1) && result.refs.size > 0;
+  const split = isTrue(attrs["platform-split"], result.refs.size > 0);
   const prefix = attrs["attestation-prefix"] ?? "";
   const build = async (left: typeof parts, done: Branch[]): Promise<T> => {
     const [part, ...rest] = left;
-    if (!part) return work(joined(done, context.epoch));
+    if (!part) return work(split || done.length < 2 ? joined(done, context.epoch) : await overlaid(done, context.epoch));
     return context.workspace.reading(part.tree, async ({ root }) => {
       const tree = fileTree(root);
       const extra = new Map<string, Uint8Array>();
@@ -108,12 +138,16 @@ export async function withResultTree<T>(
       if (statements.length > 0) {
         const about = await subjectsOf(tree);
         for (const statement of statements) {
-          const name = `${prefix}${split || parts.length === 1 ? "" : `${part.name.replace(/\//g, "_")}.`}${statement.path}`;
+          const dot = statement.path.lastIndexOf(".");
+          const [base, ending] = dot < 0 ? [statement.path, ""] : [statement.path.slice(0, dot), statement.path.slice(dot)];
+          const where = split || result.refs.size === 0 ? "" : `.${part.name.replace(/\//g, "_")}`;
+          const name = `${prefix}${base}${where}${ending}`;
+          if (extra.has(name)) throw invalidArgument(`duplicate attestation path name ${name}`);
           extra.set(name, Buffer.from(JSON.stringify(statementJson(statement, about), undefined, 2)));
         }
       }
-      const place = split ? (part.name || formatPlatform(part.platform)).replace(/\//g, "_") : "";
-      return build(rest, [...done, { prefix: place, tree, extra }]);
+      const place = split ? part.name.replace(/\//g, "_") : "";
+      return build(rest, [...done, { name: part.name, prefix: place, tree, extra }]);
     });
   };
   return build(parts, []);

@@ -70,7 +70,7 @@ export async function convertClassic(file: Dockerfile, options: ClassicOptions):
     resolveMode: "default",
     epoch: undefined,
     run: { network: "default", hostname: "", extraHosts: [], ulimits: [], cgroupParent: "", shmSize: 0, cacheNamespace: "" },
-    contexts: { main: () => context, named: async () => undefined, ignored: undefined, finish() {} },
+    contexts: { main: () => context, whole: context, named: async () => undefined, ignored: undefined, finish() {} },
     linter,
     labelsAreStep: true,
     async resolveImage(ref, platform) {

@@ -2,14 +2,11 @@
 // is sources of the graph.
 import { readFile } from "node:fs/promises";
 import { join, posix } from "node:path";
-import { fromBinary } from "@bufbuild/protobuf";
 import type { ImageConfig } from "../../api/types.ts";
-import { type Definition, OpSchema } from "../../gen/pb_pb.ts";
 import { failedPrecondition, invalidArgument, isKind, notFound, unimplemented } from "../../lib/errors.ts";
 import {
   choosePlatform,
   detectCompression,
-  digestOf,
   familiarReference,
   formatPlatform,
   formatReference,
@@ -23,7 +20,7 @@ import {
 import { createMatcher, ignorePatterns, type Matcher } from "../dockerfile/index.ts";
 import type { BaseImage } from "../host.ts";
 import type { Ref } from "../session.ts";
-import { createMarshaller, type Node, type Output } from "./nodes.ts";
+import { createMarshaller, importDefinition, type Output } from "./nodes.ts";
 import type { FrontendOptions } from "./options.ts";
 import { gitReference, gitSource, httpSource, imageSource, isAddress, localSource, ociLayoutSource } from "./sources.ts";
 import type { FrontendRequest } from "./types.ts";
@@ -40,6 +37,8 @@ export interface NamedContext {
 export interface Contexts {
   /** The main context, of which this path is wanted. */
   main(path: string): Output | undefined;
+  /** The main context with what is wanted of it. */
+  readonly whole: Output | undefined;
   named(name: string, platform: Platform): Promise<NamedContext | undefined>;
   /** What .dockerignore leaves out of the main context. */
   readonly ignored: Matcher | undefined;
@@ -55,36 +54,6 @@ export interface LoadedDockerfile {
 }
 
 const internal = (name: string) => ({ name: `[internal] ${name}` });
-
-/** A definition of the client as operations of ours. */
-function importDefinition(definition: Definition): Output | undefined {
-  const nodes = new Map<string, Node>();
-  let last: Output | undefined;
-  for (const bytes of definition.def) {
-    const op = fromBinary(OpSchema, bytes);
-    const inputs = op.inputs.map(({ digest, index }) => {
-      const node = nodes.get(digest);
-      if (!node) throw invalidArgument(`invalid definition: input ${digest} is missing`);
-      return { node, index: Number(index) };
-    });
-    if (op.op.case === undefined) {
-      last = inputs[0];
-      continue;
-    }
-    const digest = digestOf(bytes);
-    const { platform } = op;
-    const meta = definition.metadata[digest];
-    nodes.set(digest, {
-      op: op.op,
-      inputs,
-      platform: platform
-        ? { os: platform.OS, architecture: platform.Architecture, ...(platform.Variant ? { variant: platform.Variant } : {}) }
-        : undefined,
-      meta: { name: meta?.description["llb.customname"] ?? "", ignoreCache: meta?.ignoreCache ?? false },
-    });
-  }
-  return last;
-}
 
 function loader(request: FrontendRequest) {
   const marshaller = createMarshaller({ filename: "", data: new Uint8Array() });
@@ -329,6 +298,7 @@ export async function openContexts(
       }
       return main;
     },
+    whole: main,
     async named(name, platform) {
       if (options.contexts.size === 0) return undefined;
       let familiar = name;

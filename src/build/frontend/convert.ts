@@ -20,8 +20,9 @@ import { type ArgInfo, basesOf, globalsOf } from "./globals.ts";
 import type { Meta, Output } from "./nodes.ts";
 import type { FrontendOptions } from "./options.ts";
 import { runNode, type Wants } from "./run.ts";
+import type { ScanTargets } from "./sbom.ts";
 import { createNeeds, descriptionOf, sourcesOf, stageOf, targetOf } from "./stages.ts";
-import { DEFAULT_PATH, expander, PROXIES, type StageState, setEnv, stageVariables } from "./state.ts";
+import { DEFAULT_PATH, expander, PROXIES, parseBool, type StageState, setEnv, stageVariables } from "./state.ts";
 
 export interface ConvertOptions
   extends Pick<FrontendOptions, "buildArgs" | "labels" | "target" | "noCache" | "run" | "resolveMode" | "epoch"> {
@@ -62,6 +63,7 @@ export interface Conversion {
   args: ArgInfo[];
   wants: Wants;
   targetStage: Stage;
+  scanned: ScanTargets;
 }
 
 const HISTORY_COMMENT = "buildkit.dockerfile.v0";
@@ -196,7 +198,9 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
         image: undefined,
       };
     }
-    if (base.name === "scratch") return { state: empty(platform), image: undefined };
+    // The classic builder leaves the directory open.
+    if (base.name === "scratch")
+      return { state: { ...empty(platform), config: options.labelsAreStep ? {} : { WorkingDir: "/" } }, image: undefined };
     const named = await contexts.named(base.name, platform);
     if (named) {
       const state = ofImage(named.image, named.output, platform);
@@ -348,6 +352,10 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
     steps.push({ text: original, range, output: state.output, kind, said: state.said, image: undefined, triggers: 0 });
   }
 
+  const ignoresCache = (index: number): boolean => {
+    const { noCache } = options;
+    return noCache !== undefined && (noCache.length === 0 || noCache.some((name) => name.toLowerCase() === file.stages[index]!.name));
+  };
   const counts = (instruction: Instruction) => ["RUN", "COPY", "ADD", "WORKDIR"].includes(instruction.kind);
   // People read from top to bottom: the file's order, but for what must come earlier.
   const sorted = [...needed].sort((a, b) => a - b);
@@ -382,9 +390,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
     steps.push({ text: original, range, output: state.output, kind: "from", said: state.said, image, triggers: triggers.length });
     states.set(index, state);
     if (replaced.has(index)) continue;
-    const { noCache } = options;
-    const ignoreCache =
-      noCache !== undefined && (noCache.length === 0 || noCache.some((name) => name.toLowerCase() === file.stages[index]!.name));
+    const ignoreCache = ignoresCache(index);
     const running: Running = {
       state,
       index,
@@ -406,9 +412,23 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       steps.push({ text, range, output: result.output, kind: "config", said: result.said, image: undefined, triggers: 0 });
     }
   }
+  /** What an SBOM is about: the target, and stages and the context where a variable of the stage asks for them. */
+  function scanTargets(): ScanTargets {
+    const asks = (name: string, index: number): boolean => {
+      const value = states.get(index)!.args.get(name) ?? globals.values.get(name);
+      if (value === undefined) return false;
+      return parseBool(value) ?? value.split(",").includes(file.stages[index]!.name ?? `stage-${index}`);
+    };
+    const extras = new Map<string, Output | undefined>();
+    if (asks("BUILDKIT_SBOM_SCAN_CONTEXT", target)) extras.set("context", contexts.whole);
+    const stages = sorted.filter((index) => index !== target && !replaced.has(index) && asks("BUILDKIT_SBOM_SCAN_STAGE", index));
+    for (const index of stages) extras.set(file.stages[index]!.name ?? `stage-${index}`, states.get(index)!.output);
+    return { core: result.output, extras, ignoreCache: [target, ...stages].some(ignoresCache) };
+  }
+
   const predefined = (name: string) =>
     PROXIES.includes(name) ||
     /^(TARGET|BUILD)(PLATFORM|OS|OSVERSION|ARCH|VARIANT)$|^TARGETSTAGE$|^SOURCE_DATE_EPOCH$|^BUILDKIT_/.test(name);
   const unused = [...options.buildArgs.keys()].filter((name) => !used.has(name) && !predefined(name)).sort();
-  return { result, steps, unused, args: [...infos.values()], wants, targetStage };
+  return { result, steps, unused, args: [...infos.values()], wants, targetStage, scanned: scanTargets() };
 }

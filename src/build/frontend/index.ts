@@ -2,7 +2,7 @@
 //
 //   const result = await frontend({ name: "dockerfile.v0", attrs: { filename: "Dockerfile", "build-arg:A": "1" }, session, host, signal, onWarning });
 //   result.metadata.get("containerimage.config");             // JSON of an image config; with several platforms "containerimage.config/linux/amd64", …
-//   result.metadata.get("refs.platforms");                     // JSON { Platforms: [{ ID, Platform }] } where there are several
+//   result.metadata.get("refs.platforms");                     // JSON { Platforms: [{ ID, Platform }] }: what it was made for
 //
 // Subrequests (attribute requestid: frontend.subrequests.describe, frontend.outline, frontend.targets, frontend.lint) answer result.json, result.txt and version in
 // the metadata and no tree. Errors that are about lines of the Dockerfile carry `range` and `source` (filename, data).
@@ -10,7 +10,7 @@
 // A Dockerfile's life: its text is read from a source (context.ts), becomes typed instructions (dockerfile/), stages become operations that refer to each other
 // (convert.ts, run.ts, copy.ts), and these are marshalled at last (nodes.ts).
 import { invalidArgument, messageOf, unimplemented } from "../../lib/errors.ts";
-import { formatPlatform, hostPlatform } from "../../oci/index.ts";
+import { formatPlatform, hostPlatform, normalise } from "../../oci/index.ts";
 import {
   checkText,
   createLinter,
@@ -27,7 +27,7 @@ import { imageConfig } from "./image.ts";
 import { createMarshaller, rangeMessage } from "./nodes.ts";
 import { type FrontendOptions, parseOptions, targetsOf } from "./options.ts";
 import { describe, lint, outline, targets, unknownRequest } from "./requests.ts";
-import { attestSbom } from "./sbom.ts";
+import { createScanner, type Scanner } from "./sbom.ts";
 import type { FrontendRequest } from "./types.ts";
 
 /** Images that are Dockerfile frontends: docker/dockerfile and mirrors of it. */
@@ -101,7 +101,8 @@ export async function frontend(request: FrontendRequest): Promise<Result> {
     linter = createLinter(parseCheck(options.check ?? file.directives.check));
     checkText(file, linter);
     if (options.request === "frontend.targets") return targets(file, named);
-    const made = await conversions(request, options, file, linter, contexts);
+    const scanning = options.sbom && options.request === undefined ? createScanner(request, options.sbom, options.resolveMode) : undefined;
+    const [made, scanner] = await Promise.all([conversions(request, options, file, linter, contexts), scanning]);
     if (options.request === "frontend.lint") return lint(linter.warnings, named, undefined, linter.violated());
     if (options.request === "frontend.outline") return outline(made[0]!, named);
     if (options.request !== undefined) return unknownRequest(options.request);
@@ -109,7 +110,7 @@ export async function frontend(request: FrontendRequest): Promise<Result> {
     const violated = linter.violated();
     if (violated) throw Object.assign(invalidArgument(violated), { range: linter.warnings[0]!.range });
     contexts.finish();
-    return await resultOf(request, options, made, source);
+    return resultOf(request, options, made, source, scanner);
   } catch (error) {
     if (options.request === "frontend.lint") {
       const range = error instanceof Error && "range" in error ? (error.range as LintWarning["range"]) : undefined;
@@ -119,30 +120,31 @@ export async function frontend(request: FrontendRequest): Promise<Result> {
   }
 }
 
-async function resultOf(
+function resultOf(
   request: FrontendRequest,
   options: FrontendOptions,
   made: readonly Conversion[],
   source: { filename: string; data: Uint8Array },
-): Promise<Result> {
+  scan: Scanner | undefined,
+): Result {
   const marshaller = createMarshaller(source);
   const result: Result = { ref: undefined, refs: new Map(), metadata: new Map(), attestations: new Map() };
   const platforms: { ID: string; Platform: Record<string, unknown> }[] = [];
-  for (const [i, { result: state }] of made.entries()) {
+  for (const [i, { result: state, scanned }] of made.entries()) {
     const ref = request.session.load(marshaller.definition(state.output));
     const config = imageConfig(state);
-    if (!options.multiPlatform && !options.sbom) {
+    const platform = normalise(targetsOf(options)[i]!);
+    const ID = formatPlatform(platform);
+    if (options.multiPlatform) {
+      result.refs.set(ID, ref);
+      result.metadata.set(`containerimage.config/${ID}`, config);
+    } else {
       result.ref = ref;
       result.metadata.set("containerimage.config", config);
-      continue;
     }
-    const ID = formatPlatform(targetsOf(options)[i]!);
-    result.refs.set(ID, ref);
-    result.metadata.set(`containerimage.config/${ID}`, config);
-    const { os, architecture, variant } = state.platform;
-    platforms.push({ ID, Platform: { architecture, os, ...(variant ? { variant } : {}) } });
-    if (options.sbom) result.attestations.set(ID, [await attestSbom(request, options, options.sbom, state.output, marshaller)]);
+    platforms.push({ ID, Platform: { ...platform } });
+    if (scan) result.attestations.set(ID, [scan(ID, scanned, marshaller)]);
   }
-  if (platforms.length > 0) result.metadata.set("refs.platforms", Buffer.from(JSON.stringify({ Platforms: platforms })));
+  result.metadata.set("refs.platforms", Buffer.from(JSON.stringify({ Platforms: platforms })));
   return result;
 }

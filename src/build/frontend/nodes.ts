@@ -2,8 +2,9 @@
 // then a definition is what BuildKit's clients send: every operation's bytes, inputs before what uses them.
 
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Definition, DefinitionSchema, OpSchema, type Source } from "../../gen/pb_pb.ts";
+import { invalidArgument } from "../../lib/errors.ts";
 import { digestOf, type Platform } from "../../oci/index.ts";
 import type { Range } from "../dockerfile/index.ts";
 
@@ -14,6 +15,8 @@ export interface Node {
   inputs: Output[];
   platform: Platform | undefined;
   meta: Meta;
+  /** What a client sent for it: it keeps these bytes, and so its digest. */
+  bytes?: Uint8Array;
 }
 
 export interface Meta {
@@ -80,10 +83,9 @@ export function createMarshaller(source: { filename: string; data: Uint8Array })
     for (const node of order) {
       if (done.has(node)) continue;
       const inputs = node.inputs.map(({ node: input, index }) => ({ digest: done.get(input)!.digest, index: BigInt(index) }));
-      const bytes = toBinary(
-        OpSchema,
-        create(OpSchema, { inputs, op: node.op, ...(node.platform ? { platform: platformMessage(node.platform) } : {}), constraints: {} }),
-      );
+      const platform = node.platform && platformMessage(node.platform);
+      const bytes =
+        node.bytes ?? toBinary(OpSchema, create(OpSchema, { inputs, op: node.op, ...(platform ? { platform } : {}), constraints: {} }));
       done.set(node, { bytes, digest: digestOf(bytes) });
     }
     return order;
@@ -130,3 +132,34 @@ export function createMarshaller(source: { filename: string; data: Uint8Array })
 }
 
 export const rangeMessage = ({ start, end }: Range) => ({ start: { line: start, character: 0 }, end: { line: end, character: 0 } });
+
+/** A definition of the client as operations of ours. */
+export function importDefinition(definition: Definition): Output | undefined {
+  const nodes = new Map<string, Node>();
+  let last: Output | undefined;
+  for (const bytes of definition.def) {
+    const op = fromBinary(OpSchema, bytes);
+    const inputs = op.inputs.map(({ digest, index }) => {
+      const node = nodes.get(digest);
+      if (!node) throw invalidArgument(`invalid definition: input ${digest} is missing`);
+      return { node, index: Number(index) };
+    });
+    if (op.op.case === undefined) {
+      last = inputs[0];
+      continue;
+    }
+    const digest = digestOf(bytes);
+    const { platform } = op;
+    const meta = definition.metadata[digest];
+    nodes.set(digest, {
+      op: op.op,
+      inputs,
+      platform: platform
+        ? { os: platform.OS, architecture: platform.Architecture, ...(platform.Variant ? { variant: platform.Variant } : {}) }
+        : undefined,
+      meta: { name: meta?.description["llb.customname"] ?? "", ignoreCache: meta?.ignoreCache ?? false },
+      bytes,
+    });
+  }
+  return last;
+}

@@ -1,6 +1,7 @@
 // The attributes that a client sends with a build, parsed once.
-import { invalidArgument } from "../../lib/errors.ts";
-import { hostPlatform, type Platform, parsePlatform } from "../../oci/index.ts";
+import { invalidArgument, messageOf } from "../../lib/errors.ts";
+import { formatReference, hostPlatform, type Platform, parsePlatform, parseReference, withDefaultTag } from "../../oci/index.ts";
+import { attestsOf } from "../attests.ts";
 import { csvFields } from "../dockerfile/index.ts";
 import type { RunSettings } from "./run.ts";
 
@@ -76,18 +77,23 @@ const MODES: Record<string, FrontendOptions["resolveMode"]> = {
   local: "default",
 };
 
-function sbomOf(attrs: Readonly<Record<string, string>>): FrontendOptions["sbom"] {
-  const text = attrs["attest:sbom"];
-  if (text === undefined) return undefined;
-  const given: Record<string, string> = {};
-  for (const field of csvFields(text)) {
-    const equals = field.indexOf("=");
-    if (equals > 0) given[field.slice(0, equals)] = field.slice(equals + 1);
-    else if (field !== "" && !isTrue(field)) given.disabled ??= field === "false" ? "true" : "";
+export function sbomOf(attrs: Readonly<Record<string, string>>): FrontendOptions["sbom"] {
+  const fields = attestsOf(attrs).get("sbom");
+  if (!fields) return undefined;
+  const given = fields.get("generator") ?? DEFAULT_GENERATOR;
+  if (given === "") throw invalidArgument("sbom generator cannot be empty");
+  fields.delete("generator");
+  try {
+    return { generator: formatReference(withDefaultTag(parseReference(given))), attrs: Object.fromEntries(fields) };
+  } catch (error) {
+    throw invalidArgument(`failed to parse sbom generator ${given}: ${messageOf(error)}`);
   }
-  if (isTrue(given.disabled) || text === "false") return undefined;
-  const { generator, ...rest } = given;
-  return { generator: generator || DEFAULT_GENERATOR, attrs: rest };
+}
+
+export function resolveModeOf(attrs: Readonly<Record<string, string>>): FrontendOptions["resolveMode"] {
+  const mode = MODES[attrs["image-resolve-mode"] ?? ""];
+  if (mode === undefined) throw invalidArgument(`invalid image-resolve-mode: ${attrs["image-resolve-mode"]}`);
+  return mode;
 }
 
 export function parseOptions(attrs: Readonly<Record<string, string>>): FrontendOptions {
@@ -95,8 +101,6 @@ export function parseOptions(attrs: Readonly<Record<string, string>>): FrontendO
   const asked = (attrs.platform ?? "").split(",").filter(Boolean);
   if (asked.length > MAX_PLATFORMS) throw invalidArgument(`a build for more than ${MAX_PLATFORMS} platforms`);
   const platforms = asked.map(parsePlatform);
-  const mode = MODES[attrs["image-resolve-mode"] ?? ""];
-  if (mode === undefined) throw invalidArgument(`invalid image-resolve-mode: ${attrs["image-resolve-mode"]}`);
   const noCache = attrs["no-cache"];
   const shm = attrs["shm-size"] ?? "";
   if (shm !== "" && !/^\d{1,15}$/.test(shm)) throw invalidArgument(`could not parse shm size: ${shm}`);
@@ -110,7 +114,7 @@ export function parseOptions(attrs: Readonly<Record<string, string>>): FrontendO
     labels: Object.fromEntries(bySuffix(attrs, "label:")),
     platforms,
     multiPlatform: platforms.length > 1 || isTrue(attrs["multi-platform"]) || isTrue(buildArgs.get("BUILDKIT_MULTI_PLATFORM")),
-    resolveMode: mode,
+    resolveMode: resolveModeOf(attrs),
     noCache: noCache === undefined ? undefined : noCache.split(",").filter(Boolean),
     run: {
       network: networkOf(attrs["force-network-mode"]),

@@ -1,61 +1,116 @@
-// SBOM attestations (BuildKit docs, "SBOM scanning protocol"): a scanner image reads the tree that was built and writes in-toto statements.
+// SBOM attestations (BuildKit docs, "SBOM scanning protocol"): a scanner image reads the trees that were built and writes in-toto statements.
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type ExecOpSchema, MountType, NetMode, SecurityMode } from "../../gen/pb_pb.ts";
 import { failedPrecondition } from "../../lib/errors.ts";
-import { hostPlatform } from "../../oci/index.ts";
-import type { Attestation } from "../session.ts";
+import { formatPlatform, hostPlatform } from "../../oci/index.ts";
+import { SPDX } from "../attests.ts";
+import type { Attestation, Result } from "../session.ts";
 import { imageOutput } from "./context.ts";
-import type { Marshaller, Output } from "./nodes.ts";
+import { createMarshaller, importDefinition, type Marshaller, type Output } from "./nodes.ts";
 import type { FrontendOptions } from "./options.ts";
 import type { FrontendRequest } from "./types.ts";
 
-const SOURCE = "/run/src/core/sbom";
+/** What it calls the tree that the image is made of; clients tell it from the rest by this name. */
+const CORE = "sbom";
+const SOURCES = "/run/src";
 const DESTINATION = "/run/out";
 
-export async function attestSbom(
-  request: FrontendRequest,
-  options: FrontendOptions,
-  sbom: NonNullable<FrontendOptions["sbom"]>,
-  target: Output | undefined,
-  marshaller: Marshaller,
-): Promise<Attestation> {
-  const image = await request.host.resolveImage(sbom.generator, undefined, options.resolveMode);
+/** What a scanner looks at. */
+export interface ScanTargets {
+  core: Output | undefined;
+  /** Further trees by name: stages, the context. */
+  extras: ReadonlyMap<string, Output | undefined>;
+  ignoreCache: boolean;
+}
+
+/** `name` is the platform's. */
+export type Scanner = (name: string, targets: ScanTargets, marshaller: Marshaller) => Attestation;
+
+export async function createScanner(
+  request: Pick<FrontendRequest, "host" | "session">,
+  { generator, attrs }: NonNullable<FrontendOptions["sbom"]>,
+  mode: FrontendOptions["resolveMode"],
+): Promise<Scanner> {
+  const image = await request.host.resolveImage(generator, undefined, mode);
   const { Entrypoint, Cmd, Env, WorkingDir } = image.config;
   const args = [...(Entrypoint ?? []), ...(Cmd ?? [])];
-  if (args.length === 0) throw failedPrecondition(`scanner ${sbom.generator} does not have cmd`);
-  const scanner = imageOutput(sbom.generator, image, hostPlatform(), `[internal] sbom generator ${sbom.generator}`, options.resolveMode);
-  const extra = Object.entries(sbom.attrs).map(([name, value]) => `BUILDKIT_SCAN_${name.toUpperCase().replace(/-/g, "_")}=${value}`);
-  const inputs = target ? [scanner, target] : [scanner];
-  const exec: MessageInitShape<typeof ExecOpSchema> = {
-    meta: {
-      args,
-      env: [...(Env ?? []), `BUILDKIT_SCAN_SOURCE=${SOURCE}`, `BUILDKIT_SCAN_DESTINATION=${DESTINATION}`, ...extra],
-      cwd: WorkingDir || "/",
-      user: "",
-    },
-    mounts: [
-      { input: 0n, output: -1n, dest: "/", mountType: MountType.BIND },
-      { input: target ? 1n : -1n, output: -1n, dest: SOURCE, mountType: MountType.BIND, readonly: true },
-      { input: -1n, output: 0n, dest: DESTINATION, mountType: MountType.BIND },
-    ],
-    network: NetMode.UNSET,
-    security: SecurityMode.SANDBOX,
+  if (args.length === 0) throw failedPrecondition(`scanner ${generator} does not have cmd`);
+  const scanner = imageOutput(generator, image, hostPlatform(), `docker-image://${generator}`, mode);
+
+  return (name, { core, extras, ignoreCache }, marshaller) => {
+    const inputs: Output[] = [scanner];
+    const read = (tree: Output | undefined, dest: string) => {
+      if (tree) inputs.push(tree);
+      return { input: tree ? BigInt(inputs.length - 1) : -1n, output: -1n, dest, mountType: MountType.BIND, readonly: true };
+    };
+    const sources = [
+      read(core, `${SOURCES}/core/${CORE}`),
+      ...[...extras].map(([extra, tree]) => read(tree, `${SOURCES}/extras/${CORE}-${extra}`)),
+    ];
+    const exec: MessageInitShape<typeof ExecOpSchema> = {
+      meta: {
+        args,
+        env: [
+          ...(Env ?? []),
+          `BUILDKIT_SCAN_DESTINATION=${DESTINATION}/`,
+          `BUILDKIT_SCAN_SOURCE=${SOURCES}/core/${CORE}`,
+          ...(extras.size > 0 ? [`BUILDKIT_SCAN_SOURCE_EXTRAS=${SOURCES}/extras`] : []),
+          ...Object.entries(attrs).map(([key, value]) => `BUILDKIT_SCAN_${key}=${value}`),
+        ],
+        cwd: WorkingDir || "/",
+        user: "",
+      },
+      mounts: [
+        { input: 0n, output: -1n, dest: "/", mountType: MountType.BIND },
+        ...sources,
+        { input: -1n, output: 0n, dest: DESTINATION, mountType: MountType.BIND },
+        { input: -1n, output: -1n, dest: "/tmp", mountType: MountType.TMPFS },
+      ],
+      network: NetMode.UNSET,
+      security: SecurityMode.SANDBOX,
+    };
+    const meta = { name: `[${name}] generating sbom using ${generator}`, ...(ignoreCache ? { ignoreCache } : {}) };
+    const output: Output = {
+      node: { op: { case: "exec", value: exec as never }, inputs, platform: hostPlatform(), meta },
+      index: 0,
+    };
+    return {
+      kind: "bundle",
+      ref: request.session.load(marshaller.definition(output)),
+      path: "/",
+      metadata: new Map([
+        ["reason", Buffer.from("sbom")],
+        ["sbom-core", Buffer.from(CORE)],
+      ]),
+      predicateType: SPDX,
+      subjects: [],
+    };
   };
-  const output: Output = {
-    node: {
-      op: { case: "exec", value: exec as never },
-      inputs,
-      platform: hostPlatform(),
-      meta: { name: `[internal] generating sbom using ${sbom.generator}` },
-    },
-    index: 0,
-  };
-  return {
-    kind: "bundle",
-    ref: request.session.load(marshaller.definition(output)),
-    path: "/",
-    metadata: new Map([["result-reason", Buffer.from("sbom")]]),
-    predicateType: "",
-    subjects: [],
-  };
+}
+
+/** Adds SBOMs to a result that has none: what a client's own frontend, or a plain definition, made. */
+export async function scanResult(
+  request: Pick<FrontendRequest, "host" | "session">,
+  result: Result,
+  sbom: NonNullable<FrontendOptions["sbom"]>,
+  { mode, useCache }: { mode: FrontendOptions["resolveMode"]; useCache: boolean },
+): Promise<void> {
+  if ([...result.attestations.values()].some((list) => list.some(({ predicateType }) => predicateType === SPDX))) return;
+  const scan = await createScanner(request, sbom, mode);
+  const marshaller = createMarshaller({ filename: "", data: new Uint8Array() });
+  const parts = result.refs.size > 0 ? [...result.refs] : [[platformsOf(result)[0] ?? formatPlatform(hostPlatform()), result.ref] as const];
+  for (const [name, ref] of parts) {
+    if (!ref?.edge) continue;
+    const core = importDefinition(ref.definition());
+    const made = scan(name, { core, extras: new Map(), ignoreCache: !useCache }, marshaller);
+    result.attestations.set(name, [...(result.attestations.get(name) ?? []), made]);
+  }
+}
+
+/** Names of a result's platforms, as its metadata have them. */
+function platformsOf({ metadata }: Result): string[] {
+  const text = Buffer.from(metadata.get("refs.platforms") ?? []).toString("utf8");
+  if (text === "") return [];
+  const { Platforms } = JSON.parse(text) as { Platforms?: { ID?: string }[] };
+  return (Platforms ?? []).map(({ ID }) => ID ?? "");
 }

@@ -95,6 +95,7 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
     build = createBuild({ ref, progress, session, host, signal, inputs: new Map(Object.entries(request.FrontendInputs)) });
     announced.begin(build);
     const result = await resultOf(kit, build, request);
+    await scan(build, request, result);
     const answer = await exportAll(kit, build, request, result, client);
     kit.history.end(entry, { answer });
     return answer;
@@ -115,6 +116,13 @@ async function resultOf(kit: BuildKit, build: Build, request: SolveRequest): Pro
   if (!definition || definition.def.length === 0) return build.returned;
   if (definition.Source) build.sources.push(definition.Source);
   return { ...emptyResult(), ref: build.session.load(definition) };
+}
+
+/** The SBOM that the client asked for, where no frontend has made it. */
+async function scan({ session, host }: Build, { FrontendAttrs: attrs }: SolveRequest, result: Result): Promise<void> {
+  const { resolveModeOf, sbomOf, scanResult } = await import("../../build/index.ts");
+  const sbom = sbomOf(attrs);
+  if (sbom) await scanResult({ host, session }, result, sbom, { mode: resolveModeOf(attrs), useCache: attrs["no-cache"] !== "" });
 }
 
 async function exportAll(
