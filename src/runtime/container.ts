@@ -26,13 +26,13 @@ import { active } from "../trace/index.ts";
 import { type Cgroup, type CgroupLocation, locateCgroup, openCgroup } from "./cgroups/index.ts";
 import type { StartedUnit } from "./cgroups/systemd.ts";
 import { isUnitPath } from "./cgroups/unit-path.ts";
+import { containerPlan, type Planned } from "./create-plans.ts";
 import { type EarlyGate, type Heard, passEarly } from "./early.ts";
 import { execPlans } from "./exec-plans.ts";
 import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from "./face.ts";
-import { facts } from "./facts.ts";
 import { stepFailure } from "./failures.ts";
 import { type Kept, readExit, runningProcess } from "./keeper.ts";
-import { type Plan, pausesBeforePivot, planCreate } from "./plan/create.ts";
+import { pausesBeforePivot } from "./plan/create.ts";
 import { FD, MAX_HOLD } from "./plan/layout.ts";
 import { rootPathOf } from "./plan/root-path.ts";
 import { type Asking, eventfd, type Player, startPlayer } from "./player.ts";
@@ -53,7 +53,7 @@ const LOCK_EX = 2;
 
 /** Starts the player on a plan with a keeper, and waits until the process stands at its gate. On failure nothing is left. */
 async function launch(
-  plan: Plan,
+  planned: Planned,
   process: Process,
   io: ProcessIo,
   directory: string,
@@ -64,9 +64,9 @@ async function launch(
   if (io.hold.length > MAX_HOLD) throw new Failure("InvalidArgument", `a keeper holds at most ${MAX_HOLD} descriptors`);
   const record = `${directory}/record`;
   const failure = (index: number, number: number) => {
-    const failed = stepFailure(plan, process, index, number);
+    const failed = stepFailure(planned.plan(), process, index, number);
     const stamps = keeper?.stamps();
-    if (trace && stamps) tracePlayer(trace, plan, stamps, { index, why: failed.message });
+    if (trace && stamps) tracePlayer(trace, planned.plan(), stamps, { index, why: failed.message });
     return failed;
   };
   const trace = active();
@@ -82,14 +82,14 @@ async function launch(
     const stdio: [number, number, number] = io.terminal ? [-1, -1, -1] : [io.stdin, io.stdout, io.stderr];
     keeper = startPlayer(
       "jubako-keeper",
-      plan.tape.encode(trace !== undefined),
+      trace ? planned.plan().tape.encode(true) : planned.encoded,
       { stdio, preserved: [], hold: io.hold, holdStdin: io.holdStdin, record: recordFd, notify, control, target },
-      trace ? plan.tape.steps.length : 0,
+      trace ? planned.plan().tape.steps.length : 0,
     );
     const hasHome = (process.env ?? []).some((e) => e.startsWith("HOME="));
     const uid = process.user?.uid ?? 0;
     if (early) await passEarly(keeper, early, hasHome ? undefined : uid, heard, failure);
-    else await standAtGate(keeper, plan, heard, failure, atHooks);
+    else await standAtGate(keeper, planned, heard, failure, atHooks);
     if (heard.failed) throw heard.failed;
     const { pid, pidfd } = heard;
     if (!heard.ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
@@ -118,7 +118,7 @@ async function launch(
       onStarted: trace
         ? () => {
             const stamps = player.stamps();
-            if (stamps) tracePlayer(trace, plan, stamps);
+            if (stamps) tracePlayer(trace, planned.plan(), stamps);
           }
         : undefined,
     };
@@ -145,7 +145,7 @@ async function launch(
 /** Waits until the process stands at its gate or has failed, and answers what it asks on its way. */
 async function standAtGate(
   keeper: Player,
-  plan: Plan,
+  planned: Planned,
   heard: Heard,
   failure: (index: number, errno: number) => Failure,
   atHooks?: (pid: number, pidfd: number) => Promise<void>,
@@ -165,7 +165,7 @@ async function standAtGate(
       return report.tag === "failed" || report.tag === "end" || ((heard.ready || hooks || asked.length > 0) && heard.pid > 0);
     });
     if (heard.failed || (!hooks && asked.length === 0)) return;
-    for (const each of asked.splice(0)) (await import("./answers.ts")).answer(plan, heard, each);
+    for (const each of asked.splice(0)) (await import("./answers.ts")).answer(planned.plan(), heard, each);
     if (hooks) await atHooks?.(heard.pid, heard.pidfd);
     hooks = false;
     keeper.goOn();
@@ -225,26 +225,23 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
   let unit: StartedUnit | undefined;
   try {
     if (bySystemd) unit = await (await import("./cgroups/systemd.ts")).startUnit(cgroup, spec);
-    const plan = planCreate(
-      {
-        id,
-        bundle,
-        spec,
-        rootfs: options.rootfs,
-        cgroup: openCgroup(cgroup).plan(spec.linux?.resources ?? {}),
-        seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
-        keeper: true,
-        holds: io.hold.length,
-        holdStdin: io.holdStdin >= 0,
-        ownStdio: [io.stdin >= 0, io.stdout >= 0, io.stderr >= 0],
-        nullStdio: [io.stdin < 0, io.stdout < 0, io.stderr < 0],
-        preserved: 0,
-        noPivot: false,
-        keyring: true,
-        pauseForHooks: pausesBeforePivot(spec),
-      },
-      facts(),
-    );
+    const planned = containerPlan({
+      id,
+      bundle,
+      spec,
+      rootfs: options.rootfs,
+      cgroup: openCgroup(cgroup).plan(spec.linux?.resources ?? {}),
+      seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
+      keeper: true,
+      holds: io.hold.length,
+      holdStdin: io.holdStdin >= 0,
+      ownStdio: [io.stdin >= 0, io.stdout >= 0, io.stderr >= 0],
+      nullStdio: [io.stdin < 0, io.stdout < 0, io.stderr < 0],
+      preserved: 0,
+      noPivot: false,
+      keyring: true,
+      pauseForHooks: pausesBeforePivot(spec),
+    });
     const { hooks } = spec;
     const stateOf = (status: State["status"], pid: number): State => ({
       ociVersion: spec.ociVersion,
@@ -254,7 +251,7 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
       bundle,
       ...(spec.annotations ? { annotations: spec.annotations } : {}),
     });
-    const init = await launch(plan, process, io, state, -1, async (pid, pidfd) => {
+    const init = await launch(planned, process, io, state, -1, async (pid, pidfd) => {
       if (spec.linux?.netDevices) (await import("./net-devices.ts")).moveNetDevices(spec, pid);
       if (!hooks) return;
       const { runHooks } = await import("./hooks.ts");
@@ -319,7 +316,7 @@ export function runtimeContainer(
       mkdirSync(directory, { mode: 0o700 });
       let done = false;
       try {
-        const plan = planOf({
+        const planned = planOf({
           id: saved.id,
           spec,
           state: { ociVersion: spec.ociVersion, id: saved.id, status: "running", pid: initKept.pid, bundle: saved.bundle },
@@ -333,9 +330,9 @@ export function runtimeContainer(
           preserved: 0,
         });
         // The master of a terminal is fetched from the process at its gate.
-        const early = io.terminal || plan.listener ? undefined : { rooted: initKept.pid, opens };
+        const early = io.terminal || planned.plan().listener ? undefined : { rooted: initKept.pid, opens };
         if (opens && !early && !(await opens)) throw new Failure("Cancelled", "the process was not wanted");
-        const kept = await launch(plan, process, io, directory, initKept.pidfd, undefined, early);
+        const kept = await launch(planned, process, io, directory, initKept.pidfd, undefined, early);
         const running = runningProcess(kept, () => {
           execs.delete(running);
           removeState(directory, ["record"]);

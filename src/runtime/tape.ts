@@ -60,6 +60,11 @@ export const TIMING_FD = 62;
 /** Exit status of a player whose tape failed. */
 export const STATUS_FAILED = 125;
 
+/** Where an encoded tape's data begin, in which blocks and words lie. */
+export function dataOf(encoded: Uint8Array): number {
+  return new DataView(encoded.buffer, encoded.byteOffset).getUint32(16, true);
+}
+
 const OPS = { syscall: 0, jump: 1, if: 2, compute: 3, fail: 4, decimal: 5 } as const;
 const HEADER = 32;
 const INSTRUCTION = 80;
@@ -81,6 +86,8 @@ export interface Tape {
   place(label: Label): void;
   /** NUL-ended bytes of a string, each string once. */
   text(value: string): Block;
+  /** All such strings, with the places of their bytes. */
+  texts(): Iterable<[value: string, block: Block]>;
   bytes(value: Uint8Array, name: string): Block;
   /** Zeroed room. */
   room(size: number, name: string): Block;
@@ -164,6 +171,7 @@ export function createTape(): Tape {
       label.at = steps.length;
     },
     text,
+    texts: () => texts.entries(),
     bytes(value, name) {
       const at = allocate(value.length, 16);
       data.set(value, at);
