@@ -18,7 +18,8 @@
 #include <stdint.h>
 
 enum { TAPE_FD = 60, REPORT_FD = 61, TIMING_FD = 62, MAGIC = 0x5041544a, VERSION = 1, TIMED = 1, PAGE = 4096, MAX_TAPE = 64 << 20, STATUS_FAILED = 125, OWN_TAPE = 0x10000000, E_FLAGS = 48 };
-enum op { SYSCALL, JUMP, IF, ALU, FAIL, DECIMAL, OPS };
+// PLAY goes on with the tape of a descriptor in place of this one, whose memory stays as it is.
+enum op { SYSCALL, JUMP, IF, ALU, FAIL, DECIMAL, PLAY, OPS };
 // What an errno does: end the player; nothing; nothing or a jump where it is one of `errnos`, else end the player; a jump.
 enum policy { POLICY_FAIL, POLICY_IGNORE, POLICY_IGNORE_LISTED, POLICY_JUMP_LISTED, POLICY_JUMP, POLICIES };
 // An argument: itself, the address of data at that offset, or the word at that offset (the 32-bit one sign-extended).
@@ -119,17 +120,16 @@ static int valid(const struct tape *t, const struct instr *i) {
 
 extern const unsigned char __ehdr_start[];  // by the linker
 
-// Maps the tape between pages without access, checks all of it, applies the relocations.
-static void load(struct tape *t, const void *stack) {
-  uint64_t own = load32(__ehdr_start + E_FLAGS) & 0xffffffff;
-  long end = own ? (long)own * PAGE : call(__NR_lseek, TAPE_FD, 0, 2, 0, 0, 0);
+// Maps the tape between pages without access, checks all of it, applies the relocations. `own`: pages of a tape that is part of the program.
+static void load(struct tape *t, const void *stack, uint32_t fd, uint64_t own) {
+  long end = own ? (long)own * PAGE : call(__NR_lseek, fd, 0, 2, 0, 0, 0);
   if (end < (long)sizeof(struct header) || end > MAX_TAPE || end % PAGE) invalid();
   uint64_t size = (uint64_t)end;
   const long none = 0, read_write = 3, private_anonymous = 0x22, private_fixed = 0x12, shared = 1;
   long base = own ? OWN_TAPE : call(__NR_mmap, 0, (long)(size + 2 * PAGE), none, private_anonymous, -1, 0);
   if (base < 0 && base > -PAGE) fail(0xffffffff, -base);
   if (own) call(__NR_mmap, base + (long)size, PAGE, none, private_fixed | private_anonymous, -1, 0);
-  else base = call(__NR_mmap, base + PAGE, (long)size, read_write, private_fixed, TAPE_FD, 0);
+  else base = call(__NR_mmap, base + PAGE, (long)size, read_write, private_fixed, fd, 0);
   if (base < 0 && base > -PAGE) fail(0xffffffff, -base);
 
   unsigned char *file = (unsigned char *)base;
@@ -141,6 +141,7 @@ static void load(struct tape *t, const void *stack) {
   t->count = h.count;
   t->data = file + h.data;
   t->size = size - h.data;
+  t->stamps = NULL;
   for (uint32_t i = 0; i < t->count; i++)
     if (!valid(t, &t->instrs[i])) invalid();
   for (uint32_t i = 0; i < h.relocs; i++) {
@@ -158,7 +159,7 @@ static void load(struct tape *t, const void *stack) {
     t->stamps = (uint64_t(*)[2])stamps;
     call(__NR_close, TIMING_FD, 0, 0, 0, 0, 0);
   }
-  call(__NR_close, TAPE_FD, 0, 0, 0, 0, 0);
+  call(__NR_close, fd, 0, 0, 0, 0, 0);
 }
 
 static uint64_t argument(const struct tape *t, const struct instr *i, int a) {
@@ -253,9 +254,14 @@ static uint32_t step(const struct tape *t, uint32_t index) {
 
 static _Noreturn void play(const void *stack) {
   struct tape t = {0};
-  load(&t, stack);
+  load(&t, stack, TAPE_FD, load32(__ehdr_start + E_FLAGS) & 0xffffffff);
   uint32_t index = 0;
   while (index < t.count) {
+    if (t.instrs[index].op == PLAY) {
+      load(&t, stack, (uint32_t)argument(&t, &t.instrs[index], 0), 0);
+      index = 0;
+      continue;
+    }
     if (t.stamps) t.stamps[index][0] = stamp();
     uint32_t next = step(&t, index);
     if (t.stamps) t.stamps[index][1] = stamp();

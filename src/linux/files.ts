@@ -135,6 +135,19 @@ export function fstatSync(fd: number): Status {
   return statusAt(fd, "", AT_EMPTY_PATH, false)!;
 }
 
+/** Which file an open descriptor is of, as long as that file is there. */
+export interface FileIdentity {
+  device: bigint;
+  inode: bigint;
+}
+
+export function fileIdentity(fd: number): FileIdentity {
+  const AT_EMPTY_PATH = 0x1000;
+  const stat = new BigUint64Array(18);
+  check(binding.syscall(SYS.newfstatat, fd, "", stat, AT_EMPTY_PATH), `stat ${fd}`);
+  return { device: stat[0]!, inode: stat[1]! };
+}
+
 /** access(2) with W_OK. */
 export function isWritable(path: string): boolean {
   return binding.syscall(SYS.access, path, 2) === 0;

@@ -69,6 +69,7 @@ export const SYS = {
   lchown: 94,
   umask: 95,
   setuid: 105,
+  geteuid: 107,
   setgid: 106,
   setpgid: 109,
   getppid: 110,

@@ -1,9 +1,14 @@
 // What stands in dist/bin/ as `jubako-runtime`: a static program of a few pages that runs ../jubako under this name with Bun's compilers switched off.
 // A command of the runtime runs everything once: what they compile is never used, and they take a third of its processor time. They can be
 // switched off by the environment only, before the program starts.
+//
+// `start` and `delete` of a container that has a tape for them (life-tape.ts) are played by the launcher itself: `--root` is given, and nothing else
+// but what says where errors are logged.
 import { SYS } from "../linux/index.ts";
 import { executableOf } from "./executable.ts";
-import { createTape } from "./tape.ts";
+import { LIFE_FILE } from "./life-file.ts";
+import { CALL, COMMAND, LIFE_FD } from "./life-tape.ts";
+import { type Block, createTape, type Label, TAPE_MAGIC, TAPE_VERSION, type Tape, type Word } from "./tape.ts";
 
 const NAME = "jubako-runtime";
 const PROGRAM = "../jubako";
@@ -53,6 +58,9 @@ function launcherTape(): Uint8Array {
   tape.compute("ADD", tape.text(SETTING), 0, tape.wordAt(environment, 0, 8, "environment[0]"));
   tape.compute("ADD", environment, 0, envp);
   tape.place(run);
+  const whole = tape.label();
+  playLife(tape, { file, path, argv, envp }, whole);
+  tape.place(whole);
   tape.step(SYS.execve, [path, argv, envp], { why: `run ${PROGRAM}`, jump });
   tape.place(failed);
   const text = `${NAME}: ${PROGRAM} is not there, seen from where this program lies, or can't be run\n`;
@@ -63,4 +71,139 @@ function launcherTape(): Uint8Array {
 
 export function launcher(): Uint8Array {
   return executableOf(launcherTape());
+}
+
+/** Where in the file words and bytes of the command line are copied through. */
+const SCRATCH = MOST + 2 * PATH_MAX;
+const TEXT = 24;
+const O_PATH_DIRECTORY = 0o10000000 | 0o200000 | 0o2000000;
+const O_DIRECTORY_CLOEXEC = 0o200000 | 0o2000000;
+const O_FILE = 0o400000 | 0o2000000;
+const RESOLVE_BENEATH_NO_SYMLINKS = 0x08 | 0x04;
+const AT_EMPTY_PATH = 0x1000;
+const OTHERS_MAY_WRITE = 0o022;
+
+/** Plays the container's own tape where the command line is one for it; goes to `program` where anything is not as expected. */
+function playLife(tape: Tape, { file, path, argv, envp }: { file: Word; path: Block; argv: Word; envp: Word }, program: Label): void {
+  const jump = { to: program };
+  const cursor = tape.word("cursor");
+  const arg = tape.word("arg");
+  const root = tape.word("root");
+  const command = tape.word("command");
+  const copied = tape.word("count");
+  const text = tape.room(TEXT, "text");
+  const part = tape.word("part");
+
+  /** The next word of the command line; its end leads to `end`. */
+  const advance = (end: Label, why?: string) => {
+    tape.compute("ADD", cursor, 8, cursor);
+    tape.step(SYS.pwrite64, [file, cursor, 8, SCRATCH], { why, jump });
+    tape.step(SYS.pread64, [file, tape.address(arg), 8, SCRATCH], { jump });
+    tape.when(arg, "EQ", 0, end);
+  };
+  const look = () => {
+    tape.step(SYS.pwrite64, [file, arg, TEXT, SCRATCH], { store: copied, jump });
+    tape.when(copied, "NE", TEXT, program);
+    tape.step(SYS.pread64, [file, text, TEXT, SCRATCH], { jump });
+  };
+  /** Goes to `to` where the text is that word. */
+  const whenText = (word: string, to: Label) => {
+    const bytes = Buffer.alloc(TEXT);
+    const length = bytes.write(`${word}\0`);
+    const other = tape.label();
+    for (let at = 0; at < length; at += 8) {
+      const here = tape.wordAt(text, at, 8, `text[${at}]`);
+      const last = at + 8 >= length;
+      const mask = length - at >= 8 ? 0xffffffffffffffffn : (1n << BigInt(8 * (length - at))) - 1n;
+      tape.compute("AND", here, mask, part);
+      tape.when(part, last ? "EQ" : "NE", bytes.readBigUInt64LE(at), last ? to : other);
+    }
+    tape.place(other);
+  };
+
+  const next = tape.label();
+  const rooted = tape.label();
+  const skipped = tape.label();
+  const start = tape.label();
+  const remove = tape.label();
+  const named = tape.label();
+  tape.compute("ADD", argv, 0, cursor);
+  tape.place(next);
+  advance(program, "see whether it is a command that a container has a tape for");
+  look();
+  whenText("--root", rooted);
+  whenText("start", start);
+  whenText("delete", remove);
+  for (const flag of ["--log", "--log-format"]) whenText(flag, skipped);
+  whenText("--systemd-cgroup", next);
+  tape.jump(program);
+  tape.place(rooted);
+  advance(program);
+  tape.compute("ADD", arg, 0, root);
+  tape.jump(next);
+  tape.place(skipped);
+  advance(program);
+  tape.jump(next);
+
+  tape.place(start);
+  tape.compute("ADD", COMMAND.start, 0, command);
+  advance(program);
+  look();
+  tape.jump(named);
+  tape.place(remove);
+  tape.compute("ADD", COMMAND.delete, 0, command);
+  const forced = tape.label();
+  advance(program);
+  look();
+  for (const flag of ["--force", "-f"]) whenText(flag, forced);
+  tape.jump(named);
+  tape.place(forced);
+  tape.compute("ADD", COMMAND.deleteForced, 0, command);
+  advance(program);
+  look();
+  tape.place(named);
+  tape.when(root, "EQ", 0, program);
+  // A flag, or a flag's neighbour, is the program's to understand.
+  tape.compute("AND", tape.wordAt(text, 0, 8, "text[0]"), 0xff, part);
+  tape.when(part, "EQ", { value: 0x2d, name: "'-'" }, program);
+  const id = tape.word("id");
+  tape.compute("ADD", arg, 0, id);
+  const alone = tape.label();
+  advance(alone);
+  tape.jump(program);
+  tape.place(alone);
+
+  const fd = tape.word("fd");
+  const directory = tape.word("directory");
+  const how = tape.structure(
+    [O_DIRECTORY_CLOEXEC, 0, RESOLVE_BENEATH_NO_SYMLINKS],
+    "{O_DIRECTORY|O_CLOEXEC, RESOLVE_BENEATH|RESOLVE_NO_SYMLINKS}",
+  );
+  tape.step(SYS.openat, [-100, root, O_PATH_DIRECTORY, 0], { why: "open the container's tape", store: fd, jump });
+  tape.step(SYS.openat2, [fd, id, how, 24], { store: directory, jump });
+  tape.step(SYS.dup3, [fd, LIFE_FD.root, 0o2000000], { jump });
+  tape.step(SYS.dup3, [directory, LIFE_FD.directory, 0o2000000], { jump });
+  tape.step(SYS.openat, [directory, LIFE_FILE, O_FILE, 0], { store: fd, jump });
+  // It may do whatever its player may: so it has to be this user's own, and of this version.
+  const stat = tape.room(144, "stat");
+  const user = tape.word("user");
+  tape.step(SYS.geteuid, [], { why: "see that it can be trusted", store: user, jump });
+  tape.step(SYS.newfstatat, [fd, "", stat, AT_EMPTY_PATH], { jump });
+  tape.when(tape.wordAt(stat, 28, 4, "st_uid"), "NE", user, program);
+  tape.when(tape.wordAt(stat, 24, 4, "st_mode"), "BITS", OTHERS_MAY_WRITE, program);
+  const header = tape.word("header");
+  tape.step(SYS.pread64, [fd, tape.address(header), 8, 0], { jump });
+  tape.when(header, "NE", BigInt(TAPE_MAGIC) + (BigInt(TAPE_VERSION) << 32n), program);
+
+  const call = tape.room(CALL.size, "call");
+  const into = (offset: number, value: Word | Block | number) =>
+    tape.compute("ADD", value, 0, tape.wordAt(call, offset, 8, `call[${offset}]`));
+  into(CALL.path, path);
+  into(CALL.argv, argv);
+  into(CALL.envp, envp);
+  into(CALL.root, root);
+  into(CALL.command, command);
+  tape.step(SYS.pwrite64, [file, call, CALL.size, 0], { why: "play it", jump });
+  tape.step(SYS.dup3, [file, LIFE_FD.call, 0o2000000], { jump });
+  tape.play(fd);
 }

@@ -1,7 +1,7 @@
 // The tape against the real player: its arithmetic, its errors, and that no tape, however broken, ends it by a signal.
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import playerPath from "../../build/player" with { type: "file" };
 import { binding, check, close, O_PATH, open, pipe, SYS, spawn } from "../linux/index.ts";
@@ -154,6 +154,30 @@ test("errors end the tape with their index, unless the step says otherwise", () 
   });
 });
 
+test("a tape goes on with another, which is checked as the first was", () => {
+  const files = mkdtempSync(`${tmpdir()}/jubako-tape-`);
+  try {
+    const next = createTape();
+    next.step(SYS.write, [1, "next", 4]);
+    next.step(SYS.exit_group, [3]);
+    writeFileSync(`${files}/whole`, next.encode());
+    writeFileSync(`${files}/half`, next.encode().subarray(0, 100));
+    for (const [name, result] of [
+      ["whole", { status: 3, failed: undefined }],
+      ["half", { status: STATUS_FAILED, failed: { index: 0xffffffff, errno: 22 } }],
+      ["none", { status: STATUS_FAILED, failed: { index: 0, errno: 2 } }],
+    ] as const) {
+      const tape = createTape();
+      const fd = tape.word("fd");
+      tape.step(SYS.openat, [-100, `${files}/${name}`, 0, 0], { store: fd });
+      tape.play(fd);
+      each((exe) => expect(play(exe, tape.encode())).toMatchObject(result));
+    }
+  } finally {
+    rmSync(files, { recursive: true, force: true });
+  }
+});
+
 test("relocations make vectors; execve runs", () => {
   if (!existsSync("/bin/echo")) return;
   const tape = createTape();
@@ -208,10 +232,11 @@ test("no garbage ends the player by a signal", () => {
       for (let i = 0; i < 20; i++) {
         if (i % 5 === 4) tape.place(labels[(i - 4) / 5]!);
         const to = labels[Math.min(3, Math.floor((i + 5) / 5))]!;
-        const step = rnd(5);
+        const step = rnd(16) === 0 ? 5 : rnd(5);
         if (step === 0) tape.compute("ADD", operand(), operand(), words[rnd(3)]!);
         else if (step === 1) tape.when(operand(), "LT", operand(), to);
         else if (step === 2) tape.decimal(operand(), room);
+        else if (step === 5) tape.play(operand());
         else
           tape.step(harmless[rnd(harmless.length)]!, [operand(), operand(), operand(), operand()], {
             ignore: rnd(2) ? "all" : [2, 9, 14],

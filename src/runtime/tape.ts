@@ -42,7 +42,7 @@ export interface StepOptions {
 }
 
 export interface Step {
-  readonly op: "syscall" | "jump" | "if" | "compute" | "fail" | "decimal";
+  readonly op: "syscall" | "jump" | "if" | "compute" | "fail" | "decimal" | "play";
   readonly nr: number;
   readonly args: readonly Arg[];
   readonly why: string;
@@ -65,11 +65,13 @@ export function dataOf(encoded: Uint8Array): number {
   return new DataView(encoded.buffer, encoded.byteOffset).getUint32(16, true);
 }
 
-const OPS = { syscall: 0, jump: 1, if: 2, compute: 3, fail: 4, decimal: 5 } as const;
+const OPS = { syscall: 0, jump: 1, if: 2, compute: 3, fail: 4, decimal: 5, play: 6 } as const;
 const HEADER = 32;
 const INSTRUCTION = 80;
 const PAGE = 4096;
-const MAGIC = 0x5041544a;
+/** The first eight bytes of a tape. */
+export const TAPE_MAGIC = 0x5041544a;
+export const TAPE_VERSION = 1;
 
 export interface Tape {
   readonly steps: readonly Step[];
@@ -80,6 +82,8 @@ export interface Tape {
   compute(operation: keyof typeof COMPUTE, a: Arg, b: Arg, store: Word): void;
   /** Ends the tape as if a call had failed with `errno`. */
   fail(errno: Arg, why: string): void;
+  /** Goes on with the tape of a descriptor, in place of this one, whose memory stays as it is. */
+  play(tape: Arg): void;
   /** Writes `value` in decimal digits and a NUL to `to`, which has room for 21 bytes. */
   decimal(value: Arg, to: Block): void;
   label(): Label;
@@ -165,6 +169,7 @@ export function createTape(): Tape {
     when: (a, compare, b, to) => add("if", COMPARE[compare], [a, b], {}, to),
     compute: (operation, a, b, store) => add("compute", COMPUTE[operation], [a, b], { store }),
     fail: (errno, reason) => add("fail", 0, [errno], { why: reason }),
+    play: (tape) => add("play", 0, [tape], {}),
     decimal: (value, to) => add("decimal", 0, [value, to], {}),
     label: () => ({ at: -1 }),
     place(label) {
@@ -189,7 +194,7 @@ export function createTape(): Tape {
       const dataAt = Math.ceil((relocationsAt + relocations.length * 4) / 16) * 16;
       const file = new Uint8Array(Math.ceil((dataAt + used) / PAGE) * PAGE);
       const words = new Uint32Array(file.buffer);
-      words.set([MAGIC, 1, steps.length, relocations.length, dataAt, timed ? 1 : 0, stack?.word ?? 0]);
+      words.set([TAPE_MAGIC, TAPE_VERSION, steps.length, relocations.length, dataAt, timed ? 1 : 0, stack?.word ?? 0]);
       for (let i = 0; i < steps.length; i++) encodeStep(file, words, HEADER + i * INSTRUCTION, steps[i]!, text);
       words.set(relocations, relocationsAt / 4);
       file.set(data.subarray(0, used), dataAt);
@@ -286,6 +291,8 @@ export function stepText(step: Step): string {
       return `${result}${args[0]} ${OPERATORS[step.nr]} ${args[1]}`;
     case "decimal":
       return `${args[1]} = decimal(${args[0]})`;
+    case "play":
+      return `play(${args[0]})`;
     case "fail":
       return `fail(${args[0]})`;
   }

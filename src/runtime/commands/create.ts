@@ -1,12 +1,13 @@
 // create and run: bundle → container. `create` leaves its init at the gate, `run` opens it and, unless detached, stays until the end.
 import { Failure, failedPrecondition, invalidArgument, messageOf } from "../../lib/errors.ts";
-import { close } from "../../linux/index.ts";
+import { close, fileIdentity } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { readText } from "../cgroups/files.ts";
 import { type CgroupLocation, openCgroup } from "../cgroups/index.ts";
 import type { StartedUnit } from "../cgroups/systemd.ts";
 import { facts } from "../facts.ts";
 import { identityOf } from "../identity.ts";
+import { lifeTape } from "../life-tape.ts";
 import { type Plan, pausesBeforePivot, planCreate } from "../plan/create.ts";
 import { rootPathOf } from "../plan/root-path.ts";
 import { compileSeccomp } from "../seccomp.ts";
@@ -15,7 +16,7 @@ import type { Context } from "./context.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
 import { attend } from "./foreground.ts";
 import { type Launched, launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
-import { leaveRoot, locate, openGateNow, openNotify, removeContainer, startCreated } from "./life.ts";
+import { homeFor, leaveRoot, locate, openGateNow, openNotify, removeContainer, startCreated } from "./life.ts";
 import type { NotifySocket } from "./notify-socket.ts";
 import { type Stored, stateOf } from "./store.ts";
 
@@ -134,6 +135,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     );
     stored.init = identityOf(launched.pid) ?? stored.init;
     store.save(stored);
+    if (detached && lifeIsPlain(spec, found)) store.saveTape(id, lifeOf(id, spec, found, launched));
     launched.made();
     context.debug?.("init: closing the pipe to signal completion: the container is written down");
     const socket = flags.value("console-socket");
@@ -154,6 +156,21 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
       store.remove(id);
     }
   }
+}
+
+/** Whether nothing of ours is needed when it starts and ends: no hooks, no unit of systemd's, no mounts of this namespace, nobody to be told. */
+function lifeIsPlain({ hooks, linux }: Spec, { systemd }: CgroupLocation): boolean {
+  if (hooks?.startContainer?.length || hooks?.poststart?.length || hooks?.poststop?.length) return false;
+  if (systemd || globalThis.process.env.NOTIFY_SOCKET) return false;
+  return linux?.namespaces?.some(({ type }) => type === "mount") === true;
+}
+
+/** Since then a pidfd's inode tells one process from all others. */
+const PIDFS = 6.09;
+
+function lifeOf(id: string, spec: Spec, cgroup: CgroupLocation, { pid, pidfd, gate }: Launched): Uint8Array {
+  const process = facts().kernel >= PIDFS ? fileIdentity(pidfd) : undefined;
+  return lifeTape({ id, pid, gate: fileIdentity(gate), process, home: homeFor(pid, spec.process!), cgroup });
 }
 
 /** As /etc/passwd has it; who is not there is called by his number, as runc does. */
@@ -192,7 +209,7 @@ export async function run(context: Context, argv: string[]): Promise<number> {
     try {
       notify = await openNotify(context, id);
       await startCreated(context, stored, spec, launched.pidfd, () => {
-        openGateNow(launched.pid, launched.gate, launched.report, process.env, process.user?.uid ?? 0, launched.failure);
+        openGateNow(homeFor(launched.pid, process), launched.gate, launched.report, launched.failure);
       });
     } catch (error) {
       notify?.close();

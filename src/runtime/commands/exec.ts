@@ -13,7 +13,7 @@ import { checkConsole } from "./create.ts";
 import { type Flags, type FlagTable, parseFlags, usageError } from "./flags.ts";
 import { attend } from "./foreground.ts";
 import { launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
-import { openGateNow } from "./life.ts";
+import { homeFor, openGateNow } from "./life.ts";
 import { cgroupOf, stateOf, statusOf } from "./store.ts";
 
 const table: FlagTable = {
@@ -163,7 +163,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       const socket = flags.value("console-socket");
       if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
       writePidFile(flags.value("pid-file"), launched.pid);
-      openGateNow(stored.init.pid, launched.gate, launched.report, process.env, process.user?.uid ?? 0, launched.failure);
+      openGateNow(homeFor(stored.init.pid, process), launched.gate, launched.report, launched.failure);
     } catch (error) {
       launched.abandon();
       throw error;

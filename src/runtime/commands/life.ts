@@ -1,7 +1,7 @@
 // What becomes of a container that is made, for the commands that make none: its start and its end.
 import type { Failure } from "../../lib/errors.ts";
 import { binding, check, SYS } from "../../linux/index.ts";
-import type { Spec } from "../../oci/runtime-spec.ts";
+import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { type CgroupLocation, locateCgroup, openCgroup } from "../cgroups/index.ts";
 import { homeOf } from "../home.ts";
 import { rootPathOf } from "../plan/root-path.ts";
@@ -15,16 +15,13 @@ export async function locate({ rootless, systemdCgroup }: Context, spec: Spec, i
   return systemdCgroup ? (await import("../cgroups/systemd.ts")).locateUnit(spec, id, rootless) : locateCgroup(spec, id, rootless);
 }
 
+/** What is said to the process at its gate: the HOME of its user, where its environment has none. */
+export function homeFor(pid: number, process: Process): string {
+  return process.env?.some((each) => each.startsWith("HOME=")) ? "x" : `HOME=${homeOf(pid, process.user?.uid ?? 0)}`;
+}
+
 /** Opens the gate, blocking until the program runs. */
-export function openGateNow(
-  pid: number,
-  gate: number,
-  report: number,
-  env: string[] | undefined,
-  uid: number,
-  failure: (index: number, errno: number) => Failure,
-): void {
-  const home = env?.some((e) => e.startsWith("HOME=")) ? "x" : `HOME=${homeOf(pid, uid)}`;
+export function openGateNow(home: string, gate: number, report: number, failure: (index: number, errno: number) => Failure): void {
   const message = Buffer.from(`${home}\0`);
   check(binding.syscall(SYS.write, gate, message, message.length), "write gate");
   let failed: Failure | undefined;

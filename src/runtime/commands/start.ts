@@ -1,13 +1,37 @@
 // start: opens the gate of a created container, whose both ends its init holds.
 import { Failure } from "../../lib/errors.ts";
-import { binding, close, errnoName, errnoText, pidfdGetfd, pidfdOpen, SYS } from "../../linux/index.ts";
+import {
+  binding,
+  close,
+  errnoName,
+  errnoText,
+  existsSync,
+  pidfdGetfd,
+  pidfdOpen,
+  readFileSync,
+  SYS,
+  unlinkSync,
+} from "../../linux/index.ts";
+import type { Process } from "../../oci/runtime-spec.ts";
 import { openIdentity } from "../identity.ts";
+import { FAILED_FILE } from "../life-file.ts";
 import { FD } from "../plan/layout.ts";
 import type { Context } from "./context.ts";
 import { idOf, parseFlags } from "./flags.ts";
-import { openGateNow, openNotify, startCreated } from "./life.ts";
+import { homeFor, openGateNow, openNotify, startCreated } from "./life.ts";
 import type { NotifySocket } from "./notify-socket.ts";
 import { statusOf } from "./store.ts";
+
+const notRun = (process: Process, number: number) =>
+  new Failure("Unknown", `exec ${process.args?.[0]}: ${errnoText(number)} (${errnoName(number)})`);
+
+/** The errno that a tape met when it opened the gate in this command's place (life-tape.ts). */
+function failureOf(file: string): number | undefined {
+  if (!existsSync(file)) return undefined;
+  const number = Number(readFileSync(file).readBigInt64LE(8));
+  unlinkSync(file);
+  return number;
+}
 
 export async function start(context: Context, argv: string[]): Promise<number> {
   const flags = parseFlags(argv, {});
@@ -16,6 +40,8 @@ export async function start(context: Context, argv: string[]): Promise<number> {
   let told: Promise<void> | undefined;
   await store.locked(id, async () => {
     const stored = store.load(id);
+    const failed = failureOf(`${store.root}/${id}/${FAILED_FILE}`);
+    if (failed !== undefined) throw notRun(store.spec(id).process!, failed);
     const status = statusOf(stored);
     if (status === "stopped") throw new Failure("FailedPrecondition", "cannot start a container that has stopped");
     if (status !== "created") throw new Failure("FailedPrecondition", "cannot start an already running container");
@@ -32,9 +58,7 @@ export async function start(context: Context, argv: string[]): Promise<number> {
       binding.syscall(SYS.fcntl, report, 4, 0o4000);
       const process = spec.process!;
       await startCreated(context, stored, spec, pidfd, () => {
-        openGateNow(stored.init.pid, gate, report, process.env, process.user?.uid ?? 0, (_, number) => {
-          return new Failure("Unknown", `exec ${process.args?.[0]}: ${errnoText(number)} (${errnoName(number)})`);
-        });
+        openGateNow(homeFor(stored.init.pid, process), gate, report, (_, number) => notRun(process, number));
       });
       if (notify) {
         const own = pidfdOpen(stored.init.pid);

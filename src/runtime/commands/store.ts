@@ -2,6 +2,7 @@
 //
 //   ROOT/ID/state.json    what is below in Stored
 //   ROOT/ID/config.json   the specification it was created from
+//   ROOT/ID/life          a tape for its start and its end (life-tape.ts), where it may have one
 import { Failure, failedPrecondition, invalidArgument, notFound } from "../../lib/errors.ts";
 import {
   binding,
@@ -15,12 +16,12 @@ import {
   rmdirSync,
   rmSync,
   SYS,
-  unlinkSync,
   writeFileSync,
 } from "../../linux/index.ts";
 import type { Spec, State } from "../../oci/runtime-spec.ts";
 import { type Cgroup, type CgroupLocation, openCgroup } from "../cgroups/index.ts";
 import { type Identity, identityOf } from "../identity.ts";
+import { LIFE_FILE } from "../life-file.ts";
 
 export interface Stored {
   ociVersion: string;
@@ -46,6 +47,7 @@ export interface Store {
   /** Writes down what is going to be made, so that a creation that was killed can be cleaned up. */
   announce(id: string, spec: Spec): void;
   save(stored: Stored): void;
+  saveTape(id: string, tape: Uint8Array): void;
   load(id: string): Stored;
   spec(id: string): Spec;
   remove(id: string): void;
@@ -84,6 +86,11 @@ export function openStore(root: string): Store {
       writeFileSync(`${path}/.state.json`, JSON.stringify(stored), { mode: 0o600 });
       renameSync(`${path}/.state.json`, `${path}/state.json`);
     },
+    saveTape(id, tape) {
+      const path = directory(id);
+      writeFileSync(`${path}/.${LIFE_FILE}`, tape, { mode: 0o600 });
+      renameSync(`${path}/.${LIFE_FILE}`, `${path}/${LIFE_FILE}`);
+    },
     load(id) {
       try {
         return JSON.parse(readFileSync(`${directory(id)}/state.json`, "utf8")) as Stored;
@@ -96,7 +103,7 @@ export function openStore(root: string): Store {
     remove(id) {
       const path = directory(id);
       try {
-        for (const file of ["config.json", "state.json"]) unlinkSync(`${path}/${file}`);
+        for (const file of ["config.json", "state.json", LIFE_FILE]) binding.syscall(SYS.unlink, `${path}/${file}`);
         rmdirSync(path);
       } catch {
         rmSync(path, { recursive: true, force: true });
