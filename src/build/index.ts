@@ -23,6 +23,7 @@
 // finished steps put into the cache, and, where the session asked for it, the failed step until it is released (session.failedStep).
 export { type Builder, type BuildFailure, type BuildProgress, type BuildRequest, type BuiltImage, createBuilder } from "./builder.ts";
 export { DockerfileError, parseDockerfile } from "./dockerfile/index.ts";
+export { checkExport } from "./export/index.ts";
 export { frontend } from "./frontend/index.ts";
 export { resolveModeOf, sbomOf } from "./frontend/options.ts";
 export { remoteContext } from "./frontend/remote.ts";

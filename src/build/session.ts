@@ -108,8 +108,8 @@ export interface ExportedImage {
 
 /** Where an export goes; what its type needs must be there. What it tells of its parts ("naming to …") belongs to the export's vertex. */
 export interface ExportSink {
-  /** type image: names it, pushes it. */
-  image?(image: ExportedImage, status: (status: Status) => void): Promise<void>;
+  /** type image: names it, pushes it. Answers the names that the client is told; undefined: those that it asked for. */
+  image?(image: ExportedImage, status: (status: Status) => void): Promise<string[] | undefined>;
   /** types oci, docker, tar: bytes to the client (or a file). */
   stream?(status: (status: Status) => void): Promise<Writable>;
   /** types local, oci and docker with tar=false: files to the client. Called for one tree that holds all. */

@@ -7,6 +7,8 @@ import type { Attestation } from "../session.ts";
 
 const STATEMENT = "https://in-toto.io/Statement/v0.1";
 const IN_TOTO = "application/vnd.in-toto+json";
+const ARTIFACT = "application/vnd.docker.attestation.manifest.v1+json";
+const EMPTY_JSON = "application/vnd.oci.empty.v1+json";
 const MAX_STATEMENT = 64 << 20;
 const MAX_STATEMENTS = 1000;
 
@@ -109,6 +111,7 @@ export async function attestationManifest(
   lease: Lease,
   image: { manifest: Descriptor; names: string[]; platform: Platform | undefined },
   statements: readonly Statement[],
+  artifact: boolean,
 ): Promise<Descriptor> {
   const { manager } = host;
   const { digest } = image.manifest;
@@ -119,21 +122,24 @@ export async function attestationManifest(
     const written = await writeBytes(manager, bytes, { mediaType: IN_TOTO, labels: {}, lease });
     layers.push({ ...written, annotations: { "in-toto.io/predicate-type": statement.predicateType } });
   }
-  const config = Buffer.from(
-    JSON.stringify({
-      architecture: "unknown",
-      os: "unknown",
-      config: {},
-      rootfs: { type: "layers", diff_ids: layers.map((layer) => layer.digest) },
-    }),
-  );
-  const configured = await writeBytes(manager, config, { mediaType: MEDIA.ociConfig, labels: {}, lease });
-  const document = { schemaVersion: 2, mediaType: MEDIA.ociManifest, config: configured, layers };
+  const unknown = { architecture: "unknown", os: "unknown" };
+  const rootfs = { type: "layers", diff_ids: layers.map((layer) => layer.digest) };
+  const config = artifact ? "{}" : JSON.stringify({ ...unknown, config: {}, rootfs });
+  const mediaType = artifact ? EMPTY_JSON : MEDIA.ociConfig;
+  const configured = await writeBytes(manager, Buffer.from(config), { mediaType, labels: {}, lease });
+  const document = {
+    schemaVersion: 2,
+    mediaType: MEDIA.ociManifest,
+    ...(artifact ? { artifactType: ARTIFACT } : {}),
+    config: artifact ? { ...configured, data: Buffer.from(config).toString("base64") } : configured,
+    layers,
+    ...(artifact ? { subject: image.manifest } : {}),
+  };
   const labels = childLabels("manifest", [configured, ...layers]);
   const written = await writeBytes(manager, Buffer.from(JSON.stringify(document)), { mediaType: MEDIA.ociManifest, labels, lease });
   return {
     ...written,
-    platform: { architecture: "unknown", os: "unknown" },
+    platform: unknown,
     annotations: { "vnd.docker.reference.digest": digest, "vnd.docker.reference.type": "attestation-manifest" },
   };
 }

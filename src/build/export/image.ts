@@ -14,7 +14,7 @@ import {
 import { childLabels, writeBytes } from "../content.ts";
 import type { Edge } from "../graph/llb.ts";
 import type { Layer } from "../host.ts";
-import type { Ref, Result } from "../session.ts";
+import type { Attestation, Ref, Result } from "../session.ts";
 import type { Tree } from "../solve/workspace.ts";
 import { attestationManifest, type Statement, statementsOf } from "./attestations.ts";
 import type { ExportContext } from "./context.ts";
@@ -35,6 +35,8 @@ export interface Part {
 
 export interface MadeImage {
   target: Descriptor;
+  /** The target as clients are told of it, with its platform and annotations. */
+  descriptor: Descriptor;
   configDigest: string | undefined;
   platforms: Platform[];
 }
@@ -113,7 +115,8 @@ async function makeManifest(
   part: Part,
   options: ImageOptions,
 ): Promise<{ manifest: Descriptor; config: Descriptor; layers: Layer[] }> {
-  const { host, lease, epoch, cache } = context;
+  const { host, lease, cache } = context;
+  const epoch = options.epoch ?? context.epoch;
   const { manager } = host;
   // Also the layers of a base image that nothing has needed until now.
   await part.tree.fetch?.();
@@ -163,7 +166,7 @@ async function makeManifest(
     lease,
   });
   const mediaType = ociTypes ? MEDIA.ociManifest : MEDIA.dockerManifest;
-  const annotations = ociTypes ? annotationsFor(options.annotations, "manifest", formatPlatform(part.platform)) : undefined;
+  const annotations = annotationsFor(options.annotations, "manifest", formatPlatform(part.platform));
   const descriptors = layers.map(({ descriptor: { mediaType: type, digest, size } }) => ({ mediaType: type, digest, size }));
   const manifest = { schemaVersion: 2, mediaType, config, layers: descriptors, ...(annotations ? { annotations } : {}) };
   const written = await writeBytes(manager, Buffer.from(JSON.stringify(manifest)), {
@@ -176,11 +179,23 @@ async function makeManifest(
   return { manifest: written, config, layers };
 }
 
-/** What is said of one part: by the frontend and scanners, and our own provenance. */
-export async function attestationsOf(context: ExportContext, result: Result, part: Part, asImage: boolean): Promise<Statement[]> {
-  const statements = await statementsOf(result.attestations.get(part.name) ?? []);
+/**
+ * What is said of one part: by the frontend and scanners, and our own provenance. `inline` is whether what is for images only counts; where there is anything
+ * else, it comes along in an image.
+ */
+export async function attestationsOf(
+  context: ExportContext,
+  result: Result,
+  part: Part,
+  { image, inline }: { image: boolean; inline: boolean },
+): Promise<Statement[]> {
+  const given = result.attestations.get(part.name) ?? [];
+  const inlineOnly = ({ metadata }: Attestation) => Buffer.from(metadata.get("inline-only") ?? []).toString() === "true";
   const wanted = provenanceOptions(context.request?.attrs ?? {});
-  if (!wanted || (wanted.inlineOnly && !asImage)) return statements;
+  const counts = inline || (wanted && !wanted.inlineOnly) || given.some((each) => !inlineOnly(each));
+  if (!counts) return [];
+  const statements = await statementsOf(inline || image ? given : given.filter((each) => !inlineOnly(each)));
+  if (!wanted || (wanted.inlineOnly && !inline && !image)) return statements;
   const steps = Object.fromEntries(
     [...(await context.solved())].flatMap(([digest, { added }]) =>
       added.length > 0 ? [[digest, added.map(({ descriptor }) => [descriptor])]] : [],
@@ -201,34 +216,45 @@ export async function attestationsOf(context: ExportContext, result: Result, par
   return [...statements, made];
 }
 
-export async function makeImage(context: ExportContext, result: Result, options: ImageOptions): Promise<MadeImage> {
+export async function makeImage(context: ExportContext, result: Result, given: ImageOptions): Promise<MadeImage> {
   const { host, lease } = context;
   const parts = await partsOf(context, result);
+  const several = result.refs.size > 0;
+  for (const { platform } of several ? given.annotations : [])
+    if (platform !== undefined && !result.refs.has(platform))
+      throw invalidArgument(`invalid annotation: no platform ${platform} found in source`);
+  const said: Statement[][] = [];
+  for (const part of parts)
+    said.push(await attestationsOf(context, result, part, { image: true, inline: several || given.inlineAttestations === true }));
+  const attested = said.some((statements) => statements.length > 0);
+  const options = { ...given, ociTypes: given.ociTypes || attested };
   const made: { part: Part; manifest: Descriptor; config: Descriptor; statements: Statement[] }[] = [];
-  for (const part of parts) {
+  for (const [i, part] of parts.entries()) {
     const { manifest, config, layers } = await makeManifest(context, result, part, options);
     const statements: Statement[] = [];
-    for (const each of await attestationsOf(context, result, part, true))
-      statements.push(each.core === undefined ? each : await withLayers(each, layers, context));
+    for (const each of said[i]!) statements.push(each.core === undefined ? each : await withLayers(each, layers, context));
     made.push({ part, manifest, config, statements });
   }
   const platforms = parts.map(({ platform }) => platform);
-  const first = made[0]!;
-  const attested = made.some(({ statements }) => statements.length > 0);
-  if (made.length === 1 && !attested && result.refs.size <= 1)
-    return { target: first.manifest, configDigest: first.config.digest, platforms };
-  const entries: Descriptor[] = made.map(({ part, manifest }) => {
+  const described = ({ part, manifest }: { part: Part; manifest: Descriptor }): Descriptor => {
     const annotations = annotationsFor(options.annotations, "manifest-descriptor", formatPlatform(part.platform));
-    return { ...manifest, platform: part.platform, ...(annotations ? { annotations } : {}) };
-  });
+    return { ...manifest, ...(annotations ? { annotations } : {}), platform: part.platform };
+  };
+  const first = made[0]!;
+  if (!attested && !several) {
+    if (options.annotations.some(({ on }) => on === "index" || on === "index-descriptor"))
+      throw invalidArgument("index annotations not supported for single platform export");
+    return { target: first.manifest, descriptor: described(first), configDigest: first.config.digest, platforms };
+  }
+  const entries: Descriptor[] = made.map(described);
   for (const { part, manifest, statements } of made) {
     if (statements.length === 0) continue;
     const image = { manifest, names: options.names, platform: part.platform };
-    const attestation = await attestationManifest(host, lease, image, statements);
+    const attestation = await attestationManifest(host, lease, image, statements, options.ociArtifact);
     told(context, "attestation manifest", attestation);
     entries.push(attestation);
   }
-  const mediaType = options.ociTypes || attested ? MEDIA.ociIndex : MEDIA.dockerList;
+  const mediaType = options.ociTypes ? MEDIA.ociIndex : MEDIA.dockerList;
   const annotations = annotationsFor(options.annotations, "index");
   const index = { schemaVersion: 2, mediaType, manifests: entries, ...(annotations ? { annotations } : {}) };
   const target = await writeBytes(host.manager, Buffer.from(JSON.stringify(index)), {
@@ -237,5 +263,7 @@ export async function makeImage(context: ExportContext, result: Result, options:
     lease,
   });
   told(context, "manifest list", target);
-  return { target, configDigest: made.length === 1 ? first.config.digest : undefined, platforms };
+  const own = annotationsFor(options.annotations, "index-descriptor");
+  const descriptor = { ...target, ...(own ? { annotations: own } : {}) };
+  return { target, descriptor, configDigest: made.length === 1 ? first.config.digest : undefined, platforms };
 }

@@ -19,22 +19,24 @@ import { hasBlob, readBlob, streamBlob } from "../content.ts";
 import type { ExportAnswer, ExportSink, FileTree, Result } from "../session.ts";
 import type { ExportContext } from "./context.ts";
 import { type MadeImage, makeImage } from "./image.ts";
-import { annotationsFor, type ImageOptions, imageOptions, isTrue } from "./options.ts";
+import { type ImageOptions, imageOptions, isTrue } from "./options.ts";
 import { blobTree, sizedFile, treeTar, withResultTree } from "./trees.ts";
 
-function answerOf(made: MadeImage, names: string[]): ExportAnswer {
-  const { target, configDigest } = made;
+function answerOf({ target, descriptor, configDigest }: MadeImage, names: readonly string[]): ExportAnswer {
   return {
     "containerimage.digest": target.digest,
-    "containerimage.descriptor": Buffer.from(JSON.stringify(target)).toString("base64"),
+    "containerimage.descriptor": Buffer.from(JSON.stringify(descriptor)).toString("base64"),
     ...(configDigest ? { "containerimage.config.digest": configDigest } : {}),
     ...(names.length > 0 ? { "image.name": names.join(",") } : {}),
   };
 }
 
-function archiveNames(options: ImageOptions, made: MadeImage) {
-  const created = annotationsFor(options.annotations, "index-descriptor");
-  const base = { ...created };
+const CREATED = "org.opencontainers.image.created";
+
+function archiveNames(context: ExportContext, options: ImageOptions, made: MadeImage) {
+  const epoch = options.epoch ?? context.epoch;
+  const created = new Date(epoch === undefined ? Date.now() : epoch * 1000).toISOString().replace(/\.\d+Z$/, "Z");
+  const base = { [CREATED]: created, ...made.descriptor.annotations };
   const names = options.names.map((name) => {
     const reference = withDefaultTag(parseReference(name));
     const annotations = {
@@ -44,11 +46,23 @@ function archiveNames(options: ImageOptions, made: MadeImage) {
     };
     return { reference, annotations, repoTag: familiarReference(reference) };
   });
-  return { target: made.target, names };
+  return { target: made.target, names, annotations: base };
+}
+
+/** The client is told of the archive's descriptor with its time, and of whole names. */
+function archiveAnswer(made: MadeImage, { names, annotations }: ReturnType<typeof archiveNames>): ExportAnswer {
+  return answerOf(
+    { ...made, descriptor: { ...made.descriptor, annotations } },
+    names.map(({ reference }) => formatReference(reference)),
+  );
 }
 
 /** An OCI layout as a tree, for a client that wants a directory. */
-async function layoutTree(context: ExportContext, made: MadeImage, options: ImageOptions): Promise<FileTree> {
+async function layoutTree(
+  context: ExportContext,
+  made: MadeImage,
+  { names, annotations }: ReturnType<typeof archiveNames>,
+): Promise<FileTree> {
   const { manager } = context.host;
   const files = new Map<string, { size: number; open(): Readable }>();
   const take = async ({ digest, size, mediaType }: Descriptor): Promise<void> => {
@@ -59,13 +73,18 @@ async function layoutTree(context: ExportContext, made: MadeImage, options: Imag
     for (const child of index ? index.manifests : [manifest.config, ...manifest.layers]) await take(child);
   };
   await take(made.target);
-  const { names } = archiveNames(options, made);
   const base = { mediaType: made.target.mediaType, digest: made.target.digest, size: made.target.size };
-  const manifests = names.length > 0 ? names.map(({ annotations }) => ({ ...base, annotations })) : [base];
+  const manifests = names.length > 0 ? names.map((each) => ({ ...base, annotations: each.annotations })) : [{ ...base, annotations }];
   const json = (value: unknown) => sizedFile(Buffer.from(JSON.stringify(value)));
   files.set("index.json", json({ schemaVersion: 2, mediaType: MEDIA.ociIndex, manifests }));
   files.set("oci-layout", json({ imageLayoutVersion: "1.0.0" }));
   return blobTree(files);
+}
+
+/** Whether it is an export that can be, before anything is built for it. InvalidArgument, Unimplemented. */
+export function checkExport({ type, attrs }: { type: string; attrs: Record<string, string> }): void {
+  if (["image", "oci", "docker"].includes(type)) imageOptions(attrs);
+  else if (!["tar", "local"].includes(type)) throw unimplemented(`exports of the type ${type}`);
 }
 
 const need = <T>(part: T | undefined, type: string): T => {
@@ -86,26 +105,33 @@ export async function exportResult(
       // A build argument that asks for it is older than the attribute.
       const inline = context.request?.attrs["build-arg:BUILDKIT_INLINE_CACHE"];
       const given = imageOptions({ ...metadataAnnotations(result), ...(inline ? { "inline-cache": inline } : {}), ...attrs });
+      const names = namesOf(given, result);
       // What registries get is compressed; what stays here need not be.
-      const options = { ...given, compression: given.compression ?? (given.push ? ("gzip" as const) : undefined) };
-      if (isTrue(attrs.unpack)) {
+      const options = {
+        ...given,
+        names,
+        compression: given.compression ?? (given.push ? ("gzip" as const) : undefined),
+        inlineAttestations: given.inlineAttestations ?? true,
+      };
+      if (isTrue(attrs, "unpack")) {
         for (const ref of result.refs.size > 0 ? result.refs.values() : [result.ref])
           await context.workspace.ready(await context.treeOf(ref));
       }
       const made = await makeImage(context, result, options);
-      await image({ ...made, names: options.names, attrs, lease }, status);
-      return answerOf(made, options.names);
+      const named = await image({ ...made, names, attrs, lease }, status);
+      return answerOf(made, named ?? names);
     }
     case "oci":
     case "docker": {
       const given = imageOptions({ ...metadataAnnotations(result), ...attrs });
-      const options = { ...given, compression: given.compression ?? ("gzip" as const) };
-      if (type === "docker" && result.refs.size > 1)
+      const options = { ...given, names: namesOf(given, result), compression: given.compression ?? ("gzip" as const) };
+      if (type === "docker" && result.refs.size > 0)
         throw invalidArgument("docker exporter does not currently support exporting manifest lists");
       const made = await makeImage(context, result, options);
-      if (!isTrue(attrs.tar, true)) {
-        await need(sink.tree, type)(await layoutTree(context, made, options), status);
-        return answerOf(made, options.names);
+      const named = archiveNames(context, options, made);
+      if (!isTrue(attrs, "tar", true)) {
+        await need(sink.tree, type)(await layoutTree(context, made, named), status);
+        return archiveAnswer(made, named);
       }
       const { manager } = host;
       const source = {
@@ -113,9 +139,9 @@ export async function exportResult(
         read: (digest: string, limit: number) => readBlob(manager, digest, limit),
         open: (digest: string) => streamBlob(manager, digest),
       };
-      const { tar } = await imageArchive(source, [archiveNames(options, made)], { layoutOnly: type === "oci", signal });
+      const { tar } = await imageArchive(source, [named], { layoutOnly: type === "oci", signal });
       await send(tar, sink, type, context);
-      return answerOf(made, options.names);
+      return archiveAnswer(made, named);
     }
     case "tar":
       // A tar of several platforms always has a directory for each.
@@ -152,6 +178,12 @@ async function send(tar: AsyncIterable<Uint8Array>, sink: ExportSink, type: stri
   tell(false);
   await pipeline(Readable.from(counted()), out, { signal });
   tell(true);
+}
+
+/** "*" is the name that the frontend gave. */
+function namesOf({ names }: ImageOptions, { metadata }: Result): string[] {
+  const given = metadata.get("image.name");
+  return names.length === 1 && names[0] === "*" && given ? Buffer.from(given).toString("utf8").split(",") : names;
 }
 
 /** Annotations that a frontend gave. */

@@ -126,7 +126,7 @@ export async function withResultTree<T>(
   work: (tree: FileTree) => Promise<T>,
 ): Promise<T> {
   const parts = await partsOf(context, result);
-  const split = isTrue(attrs["platform-split"], result.refs.size > 0);
+  const split = isTrue(attrs, "platform-split", result.refs.size > 0);
   const prefix = attrs["attestation-prefix"] ?? "";
   const build = async (left: typeof parts, done: Branch[]): Promise<T> => {
     const [part, ...rest] = left;
@@ -134,7 +134,7 @@ export async function withResultTree<T>(
     return context.workspace.reading(part.tree, async ({ root }) => {
       const tree = fileTree(root);
       const extra = new Map<string, Uint8Array>();
-      const statements: Statement[] = await attestationsOf(context, result, part, false);
+      const statements: Statement[] = await attestationsOf(context, result, part, { image: false, inline: false });
       if (statements.length > 0) {
         const about = await subjectsOf(tree);
         for (const statement of statements) {

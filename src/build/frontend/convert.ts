@@ -1,6 +1,7 @@
 // From a Dockerfile to operations: which stages are needed, what each instruction does to its stage. Nothing is executed; base images are looked up for what their
 // configs say.
 import { posix } from "node:path";
+import { parseBool } from "../../lib/parse-bool.ts";
 import { digestOf, formatPlatform, type Platform } from "../../oci/index.ts";
 import {
   type Dockerfile,
@@ -22,7 +23,7 @@ import type { FrontendOptions } from "./options.ts";
 import { runNode, type Wants } from "./run.ts";
 import type { ScanTargets } from "./sbom.ts";
 import { createNeeds, descriptionOf, sourcesOf, stageOf, targetOf } from "./stages.ts";
-import { DEFAULT_PATH, expander, PROXIES, parseBool, type StageState, setEnv, stageVariables } from "./state.ts";
+import { DEFAULT_PATH, expander, PROXIES, type StageState, setEnv, stageVariables } from "./state.ts";
 
 export interface ConvertOptions
   extends Pick<FrontendOptions, "buildArgs" | "labels" | "target" | "noCache" | "run" | "resolveMode" | "epoch"> {

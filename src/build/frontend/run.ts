@@ -3,10 +3,11 @@ import { posix } from "node:path";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ExecOpSchema, MountSchema } from "../../gen/pb_pb.ts";
 import { CacheSharingOpt, MountType, NetMode, SecurityMode } from "../../gen/pb_pb.ts";
+import { parseBool } from "../../lib/parse-bool.ts";
 import { DockerfileError, type Of, type Range, type RunMount } from "../dockerfile/index.ts";
 import { argsOf } from "./config.ts";
 import type { Meta, Node, Output } from "./nodes.ts";
-import { type Expander, envOf, PROXIES, parseBool, type StageState } from "./state.ts";
+import { type Expander, envOf, PROXIES, type StageState } from "./state.ts";
 
 type MountInit = MessageInitShape<typeof MountSchema>;
 

@@ -65,7 +65,7 @@ export async function exportCache(
       size,
     }),
   );
-  const asImage = isTrue(attrs["image-manifest"], true);
+  const asImage = isTrue(attrs, "image-manifest", true);
   const document = asImage
     ? { schemaVersion: 2, mediaType: MEDIA.ociManifest, config: configured, layers: blobs }
     : { schemaVersion: 2, mediaType: MEDIA.ociIndex, manifests: [...blobs, configured] };
@@ -87,7 +87,7 @@ export async function exportCache(
   const { ref = "" } = attrs;
   if (ref === "") throw invalidArgument("registry cache exporter requires ref");
   if (!build.repository) throw unimplemented("caches in registries, at this door");
-  const repository = await build.repository(ref, { insecure: isTrue(attrs["registry.insecure"]), push: true });
+  const repository = await build.repository(ref, { insecure: isTrue(attrs, "registry.insecure"), push: true });
   const reference = withDefaultTag(parseReference(ref));
   for (const descriptor of [...blobs, configured]) {
     const name = `writing layer ${descriptor.digest}`;

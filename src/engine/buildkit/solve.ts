@@ -29,10 +29,12 @@ function entitlementsOf(kit: BuildKit, request: SolveRequest): ReadonlySet<strin
 }
 
 /** What would change a build if it were understood is not passed over. */
-function refuseMissing(request: SolveRequest): void {
+async function refuseMissing(request: SolveRequest): Promise<void> {
   if (request.SourcePolicy?.rules.length || request.SourcePolicySession !== "") throw unimplemented("source policies of builds");
   if (request.EnableSessionExporter) throw unimplemented("exporters that a client serves");
   if (request.ProxyNetwork) throw unimplemented("the proxy network of builds");
+  const { checkExport } = await import("../../build/index.ts");
+  for (const exporter of exportersOf(request)) checkExport(exporter);
 }
 
 interface Exporter {
@@ -65,7 +67,7 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
   if (!request.Internal) kit.history.begin(entry, progress);
   let build: Build | undefined;
   try {
-    refuseMissing(request);
+    await refuseMissing(request);
     const entitlements = entitlementsOf(kit, request);
     const client = request.Session === "" ? undefined : await kit.sessions.get(request.Session, callSignal);
     // The client that asked, its session, a cancel call and the engine's end: each ends the build.

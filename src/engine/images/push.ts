@@ -105,6 +105,30 @@ async function pushTag(core: Core, options: PushOptions, sink: ProgressSink): Pr
   publish(core, "push", familiarReference(reference), familiarName(reference));
 }
 
+export interface TargetOptions extends Omit<PushOptions, "platform"> {
+  /** Hears of both parts of the work. */
+  part(what: "layers" | "manifest", work: () => Promise<void>): Promise<void>;
+}
+
+/** Pushes what a descriptor leads to, all of which is here, whatever it is called here; without a tag under its digest alone. No names are given to it. */
+export async function pushTarget(core: Core, target: Descriptor, options: TargetOptions, sink: ProgressSink): Promise<void> {
+  const { reference, credentials, signal, part } = options;
+  const documents = await wholeTree(core, target);
+  if (!documents) throw notFound(`content of ${target.digest} is missing`);
+  const repository = openRepository(reference, core.registry, credentials, "push");
+  try {
+    await part("layers", () => pushBlobs(core, repository, documents, sink, signal));
+    await part("manifest", async () => {
+      for (const { descriptor, bytes } of documents)
+        await repository.pushManifest(descriptor, bytes, descriptor.digest === target.digest ? reference.tag : undefined, signal);
+    });
+  } catch (error) {
+    if (error instanceof RegistryError) throw unknown(error.message, error);
+    throw error;
+  }
+  publish(core, "push", familiarReference(reference), familiarName(reference));
+}
+
 async function pushBlobs(
   core: Core,
   repository: Repository,
