@@ -1,6 +1,6 @@
 #!/bin/sh
 # Programs that the tests use as clients and peers and that Debian does not have, built from their Go modules into build/tools: buildx, compose,
-# buildctl, crane, registry (the CNCF's 3.x), by name. Go itself, where it is missing or too old, comes from the module proxy as well. One that can't be built is only
+# buildctl, crane, registry (the CNCF's 3.x), and for the benches buildkitd, by name. Go itself, where it is missing or too old, comes from the module proxy as well. One that can't be built is only
 # reported: its tests are skipped. Nothing of them enters the product.
 set -eu
 cd "$(dirname "$0")/.."
@@ -77,6 +77,7 @@ for name in $missing; do
     buildx) build docker-buildx github.com/docker/buildx/cmd/buildx v0.30.1 "-X github.com/docker/buildx/version.Version=v0.30.1" ;;
     compose) build docker-compose-v5 github.com/docker/compose/v5/cmd v5.0.0 ;;
     buildctl) build buildctl github.com/moby/buildkit/cmd/buildctl v0.27.0 ;;
+    buildkitd) build buildkitd github.com/moby/buildkit/cmd/buildkitd v0.27.0 ;;
     crane) build crane github.com/google/go-containerregistry/cmd/crane v0.20.6 ;;
     registry) build registry github.com/distribution/distribution/v3/cmd/registry v3.0.0 ;;
     *) echo "jubako: no tool is named $name" >&2; exit 2 ;;

@@ -20,7 +20,7 @@ import { type Client, createClient } from "./client.ts";
 import { configDirectory, readConfig } from "./config.ts";
 import { resolveTarget } from "./endpoint.ts";
 
-export type { BuildKit, Session as BuildSession, SessionOptions as BuildSessionOptions } from "./buildkit/index.ts";
+export type { BuildKit, Session as BuildSession, SessionOptions as BuildSessionOptions, StatusResponse } from "./buildkit/index.ts";
 export type { Client, CreateBody, DiskUsage, ExecBody, Filters, PathStat, ProgressMessage, PruneReport } from "./client.ts";
 export { createClient } from "./client.ts";
 export type { ConfigFile, StoredAuth } from "./config.ts";

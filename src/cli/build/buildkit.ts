@@ -1,16 +1,14 @@
 // A build by BuildKit's protocol: a session lends what the flags name, Control.Solve builds, Control.Status tells how it goes.
-import { randomBytes } from "node:crypto";
 import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { resolve } from "node:path";
-import { ConnectError } from "@connectrpc/connect";
 import { type BuildKit, type BuildSession, type Client, loadBuildKit } from "../../client/index.ts";
 import type { Result } from "../../gen/moby/buildkit/v1/frontend_pb.ts";
+import { isRpcFailure } from "../../lib/grpc/status.ts";
 import { type Cli, StatusError } from "../command.ts";
 import { getCredentials, serverOf } from "../credentials.ts";
 import { attributes, type BuildFlags } from "./attributes.ts";
 import type { BuildContext } from "./context.ts";
 import { type Display, plainDisplay, quietDisplay, rawDisplay, terminalDisplay } from "./display.ts";
-import { explain, failureText } from "./failure.ts";
 import { parseCache, parseOutput, parseSecret, parseSsh, type Typed } from "./parse.ts";
 import { createTrack, type Track } from "./track.ts";
 
@@ -67,8 +65,12 @@ function targetOf(cli: Cli, given: BuildFlags): Target {
   return { exporter: { Type: output.type, Attrs: all }, output: bytesTo(cli, dest ?? "-"), stored: false };
 }
 
-function displayOf(cli: Cli, given: BuildFlags, track: Track, size: () => { w: number; h: number }): Display {
+async function displayOf(cli: Cli, given: BuildFlags, track: Track): Promise<Display> {
   const write = (text: string) => cli.err(text);
+  const terminal = async () => {
+    const { terminalSize } = await import("../terminal/tty.ts");
+    return terminalDisplay(track, write, () => terminalSize(2) ?? { w: 80, h: 24 });
+  };
   const kind = given.quiet ? "quiet" : given.progress || "auto";
   switch (kind) {
     case "quiet":
@@ -80,9 +82,9 @@ function displayOf(cli: Cli, given: BuildFlags, track: Track, size: () => { w: n
       return plainDisplay(track, write);
     case "tty":
       if (!cli.isTty(2)) throw new Error("failed to get console: provided file is not a console");
-      return terminalDisplay(track, write, size);
+      return terminal();
     case "auto":
-      return cli.isTty(2) ? terminalDisplay(track, write, size) : plainDisplay(track, write);
+      return cli.isTty(2) ? terminal() : plainDisplay(track, write);
   }
   throw new Error(`invalid progress mode ${kind}`);
 }
@@ -152,7 +154,7 @@ function sharedKey(cli: Cli, directories: ReadonlyMap<string, string>): string {
   try {
     node = readFileSync(path, "utf8").trim();
   } catch {
-    node = randomBytes(32).toString("hex");
+    node = Buffer.from(crypto.getRandomValues(new Uint8Array(32))).toString("hex");
     try {
       writeFileSync(path, node, { mode: 0o600, flag: "wx" });
     } catch {
@@ -211,9 +213,8 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
   const allowed = [...given.allow, ...(given.network === "host" ? ["network.host"] : [])];
 
   const { newRef, openBuildKit } = await loadBuildKit();
-  const { terminalSize } = await import("../terminal/tty.ts");
   const track = createTrack();
-  const display = displayOf(cli, given, track, () => terminalSize(2) ?? { w: 80, h: 24 });
+  const display = await displayOf(cli, given, track);
   const kit = await openBuildKit(client);
   let session: BuildSession | undefined;
   let watching: Promise<void> = Promise.resolve();
@@ -231,7 +232,7 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
   try {
     session = await openSession(cli, kit, given, directories, target);
     const own = request !== undefined || given["on-failure"] !== "";
-    const solving = kit.control.solve(
+    const solving = kit.solve(
       {
         Ref: ref,
         Session: session.id,
@@ -246,19 +247,20 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
           ? { ExporterDeprecated: target.exporter.Type, ExporterAttrsDeprecated: target.exporter.Attrs, Exporters: [target.exporter] }
           : {}),
       },
-      { signal: ending.signal },
+      ending.signal,
     );
     solving.catch(() => {});
     watching = (async () => {
-      for await (const update of kit.control.status({ Ref: ref }, { signal: ending.signal })) display.update(update);
+      for await (const update of kit.status(ref, ending.signal)) display.update(update);
     })().catch((error: unknown) => {
       // what went wrong is the build's to say
       if (cli.env.JUBAKO_DEBUG) cli.err(`status: ${error}\n`);
     });
     if (own) {
       const headers = { "buildkit-controlapi-buildid": ref };
+      const gateway = await kit.gateway();
       try {
-        const { result } = await kit.gateway.solve(
+        const { result } = await gateway.solve(
           {
             Frontend: "dockerfile.v0",
             FrontendOpt: attrs,
@@ -269,26 +271,27 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
           },
           { headers, signal: ending.signal },
         );
-        await kit.gateway.return(request === undefined && result ? { result } : {}, { headers });
+        await gateway.return(request === undefined && result ? { result } : {}, { headers });
         if (request !== undefined) {
           await Promise.all([solving.catch(() => {}), watching]);
           finish(false);
           return call(cli, request, result, format);
         }
       } catch (error) {
-        if (given["on-failure"] === "shell" && error instanceof ConnectError && !ending.signal.aborted) {
+        if (given["on-failure"] === "shell" && isRpcFailure(error) && !ending.signal.aborted) {
           await new Promise((resolve) => setTimeout(resolve, 200));
           finish(true);
+          const { explain, failureText } = await import("./failure.ts");
           cli.err(failureText(explain(error, track)));
           cli.err(`ERROR: ${error.rawMessage}\nThe step's container as it was; its end is the build's end.\n`);
           const { enterFailed } = await import("./shell.ts");
-          entered = await enterFailed(cli, kit, headers, error);
+          entered = await enterFailed(cli, gateway, headers, error);
         }
-        await kit.gateway.return({ error: { code: 2, message: String(error) } }, { headers }).catch(() => {});
+        await gateway.return({ error: { code: 2, message: String(error) } }, { headers }).catch(() => {});
         throw error;
       }
     }
-    const { ExporterResponse: response } = await solving;
+    const response = await solving;
     await watching;
     finish(false);
     report(cli, given, target, response);
@@ -299,8 +302,9 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
     // What was told of the failed step may still be on its way.
     await Promise.race([watching, new Promise((resolve) => setTimeout(resolve, 500))]);
     finish(true);
-    if (!(error instanceof ConnectError) && !ending.signal.aborted) throw error;
+    if (!isRpcFailure(error) && !ending.signal.aborted) throw error;
     if (ending.signal.aborted) throw new StatusError(130, "ERROR: failed to build: context canceled");
+    const { explain, failureText } = await import("./failure.ts");
     const explained = explain(error, track);
     if (given.explain) cli.err(missesText(track));
     if (!entered) cli.err(failureText(explained));

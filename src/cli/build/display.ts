@@ -1,8 +1,5 @@
 // How a build is shown: redrawn on a terminal, with every stage that runs; plain lines elsewhere; JSON for programs.
-
-import { toJson } from "@bufbuild/protobuf";
-import type { StatusResponse } from "../../gen/moby/buildkit/v1_pb.ts";
-import { StatusResponseSchema } from "../../gen/moby/buildkit/v1_pb.ts";
+import type { StatusResponse } from "../../client/index.ts";
 import { humanSize } from "../units.ts";
 import type { Change, Part, Step, Track } from "./track.ts";
 
@@ -70,11 +67,15 @@ export function plainDisplay(track: Track, write: (text: string) => void): Displ
   };
 }
 
-export function rawDisplay(track: Track, write: (text: string) => void): Display {
+export async function rawDisplay(track: Track, write: (text: string) => void): Promise<Display> {
+  const [{ create, toJson }, { StatusResponseSchema }] = await Promise.all([
+    import("@bufbuild/protobuf"),
+    import("../../gen/moby/buildkit/v1_pb.ts"),
+  ]);
   return {
     update(update) {
       track.take(update);
-      write(`${JSON.stringify(toJson(StatusResponseSchema, update))}\n`);
+      write(`${JSON.stringify(toJson(StatusResponseSchema, create(StatusResponseSchema, update)))}\n`);
     },
     finish() {},
   };

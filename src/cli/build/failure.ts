@@ -1,8 +1,8 @@
 // Why a build failed, for people: the instruction's lines with a caret, what its command said last, and the sentence. The error carries these as details.
 import { fromBinary, fromJson, type JsonValue } from "@bufbuild/protobuf";
-import { ConnectError } from "@connectrpc/connect";
 import { SourceSchema, VertexSchema } from "../../gen/errdefs_pb.ts";
 import { excerpt } from "../../lib/excerpt.ts";
+import { isRpcFailure, type RpcFailure } from "../../lib/grpc/status.ts";
 import type { Step, Track } from "./track.ts";
 
 export interface Explained {
@@ -18,9 +18,9 @@ export interface Explained {
 const LAST_LINES = 15;
 
 /** A detail as a message: our engine sends it in binary, Go's as JSON in the form of protobuf or of Go. */
-function detailOf(error: ConnectError, name: string): Uint8Array | undefined {
+function detailOf(error: RpcFailure, name: string): Uint8Array | undefined {
   for (const detail of error.details)
-    if ("type" in detail && detail.type.replace(/\+json$/, "").endsWith(name) && detail.value) return detail.value;
+    if ("type" in detail && "value" in detail && detail.type.replace(/\+json$/, "").endsWith(name)) return detail.value;
   return undefined;
 }
 
@@ -36,7 +36,7 @@ function decode<T>(bytes: Uint8Array | undefined, binary: (bytes: Uint8Array) =>
 
 export function explain(error: unknown, track: Track): Explained {
   const failed = [...track.steps.values()].find((step) => step.error !== "" && !/context canceled/.test(step.error));
-  if (!(error instanceof ConnectError)) {
+  if (!isRpcFailure(error)) {
     return { message: error instanceof Error ? error.message : String(error), step: failed, excerpt: "", status: undefined };
   }
   const source = decode(

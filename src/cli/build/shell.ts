@@ -1,11 +1,11 @@
 // --on-failure shell: the container of the step that failed, as it was: its files as the command left them, its mounts, secrets, network, user, environment and
 // directory. The error says what it is made of; the builder keeps it until we let go.
 import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
-import type { ConnectError } from "@connectrpc/connect";
 import type { BuildKit } from "../../client/index.ts";
 import { SolveSchema } from "../../gen/errdefs_pb.ts";
 import { ExecMessageSchema } from "../../gen/moby/buildkit/v1/frontend_pb.ts";
 import { MetaSchema } from "../../gen/pb_pb.ts";
+import type { Detail, RpcFailure } from "../../lib/grpc/status.ts";
 import type { Cli } from "../command.ts";
 import { readInput } from "../terminal/input.ts";
 import { followSize } from "../terminal/session.ts";
@@ -17,14 +17,19 @@ const CONTAINER = "failed";
 const PROCESS = "shell";
 
 /** Runs a shell in the failed step's container until it ends; false where the error is about no command. */
-export async function enterFailed(cli: Cli, kit: BuildKit, headers: Record<string, string>, error: ConnectError): Promise<boolean> {
-  const detail = error.details.find((each) => "type" in each && each.type.endsWith("errdefs.Solve"));
-  if (!detail || !("type" in detail) || !detail.value) return false;
+export async function enterFailed(
+  cli: Cli,
+  gateway: Awaited<ReturnType<BuildKit["gateway"]>>,
+  headers: Record<string, string>,
+  error: RpcFailure,
+): Promise<boolean> {
+  const detail = error.details.find((each): each is Detail => "type" in each && "value" in each && each.type.endsWith("errdefs.Solve"));
+  if (!detail) return false;
   const { op, mountIDs } = fromBinary(SolveSchema, detail.value);
   if (op?.op.case !== "exec") return false;
   const { meta, mounts, network, security, secretenv } = op.op.value;
   const { extraHosts = [], hostname = "" } = meta ?? {};
-  await kit.gateway.newContainer(
+  await gateway.newContainer(
     {
       ContainerID: CONTAINER,
       Mounts: mounts.map((mount, i) => ({ ...mount, resultID: mountIDs[i] ?? "" })),
@@ -73,7 +78,7 @@ export async function enterFailed(cli: Cli, kit: BuildKit, headers: Record<strin
   );
   let unfollow = () => {};
   try {
-    for await (const { Input } of kit.gateway.execProcess(messages(), { headers })) {
+    for await (const { Input } of gateway.execProcess(messages(), { headers })) {
       if (Input.case === "Started" && terminal) {
         await resize();
         unfollow = await followSize(resize);
@@ -86,7 +91,7 @@ export async function enterFailed(cli: Cli, kit: BuildKit, headers: Record<strin
     unfollow();
     input.close();
     restore?.();
-    await kit.gateway.releaseContainer({ ContainerID: CONTAINER }, { headers }).catch(() => {});
+    await gateway.releaseContainer({ ContainerID: CONTAINER }, { headers }).catch(() => {});
   }
   return true;
 }

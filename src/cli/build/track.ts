@@ -1,5 +1,5 @@
 // What is known of a build while it runs, from the updates of Control.Status: steps in the order in which they were told, what each said, what it transfers.
-import type { StatusResponse } from "../../gen/moby/buildkit/v1_pb.ts";
+import type { StatusResponse } from "../../client/index.ts";
 
 export interface Part {
   id: string;

@@ -1,17 +1,17 @@
 // A directory for a build, by fsutil's protocol: each file is described in the order of a walk (names compared component by component), an empty description ends
 // them; the engine asks for contents by number, and says when it has all. .dockerignore's patterns come from the engine and are applied here, so that what is
 // left out is never read.
-import { createReadStream, type Dirent, lstatSync, readdirSync, readlinkSync, realpathSync, statSync } from "node:fs";
+import { closeSync, type Dirent, lstatSync, openSync, readdirSync, readlinkSync, readSync, realpathSync } from "node:fs";
 import { join, posix } from "node:path";
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { type Packet, PacketSchema, PacketType, StatSchema } from "../../gen/fsutil/types_pb.ts";
 import { messageOf } from "../../lib/errors.ts";
 import { toGoMode } from "../../lib/go-mode.ts";
+import type { ServerCall } from "../../lib/grpc/server.ts";
 import { createMatcher } from "../../lib/ignore.ts";
+import { PACKET, Packet, type Stat } from "./messages.ts";
 
-type Init = MessageInitShape<typeof PacketSchema>;
-const { PACKET_STAT, PACKET_REQ, PACKET_DATA, PACKET_FIN, PACKET_ERR } = PacketType;
 const PIECE = 64 << 10;
+/** After so long what the engine says is listened to. */
+const BREATH_MS = 20;
 
 export interface Wanted {
   includePatterns: readonly string[];
@@ -58,6 +58,12 @@ function followed(root: string, paths: readonly string[]): string[] {
   return [...found];
 }
 
+/** In the order of bytes, which for surrogates is not that of strings. */
+function byBytes({ name: a }: Dirent, { name: b }: Dirent): number {
+  if (/[\ud800-\udfff]/.test(a + b)) return Buffer.compare(Buffer.from(a), Buffer.from(b));
+  return a < b ? -1 : 1;
+}
+
 interface Entry {
   path: string;
   full: string;
@@ -74,7 +80,7 @@ function* walk(root: string, wanted: Wanted): Generator<Entry> {
 
   function* below(directory: string, within: boolean): Generator<Entry> {
     const entries: Dirent[] = readdirSync(join(root, directory), { withFileTypes: true });
-    entries.sort((a, b) => Buffer.compare(Buffer.from(a.name), Buffer.from(b.name)));
+    entries.sort(byBytes);
     for (const entry of entries) {
       const path = directory === "" ? entry.name : `${directory}/${entry.name}`;
       const here = within || (only?.has(path) ?? true);
@@ -97,7 +103,7 @@ function* walk(root: string, wanted: Wanted): Generator<Entry> {
   yield* below("", only === undefined);
 }
 
-function describe({ path, full }: Entry, seen: Map<string, string>): { packet: Init; regular: boolean } | undefined {
+function describe({ path, full }: Entry, seen: Map<string, string>): { stat: Stat; regular: boolean } | undefined {
   const stat = lstatSync(full, { bigint: true, throwIfNoEntry: false });
   if (!stat || stat.isSocket()) return undefined;
   let linkname = "";
@@ -108,80 +114,72 @@ function describe({ path, full }: Entry, seen: Map<string, string>): { packet: I
     if (linkname === "") seen.set(inode, path);
   }
   const device = stat.isCharacterDevice() || stat.isBlockDevice();
-  const message = create(StatSchema, {
-    path,
-    mode: toGoMode(Number(stat.mode)),
-    size: stat.isFile() && linkname === "" ? stat.size : 0n,
-    modTime: stat.mtimeNs,
-    linkname,
-    devmajor: device ? (stat.rdev >> 8n) & 0xfffn : 0n,
-    devminor: device ? (stat.rdev & 0xffn) | ((stat.rdev >> 12n) & 0xfff00n) : 0n,
-  });
-  return { packet: { type: PACKET_STAT, stat: message }, regular: stat.isFile() && linkname === "" };
+  const regular = stat.isFile() && linkname === "";
+  return {
+    stat: {
+      path,
+      mode: toGoMode(Number(stat.mode)),
+      uid: 0,
+      gid: 0,
+      size: regular ? stat.size : 0n,
+      modTime: stat.mtimeNs,
+      linkname,
+      devmajor: device ? (stat.rdev >> 8n) & 0xfffn : 0n,
+      devminor: device ? (stat.rdev & 0xffn) | ((stat.rdev >> 12n) & 0xfff00n) : 0n,
+      xattrs: {},
+    },
+    regular,
+  };
 }
 
 /** Answers a call of FileSync.DiffCopy. */
-export async function* sendDirectory(root: string, wanted: Wanted, packets: AsyncIterable<Packet>): AsyncGenerator<Packet> {
-  const base = realpathSync(root);
-  const queue: (Packet | (() => AsyncGenerator<Packet>))[] = [];
-  let wake = () => {};
-  let done = false;
-  let failed: unknown;
-  const push = (item: (typeof queue)[number]) => {
-    queue.push(item);
-    wake();
-  };
-  const files: (string | undefined)[] = [];
-  const contents = async function* (id: number): AsyncGenerator<Packet> {
-    const path = files[id];
-    if (path === undefined) throw new Error(`the builder asked for the file ${id}, which there is none of`);
-    for await (const piece of createReadStream(path, { highWaterMark: PIECE }))
-      yield create(PacketSchema, { type: PACKET_DATA, ID: id, data: piece as Uint8Array });
-    yield create(PacketSchema, { type: PACKET_DATA, ID: id });
-  };
-  const reading = (async () => {
-    for await (const packet of packets) {
-      if (packet.type === PACKET_REQ) push(() => contents(packet.ID));
-      else if (packet.type === PACKET_FIN) {
-        push(create(PacketSchema, { type: PACKET_FIN }));
-        break;
-      } else if (packet.type === PACKET_ERR) throw new Error(Buffer.from(packet.data).toString());
-    }
-  })()
-    .catch((error: unknown) => {
-      failed = error;
-    })
-    .finally(() => {
-      done = true;
-      wake();
-    });
+export async function sendDirectory(root: string, wanted: Wanted, call: ServerCall): Promise<void> {
+  const send = (packet: Partial<Packet>) => call.send(Packet.encode(packet));
   try {
+    const base = realpathSync(root);
+    const files: (string | undefined)[] = [];
     const seen = new Map<string, string>();
+    let last = performance.now();
     for (const entry of walk(base, wanted)) {
       const described = describe(entry, seen);
       if (!described) continue;
       files.push(described.regular ? entry.full : undefined);
-      yield create(PacketSchema, described.packet);
+      send({ type: PACKET.STAT, stat: described.stat });
+      if (performance.now() - last < BREATH_MS) continue;
+      await new Promise((resolve) => setImmediate(resolve));
+      await call.room();
+      last = performance.now();
     }
-    yield create(PacketSchema, { type: PACKET_STAT });
-    for (;;) {
-      const next = queue.shift();
-      if (typeof next === "function") yield* next();
-      else if (next) yield next;
-      else if (failed) throw failed;
-      else if (done) return;
-      else
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
+    send({ type: PACKET.STAT });
+    for await (const batch of call.batches()) {
+      for (const message of batch) {
+        const packet = Packet.decode(message);
+        if (packet.type === PACKET.REQ) await sendContents(packet.ID, files[packet.ID], call);
+        else if (packet.type === PACKET.FIN) {
+          send({ type: PACKET.FIN });
+          return;
+        } else if (packet.type === PACKET.ERR) throw new Error(Buffer.from(packet.data).toString());
+      }
     }
   } catch (error) {
-    yield create(PacketSchema, { type: PACKET_ERR, data: Buffer.from(messageOf(error)) });
-  } finally {
-    await Promise.race([reading, Promise.resolve()]);
+    send({ type: PACKET.ERR, data: Buffer.from(messageOf(error)) });
   }
 }
 
-export function isDirectory(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+/** Read at once and not by a stream, whose thread costs more than most files. */
+async function sendContents(id: number, path: string | undefined, call: ServerCall): Promise<void> {
+  if (path === undefined) throw new Error(`the builder asked for the file ${id}, which there is none of`);
+  const fd = openSync(path, "r");
+  try {
+    for (;;) {
+      const piece = Buffer.allocUnsafe(PIECE);
+      const length = readSync(fd, piece);
+      if (length === 0) break;
+      call.send(Packet.encode({ type: PACKET.DATA, ID: id, data: piece.subarray(0, length) }));
+      await call.room();
+    }
+  } finally {
+    closeSync(fd);
+  }
+  call.send(Packet.encode({ type: PACKET.DATA, ID: id }));
 }

@@ -2,13 +2,13 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { create } from "@bufbuild/protobuf";
-import { type Packet, PacketSchema, PacketType, StatSchema } from "../../gen/fsutil/types_pb.ts";
+import { PACKET, Packet } from "./messages.ts";
 import { receiveDirectory } from "./receive.ts";
 
-const { PACKET_STAT, PACKET_REQ, PACKET_DATA, PACKET_FIN } = PacketType;
-const stat = (path: string, mode: number, linkname = "") =>
-  create(PacketSchema, { type: PACKET_STAT, stat: create(StatSchema, { path, mode, linkname, modTime: 1_000_000_000n }) });
+const stat = (path: string, mode: number, linkname = ""): Partial<Packet> => ({
+  type: PACKET.STAT,
+  stat: { path, mode, linkname, modTime: 1_000_000_000n, uid: 0, gid: 0, size: 0n, devmajor: 0n, devminor: 0n, xattrs: {} },
+});
 const LINK = 0x0800_01ff;
 const DIRECTORY = 0x8000_01ed;
 
@@ -20,25 +20,27 @@ describe("a directory from a builder", () => {
   afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
   /** Sends descriptions, and contents as they are asked for. */
-  async function receive(root: string, packets: Packet[]): Promise<void> {
+  async function receive(root: string, packets: Partial<Packet>[]): Promise<void> {
     const asked: number[] = [];
     let done = false;
-    async function* sent() {
-      yield* packets;
-      yield create(PacketSchema, { type: PACKET_STAT });
+    async function* batches(): AsyncGenerator<Uint8Array[]> {
+      yield [...packets, { type: PACKET.STAT }].map((packet) => Packet.encode(packet));
       while (!done) {
         const ID = asked.shift();
-        if (ID !== undefined) {
-          yield create(PacketSchema, { type: PACKET_DATA, ID, data: Buffer.from(`file ${ID}`) });
-          yield create(PacketSchema, { type: PACKET_DATA, ID });
-        } else await new Promise((resolve) => setTimeout(resolve, 1));
+        if (ID !== undefined)
+          yield [Packet.encode({ type: PACKET.DATA, ID, data: Buffer.from(`file ${ID}`) }), Packet.encode({ type: PACKET.DATA, ID })];
+        else await new Promise((resolve) => setTimeout(resolve, 1));
       }
-      yield create(PacketSchema, { type: PACKET_FIN });
+      yield [Packet.encode({ type: PACKET.FIN })];
     }
-    for await (const packet of receiveDirectory(root, sent())) {
-      if (packet.type === PACKET_REQ) asked.push(packet.ID);
-      if (packet.type === PACKET_FIN) done = true;
-    }
+    await receiveDirectory(root, {
+      batches,
+      send(bytes) {
+        const packet = Packet.decode(bytes);
+        if (packet.type === PACKET.REQ) asked.push(packet.ID);
+        if (packet.type === PACKET.FIN) done = true;
+      },
+    });
   }
 
   test("files, directories, links", async () => {

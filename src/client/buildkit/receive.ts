@@ -15,11 +15,10 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
-import { create } from "@bufbuild/protobuf";
-import { type Packet, PacketSchema, PacketType, type Stat } from "../../gen/fsutil/types_pb.ts";
 import { kindOf, permissionsOf } from "../../lib/go-mode.ts";
+import type { ServerCall } from "../../lib/grpc/server.ts";
+import { PACKET, Packet, type Stat } from "./messages.ts";
 
-const { PACKET_STAT, PACKET_REQ, PACKET_DATA, PACKET_FIN, PACKET_ERR } = PacketType;
 const MAX_FILES = 5_000_000;
 
 function partsOf(path: string): string[] {
@@ -73,8 +72,13 @@ function make(root: string, stat: Stat): boolean {
   return true;
 }
 
+async function* packetsOf(call: Pick<ServerCall, "batches">): AsyncGenerator<Packet> {
+  for await (const batch of call.batches()) for (const message of batch) yield Packet.decode(message);
+}
+
 /** Answers a call of FileSend.DiffCopy for an output that is a directory. */
-export async function* receiveDirectory(root: string, packets: AsyncIterable<Packet>): AsyncGenerator<Packet> {
+export async function receiveDirectory(root: string, call: Pick<ServerCall, "batches" | "send">): Promise<void> {
+  const send = (packet: Partial<Packet>) => call.send(Packet.encode(packet));
   mkdirSync(root, { recursive: true });
   const directories: Stat[] = [];
   const open = new Map<number, { fd: number; stat: Stat; place: string }>();
@@ -82,19 +86,19 @@ export async function* receiveDirectory(root: string, packets: AsyncIterable<Pac
   let count = 0;
   let described = false;
   try {
-    for await (const packet of packets) {
-      if (packet.type === PACKET_STAT) {
+    for await (const packet of packetsOf(call)) {
+      if (packet.type === PACKET.STAT) {
         const { stat } = packet;
         if (!stat) described = true;
         else {
           if (count >= MAX_FILES) throw new Error(`the builder sent more than ${MAX_FILES} files`);
           if (make(root, stat)) {
             pending.set(count, stat);
-            yield create(PacketSchema, { type: PACKET_REQ, ID: count });
+            send({ type: PACKET.REQ, ID: count });
           } else if (kindOf(stat.mode) === constants.S_IFDIR) directories.push(stat);
           count++;
         }
-      } else if (packet.type === PACKET_DATA) {
+      } else if (packet.type === PACKET.DATA) {
         const stat = pending.get(packet.ID);
         if (!stat) throw new Error("the builder sent contents that were not asked for");
         let file = open.get(packet.ID);
@@ -116,8 +120,8 @@ export async function* receiveDirectory(root: string, packets: AsyncIterable<Pac
           chmodSync(file.place, permissionsOf(stat.mode));
           setTimes(file.place, stat, false);
         }
-      } else if (packet.type === PACKET_ERR) throw new Error(`error from the builder: ${Buffer.from(packet.data).toString()}`);
-      else if (packet.type === PACKET_FIN) return;
+      } else if (packet.type === PACKET.ERR) throw new Error(`error from the builder: ${Buffer.from(packet.data).toString()}`);
+      else if (packet.type === PACKET.FIN) return;
       if (described && pending.size === 0) {
         described = false;
         for (const stat of directories.reverse()) {
@@ -125,7 +129,7 @@ export async function* receiveDirectory(root: string, packets: AsyncIterable<Pac
           chmodSync(place, permissionsOf(stat.mode));
           setTimes(place, stat, false);
         }
-        yield create(PacketSchema, { type: PACKET_FIN });
+        send({ type: PACKET.FIN });
       }
     }
   } finally {

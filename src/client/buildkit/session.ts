@@ -1,18 +1,20 @@
 // What a client lends to its build: files, secrets, an ssh agent, credentials, and places for what comes out. The engine calls these on a connection that we opened.
-import { randomBytes } from "node:crypto";
-import { connect } from "node:net";
-import { create } from "@bufbuild/protobuf";
-import { Code, ConnectError } from "@connectrpc/connect";
-import { type Packet, PacketSchema } from "../../gen/fsutil/types_pb.ts";
-import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1_pb.ts";
-import { Secrets } from "../../gen/moby/buildkit/secrets/v1_pb.ts";
-import { Auth, FileSend, FileSync } from "../../gen/moby/filesync/v1_pb.ts";
-import { SSH, BytesMessageSchema as SshBytes } from "../../gen/moby/sshforward/v1_pb.ts";
 import { messageOf } from "../../lib/errors.ts";
+import type { Handler, ServerCall } from "../../lib/grpc/server.ts";
+import { CODE, GrpcError } from "../../lib/grpc/status.ts";
 import type { RawStream } from "../streams.ts";
-import { listHeader, serveGrpc } from "./connection.ts";
+import { serveConnection } from "./connection.ts";
 import { sendDirectory } from "./files.ts";
-import { receiveDirectory } from "./receive.ts";
+import {
+  BytesMessage,
+  CheckAgentRequest,
+  CredentialsRequest,
+  CredentialsResponse,
+  GetSecretRequest,
+  GetSecretResponse,
+  HealthCheckResponse,
+} from "./messages.ts";
+import { randomName } from "./names.ts";
 
 export interface SessionOptions {
   /** Directories by the names that the build calls them: "context", "dockerfile". */
@@ -28,116 +30,107 @@ export interface SessionOptions {
   sharedKey: string;
 }
 
-const LISTS = ["include-patterns", "exclude-patterns", "followpaths", "dir-name"];
-const METHODS = [
-  "/grpc.health.v1.Health/Check",
-  "/moby.filesync.v1.FileSync/DiffCopy",
-  "/moby.filesync.v1.FileSend/DiffCopy",
-  "/moby.filesync.v1.Auth/Credentials",
-  "/moby.buildkit.secrets.v1.Secrets/GetSecret",
-  "/moby.sshforward.v1.SSH/CheckAgent",
-  "/moby.sshforward.v1.SSH/ForwardAgent",
-];
-
-/** FileSend's messages are declared as bytes; for a directory they are packets. */
-const packetMethod = { ...FileSend.method.diffCopy, input: PacketSchema, output: PacketSchema };
-const PacketSend = { ...FileSend, methods: [packetMethod], method: { diffCopy: packetMethod } } as unknown as typeof FileSync;
-
-/** Bytes both ways between a call and an agent's socket. */
-async function* forward(path: string, messages: AsyncIterable<{ data: Uint8Array }>): AsyncGenerator<Uint8Array> {
-  const socket = connect(path);
-  const sending = (async () => {
-    for await (const { data } of messages) socket.write(data);
-    socket.end();
-  })().catch(() => socket.destroy());
-  try {
-    for await (const chunk of socket) yield chunk as Uint8Array;
-  } finally {
-    socket.destroy();
-    await sending;
-  }
-}
-
 export interface Session {
   id: string;
   closed: Promise<void>;
   close(): void;
 }
 
+const NOTHING = new Uint8Array();
+
+/** Metadata with several values. */
+function listOf(call: ServerCall, name: string): string[] {
+  const values = call.list(name);
+  return call.header(`${name}-encoded`) === "1" ? values.map((value) => decodeURIComponent(value)) : values;
+}
+
+/** Bytes both ways between a call and an agent's socket. */
+async function forward(path: string, call: ServerCall): Promise<void> {
+  const { connect } = await import("node:net");
+  const socket = connect(path);
+  const sending = (async () => {
+    for await (const batch of call.batches()) for (const message of batch) socket.write(BytesMessage.decode(message).data);
+    socket.end();
+  })().catch(() => socket.destroy());
+  try {
+    for await (const data of socket) {
+      call.send(BytesMessage.encode({ data: data as Uint8Array }));
+      await call.room();
+    }
+  } finally {
+    socket.destroy();
+    await sending;
+  }
+}
+
+function handlersOf(options: SessionOptions): Record<string, Handler> {
+  const agent = (name: string): string => {
+    const path = options.ssh.get(name || "default");
+    if (path === undefined) throw new GrpcError(`unset ssh forward key ${name || "default"}`, CODE.NOT_FOUND);
+    return path;
+  };
+  return {
+    async "/grpc.health.v1.Health/Check"(call) {
+      await call.message();
+      call.send(HealthCheckResponse.encode({ status: 1 }));
+    },
+    async "/moby.filesync.v1.FileSync/DiffCopy"(call) {
+      const [name = ""] = listOf(call, "dir-name");
+      const directory = options.directories.get(name);
+      if (directory === undefined) throw new GrpcError(`no access allowed to dir ${JSON.stringify(name)}`, CODE.NOT_FOUND);
+      const wanted = {
+        includePatterns: listOf(call, "include-patterns"),
+        excludePatterns: listOf(call, "exclude-patterns"),
+        followPaths: listOf(call, "followpaths"),
+      };
+      await sendDirectory(directory, wanted, call);
+    },
+    async "/moby.filesync.v1.FileSend/DiffCopy"(call) {
+      const { output } = options;
+      if (!output) throw new GrpcError("there is no place for an output", CODE.FAILED_PRECONDITION);
+      // The messages are declared as bytes; for a directory they are packets.
+      if ("directory" in output) {
+        const { receiveDirectory } = await import("./receive.ts");
+        return receiveDirectory(output.directory, call);
+      }
+      for await (const batch of call.batches()) for (const message of batch) await output.write(BytesMessage.decode(message).data);
+      await output.end();
+    },
+    async "/moby.filesync.v1.Auth/Credentials"(call) {
+      const { Host } = CredentialsRequest.decode(await call.message());
+      const { username, secret } = await options.credentials(Host);
+      call.send(CredentialsResponse.encode({ Username: username, Secret: secret }));
+    },
+    async "/moby.buildkit.secrets.v1.Secrets/GetSecret"(call) {
+      const { ID } = GetSecretRequest.decode(await call.message());
+      let data: Uint8Array | undefined;
+      try {
+        data = await options.secret(ID);
+      } catch (error) {
+        throw new GrpcError(messageOf(error), CODE.UNKNOWN);
+      }
+      if (!data) throw new GrpcError(`secret ${ID} not found`, CODE.NOT_FOUND);
+      call.send(GetSecretResponse.encode({ data }));
+    },
+    async "/moby.sshforward.v1.SSH/CheckAgent"(call) {
+      agent(CheckAgentRequest.decode(await call.message()).ID);
+      call.send(NOTHING);
+    },
+    "/moby.sshforward.v1.SSH/ForwardAgent": async (call) => forward(agent(call.header("buildkit.ssh.id") ?? ""), call),
+  };
+}
+
 export async function openSession(
   connection: (headers: Record<string, string | readonly string[]>) => Promise<RawStream>,
   options: SessionOptions,
 ): Promise<Session> {
-  const id = randomBytes(16).toString("hex").slice(0, 25);
-  const { output } = options;
+  const id = randomName();
+  const handlers = new Map(Object.entries(handlersOf(options)));
   const raw = await connection({
     "X-Docker-Expose-Session-Uuid": id,
     "X-Docker-Expose-Session-Name": "jubako",
     "X-Docker-Expose-Session-Sharedkey": options.sharedKey,
-    "X-Docker-Expose-Session-Grpc-Method": METHODS,
+    "X-Docker-Expose-Session-Grpc-Method": [...handlers.keys()],
   });
-  const agent = (name: string): string => {
-    const path = options.ssh.get(name || "default");
-    if (path === undefined) throw new ConnectError(`unset ssh forward key ${name || "default"}`, Code.NotFound);
-    return path;
-  };
-  const served = serveGrpc(raw, LISTS, (router) => {
-    router.service(Health, { check: async () => ({ status: HealthCheckResponse_ServingStatus.SERVING }) });
-    router.service(FileSync, {
-      diffCopy(packets, { requestHeader }) {
-        const [name = ""] = listHeader(requestHeader, "dir-name");
-        const directory = options.directories.get(name);
-        if (directory === undefined) throw new ConnectError(`no access allowed to dir ${JSON.stringify(name)}`, Code.NotFound);
-        const wanted = {
-          includePatterns: listHeader(requestHeader, "include-patterns"),
-          excludePatterns: listHeader(requestHeader, "exclude-patterns"),
-          followPaths: listHeader(requestHeader, "followpaths"),
-        };
-        return sendDirectory(directory, wanted, packets);
-      },
-      // biome-ignore lint/correctness/useYield: there is nothing to give
-      async *tarStream() {
-        throw new ConnectError("tar streams of directories", Code.Unimplemented);
-      },
-    });
-    if (output && "directory" in output)
-      router.service(PacketSend, { diffCopy: (packets: AsyncIterable<Packet>) => receiveDirectory(output.directory, packets) } as never);
-    else
-      router.service(FileSend, {
-        async *diffCopy(messages) {
-          if (!output) throw new ConnectError("there is no place for an output", Code.FailedPrecondition);
-          for await (const { data } of messages) await output.write(data);
-          await output.end();
-          yield* [] as never[];
-        },
-      });
-    router.service(Auth, {
-      async credentials({ Host }) {
-        const { username, secret } = await options.credentials(Host);
-        return { Username: username, Secret: secret };
-      },
-    });
-    router.service(Secrets, {
-      async getSecret({ ID }) {
-        let data: Uint8Array | undefined;
-        try {
-          data = await options.secret(ID);
-        } catch (error) {
-          throw new ConnectError(messageOf(error), Code.Unknown);
-        }
-        if (!data) throw new ConnectError(`secret ${ID} not found`, Code.NotFound);
-        return { data };
-      },
-    });
-    router.service(SSH, {
-      async checkAgent({ ID }) {
-        agent(ID);
-        return {};
-      },
-      async *forwardAgent(messages, { requestHeader }) {
-        for await (const data of forward(agent(requestHeader.get("buildkit.ssh.id") ?? ""), messages)) yield create(SshBytes, { data });
-      },
-    });
-  });
-  return { id, ...served };
+  return { id, ...serveConnection(raw, (path) => handlers.get(path), undefined) };
 }

@@ -1,8 +1,8 @@
 // Control, BuildKit's service towards its clients: builds, their progress, sessions, the cache, history.
-import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Control, UsageRecord } from "../../gen/moby/buildkit/v1_pb.ts";
 import type { Source } from "../../gen/pb_pb.ts";
 import { isKind } from "../../lib/errors.ts";
+import type { CallContext, Service } from "../../lib/grpc/services.ts";
 import { toConnectError } from "./errors.ts";
 import type { BuildKit } from "./index.ts";
 import { sessionHeaders } from "./sessions.ts";
@@ -19,7 +19,7 @@ async function answered<T>(work: () => Promise<T>): Promise<T> {
   }
 }
 
-async function* streamed<T>(context: HandlerContext, work: () => AsyncIterable<T>): AsyncGenerator<T> {
+async function* streamed<T>(context: CallContext, work: () => AsyncIterable<T>): AsyncGenerator<T> {
   try {
     yield* work();
   } catch (error) {
@@ -27,7 +27,7 @@ async function* streamed<T>(context: HandlerContext, work: () => AsyncIterable<T
   }
 }
 
-export function controlService(kit: BuildKit): Partial<ServiceImpl<typeof Control>> {
+export function controlService(kit: BuildKit): Service<typeof Control> {
   return {
     info: async () => ({ buildkitVersion: BUILDKIT }),
     listWorkers: async () => ({ record: [workerRecord(kit.engine)] }),
@@ -43,7 +43,7 @@ export function controlService(kit: BuildKit): Partial<ServiceImpl<typeof Contro
       streamed(context, async function* () {
         const tunnel = createTunnel();
         const session = kit.sessions.open(
-          sessionHeaders((name) => context.requestHeader.get(name)),
+          sessionHeaders((name) => context.list(name).join(",") || undefined),
           () => tunnel.stream,
         );
         const end = () => session.close();

@@ -11,7 +11,7 @@ import { coreOf, keepDangling, setName, tagImage } from "../images/core.ts";
 import type { ProgressSink } from "../images/progress.ts";
 import type { TargetOptions } from "../images/push.ts";
 import { sendLayout } from "./content.ts";
-import { exporterHeaders, sendTree } from "./filesync.ts";
+import { exporterFields, sendTree } from "./filesync.ts";
 import { credentialsOf } from "./host.ts";
 import { createQueue } from "./queue.ts";
 import type { Session } from "./sessions.ts";
@@ -51,9 +51,10 @@ async function* given(messages: AsyncIterable<unknown>): AsyncGenerator<void> {
 /** A stream into a file of the client. */
 function fileOf(session: Session, id: number, metadata: Record<string, string>, signal: AbortSignal): Writable {
   const outgoing = createQueue<{ $typeName: "moby.filesync.v1.BytesMessage"; data: Uint8Array }>(8);
-  const answers = session
-    .client(FileSend)
-    .diffCopy(outgoing as never, { headers: exporterHeaders(id, metadata), signal: AbortSignal.any([signal, session.closed]) });
+  const answers = session.client(FileSend).diffCopy(outgoing as never, {
+    headers: Object.fromEntries(exporterFields(id, metadata)),
+    signal: AbortSignal.any([signal, session.closed]),
+  });
   let failure: Error | undefined;
   const done = (async () => {
     for await (const _ of given(answers));

@@ -6,7 +6,8 @@ import type { FileInfo, FileTree } from "../../build/index.ts";
 import { type Packet, PacketSchema, PacketType, type Stat, StatSchema } from "../../gen/fsutil/types_pb.ts";
 import { failedPrecondition, messageOf, unknown } from "../../lib/errors.ts";
 import { toGoMode } from "../../lib/go-mode.ts";
-import { listHeaders } from "./connection.ts";
+import type { Fields } from "../../lib/http2/index.ts";
+import { listFields } from "./connection.ts";
 import type { Session } from "./sessions.ts";
 import { createTreeWriter, type TreeIndex } from "./tree-writer.ts";
 
@@ -34,9 +35,9 @@ export async function receiveFiles(
   signal: AbortSignal,
 ): Promise<TreeIndex> {
   if (!session.supports("/moby.filesync.v1.FileSync/DiffCopy")) throw failedPrecondition("no local sources enabled");
-  const call = await session.bulk(
+  const call = session.bulk(
     "/moby.filesync.v1.FileSync/DiffCopy",
-    listHeaders({
+    listFields({
       "include-patterns": request.includePatterns,
       "exclude-patterns": request.excludePatterns,
       followpaths: request.followPaths,
@@ -123,10 +124,11 @@ export function statOf(info: FileInfo): Stat {
 const describe = (info: FileInfo): Init => ({ type: PACKET_STAT, stat: statOf(info) });
 
 /** Which of the client's outputs is meant, and what it should know of it. */
-export function exporterHeaders(id: number, metadata: Record<string, string> = {}): Record<string, string> {
-  const headers: Record<string, string> = { "buildkit-attachable-exporter-id": String(id) };
-  for (const [name, value] of Object.entries(metadata)) headers[`exporter-md-${name}`] = value;
-  return headers;
+export function exporterFields(id: number, metadata: Record<string, string> = {}): Fields {
+  return [
+    ["buildkit-attachable-exporter-id", String(id)],
+    ...Object.entries(metadata).map(([name, value]) => [`exporter-md-${name}`, value] as const),
+  ];
 }
 
 /** Sends a tree to the client's output number `id`. */
@@ -141,7 +143,7 @@ export async function sendTree(
   if (!session.supports(method)) throw failedPrecondition(`method ${method} not supported by the client`);
   const ending = new AbortController();
   // The messages of this method are declared as bytes; for a directory they are packets.
-  const call = await session.bulk(method, exporterHeaders(id), AbortSignal.any([signal, ending.signal]));
+  const call = session.bulk(method, exporterFields(id), AbortSignal.any([signal, ending.signal]));
   const send = (packet: Init) => call.send(toBinary(PacketSchema, create(PacketSchema, packet)));
   const names: (string | undefined)[] = [];
   let bytes = 0;

@@ -1,6 +1,5 @@
 // LLBBridge, what a frontend may ask while its build runs: frontends as buildx' own client, which names its build in the metadata.
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import type { Attestation, Ref, Result } from "../../build/index.ts";
 import { SolveSchema } from "../../gen/errdefs_pb.ts";
 import {
@@ -16,6 +15,7 @@ import {
 } from "../../gen/moby/buildkit/v1/frontend_pb.ts";
 import { OpSchema, type Platform } from "../../gen/pb_pb.ts";
 import { invalidArgument, notFound, unimplemented } from "../../lib/errors.ts";
+import type { CallContext, Service } from "../../lib/grpc/services.ts";
 import { formatPlatform, formatReference, MAX_CONFIG, parseReference, withDefaultTag } from "../../oci/index.ts";
 import { readBlob } from "../images/content.ts";
 import type { Build } from "./builds.ts";
@@ -117,12 +117,12 @@ function keptStep(build: Build, error: unknown): { type: string; value: Uint8Arr
   return value.length > MAX_SOLVE ? [] : [{ type: "errdefs.Solve", value }];
 }
 
-export function gatewayService(kit: BuildKit): Partial<ServiceImpl<typeof LLBBridge>> {
+export function gatewayService(kit: BuildKit): Service<typeof LLBBridge> {
   /** Calls `work` in the build that the caller names; its failures become the protocol's. */
-  async function within<T>(context: HandlerContext, work: (build: Build) => Promise<T>): Promise<T> {
+  async function within<T>(context: CallContext, work: (build: Build) => Promise<T>): Promise<T> {
     let build: Build | undefined;
     try {
-      const ref = context.requestHeader.get("buildkit-controlapi-buildid");
+      const ref = context.header("buildkit-controlapi-buildid");
       if (!ref) throw invalidArgument("the metadata buildkit-controlapi-buildid is missing");
       build = await kit.builds.get(ref, context.signal);
       return await work(build);

@@ -5,8 +5,9 @@ import type { DescService } from "@bufbuild/protobuf";
 import { type Client, createClient } from "@connectrpc/connect";
 import { Health } from "../../gen/grpc/health/v1_pb.ts";
 import { alreadyExists, invalidArgument, notFound, resourceExhausted } from "../../lib/errors.ts";
-import { type BulkCall, openBulkCall } from "../../lib/grpc-calls.ts";
-import { connectionTransport } from "./connection.ts";
+import { type BulkCall, openCall } from "../../lib/grpc/calls.ts";
+import type { Fields } from "../../lib/http2/index.ts";
+import { clientConnection } from "./connection.ts";
 
 const MAX_SESSIONS = 4096;
 /** How long a build waits for the session that it names. */
@@ -23,7 +24,7 @@ export interface Session {
   supports(method: string): boolean;
   client<S extends DescService>(service: S): Client<S>;
   /** A call of many small messages. */
-  bulk(method: string, headers: Record<string, string>, signal: AbortSignal): Promise<BulkCall>;
+  bulk(method: string, metadata: Fields, signal: AbortSignal): BulkCall;
   /** Aborts when the client is gone. */
   closed: AbortSignal;
   close(): void;
@@ -61,7 +62,7 @@ export function createSessions(): Sessions {
       if (sessions.has(id)) throw alreadyExists(`session ${id} already exists`);
       if (sessions.size >= MAX_SESSIONS) throw resourceExhausted("too many sessions");
       const methods = new Set((headers.methods ?? "").split(",").map((method) => method.trim().toLowerCase()));
-      const { transport, open, closed, close } = connectionTransport(connect());
+      const { transport, connection, closed, close } = clientConnection(connect());
       const health = createClient(Health, transport);
       let failures = 0;
       // A connection whose other end lost its power says nothing.
@@ -86,7 +87,7 @@ export function createSessions(): Sessions {
         sharedKey,
         supports: (method) => methods.has(method.toLowerCase()),
         client: (service) => createClient(service, transport),
-        bulk: (method, headers, signal) => openBulkCall(open, method, headers, AbortSignal.any([signal, closed])),
+        bulk: (method, metadata, signal) => openCall(connection, method, metadata, AbortSignal.any([signal, closed])),
         closed,
         close,
       };
