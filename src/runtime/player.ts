@@ -8,7 +8,7 @@ import { REPORT_FD, TAPE_FD, TIMING_FD } from "./tape.ts";
 let player: number | undefined;
 
 /** The player's executable as a sealed memfd: it cannot be changed by a container that gets hold of /proc/PID/exe. */
-function playerExecutable(): number {
+export function playerExecutable(): number {
   player ??= sealedMemfd("player", Buffer.from(playerText, "base64"));
   return player;
 }

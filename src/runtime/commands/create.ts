@@ -18,6 +18,7 @@ import { attend } from "./foreground.ts";
 import { type Launched, launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
 import { homeFor, leaveRoot, locate, openGateNow, openNotify, removeContainer, startCreated } from "./life.ts";
 import type { NotifySocket } from "./notify-socket.ts";
+import { prepareStay, type Stay } from "./stay.ts";
 import { type Stored, stateOf } from "./store.ts";
 
 const shared: FlagTable = {
@@ -206,10 +207,15 @@ export async function run(context: Context, argv: string[]): Promise<number> {
     const { stored, spec, launched } = await createFromBundle(context, id, flags, detached);
     const process = spec.process!;
     let notify: NotifySocket | undefined;
+    let stay: Stay | undefined;
+    const plain = !detached && launched.terminal === undefined && lifeIsPlain(spec, stored.cgroup);
+    const forgotten = flags.on("keep") ? undefined : { root: context.store.root, id, cgroup: stored.cgroup };
     try {
       notify = await openNotify(context, id);
       await startCreated(context, stored, spec, launched.pidfd, () => {
-        openGateNow(homeFor(launched.pid, process), launched.gate, launched.report, launched.failure);
+        openGateNow(homeFor(launched.pid, process), launched.gate, launched.report, launched.failure, () => {
+          if (plain) stay = prepareStay(launched.pidfd, forgotten);
+        });
       });
     } catch (error) {
       notify?.close();
@@ -224,6 +230,7 @@ export async function run(context: Context, argv: string[]): Promise<number> {
       return 0;
     }
     told?.catch((error: unknown) => context.warn(messageOf(error)));
+    stay?.begin();
     const status = await attend(launched.pidfd, launched.terminal);
     notify?.close();
     if (!flags.on("keep")) await removeContainer(context, stored, spec);

@@ -14,6 +14,7 @@ import { type Flags, type FlagTable, parseFlags, usageError } from "./flags.ts";
 import { attend } from "./foreground.ts";
 import { launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
 import { homeFor, openGateNow } from "./life.ts";
+import { prepareStay } from "./stay.ts";
 import { cgroupOf, stateOf, statusOf } from "./store.ts";
 
 const table: FlagTable = {
@@ -168,6 +169,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       launched.abandon();
       throw error;
     }
+    if (!detached && launched.terminal === undefined) prepareStay(launched.pidfd, undefined).begin();
     if (!detached) return await attend(launched.pidfd, launched.terminal);
     if (launched.terminal !== undefined) close(launched.terminal);
     return 0;

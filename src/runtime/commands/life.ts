@@ -20,10 +20,17 @@ export function homeFor(pid: number, process: Process): string {
   return process.env?.some((each) => each.startsWith("HOME=")) ? "x" : `HOME=${homeOf(pid, process.user?.uid ?? 0)}`;
 }
 
-/** Opens the gate, blocking until the program runs. */
-export function openGateNow(home: string, gate: number, report: number, failure: (index: number, errno: number) => Failure): void {
+/** Opens the gate, blocking until the program runs; `meanwhile` is done while it is on its way. */
+export function openGateNow(
+  home: string,
+  gate: number,
+  report: number,
+  failure: (index: number, errno: number) => Failure,
+  meanwhile?: () => void,
+): void {
   const message = Buffer.from(`${home}\0`);
   check(binding.syscall(SYS.write, gate, message, message.length), "write gate");
+  meanwhile?.();
   let failed: Failure | undefined;
   hearNow(report, (heard) => {
     if (heard.tag === "failed") failed = failure(heard.index, heard.errno);
