@@ -6,8 +6,8 @@
 //   containerd.io/gc.expire = TIME                the lease is over then;  containerd.io/gc.flat: the lease keeps its resources, not what they refer to
 //
 // Mark and sweep are one synchronous pass over the database: no call comes between, so that nothing can be referred to in the middle. Files are
-// deleted afterwards. What is younger than GRACE and in no lease is left for the next time: its maker may be about to refer to it. A collection that
-// somebody waits for spares only young active snapshots, which are of containers that are just being made.
+// deleted afterwards. What is younger than GRACE and in no lease is left for the next time: its maker may be about to refer to it, unless that was gone with
+// an earlier manager. A collection that somebody waits for spares only young active snapshots, which are of containers that are just being made.
 import { fromBinary } from "@bufbuild/protobuf";
 import { ContainerSchema } from "../gen/containerd/services/containers/v1_pb.ts";
 import { ImageSchema } from "../gen/containerd/services/images/v1_pb.ts";
@@ -54,6 +54,7 @@ type Kind = "content" | "snapshots" | "images";
 
 export function createCollector(state: State, content: ContentStore, snapshotter: Snapshotter): Collector {
   const { db, log } = state;
+  const started = microseconds();
 
   const load = (namespace: string): Graph => {
     const nodes = (sql: string) =>
@@ -142,7 +143,7 @@ export function createCollector(state: State, content: ContentStore, snapshotter
     }
     spread();
 
-    const young = microseconds() - GRACE;
+    const young = Math.max(microseconds() - GRACE, started);
     let spared = 0;
     for (const kind of ["content", "snapshots"] as const) {
       for (const [key, node] of graph[kind]) {
@@ -234,6 +235,8 @@ export function createCollector(state: State, content: ContentStore, snapshotter
   }
   const periodic = setInterval(() => schedule(0), EVERY_MS);
   periodic.unref();
+  // what a manager that was killed left
+  schedule(PAUSE_MS);
 
   return {
     collect(now = false) {

@@ -9,10 +9,11 @@ import { familiarReference, parseReference, withDefaultTag } from "../../oci/ind
 import type { Engine, ImageRecord, ImagesFace } from "../context.ts";
 import type { Route } from "../route.ts";
 import type { CatalogueEntry } from "./catalogue.ts";
-import { withLease } from "./content.ts";
+import { dropHalfDone, withLease } from "./content.ts";
 import { type Core, coreOf, referencesOf } from "./core.ts";
 import { summaries } from "./list.ts";
 import { layerSizes } from "./sizes.ts";
+import { clearSpools } from "./spool.ts";
 import { hasSnapshot, unpackLayers } from "./unpack.ts";
 
 export { routes } from "./routes.ts";
@@ -36,6 +37,12 @@ export async function ensureUnpacked(core: Core, entry: CatalogueEntry): Promise
   const { chainId, manifest, config } = entry.content;
   if (chainId === "" || (await hasSnapshot(manager, chainId))) return;
   await withLease(manager, (lease) => unpackLayers(manager, manifest.layers, config.diffIds, lease));
+}
+
+/** What a killed engine was in the middle of (pulls, loads, builds, commits) costs nothing from here on. */
+export async function recover(engine: Engine): Promise<void> {
+  clearSpools(engine);
+  await dropHalfDone(engine.manager);
 }
 
 export function createImages(engine: Engine): ImagesFace {

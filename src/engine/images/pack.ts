@@ -27,7 +27,7 @@ async function packLayer(core: Core, layer: Descriptor, lease: Lease): Promise<D
       return { ...layer, mediaType, digest: known, size: Number(info!.size) };
     }
     const labels = { "containerd.io/uncompressed": layer.digest };
-    const { digest, size } = await writeStream(manager, `gzip-${layer.digest}`, gzipped(streamBlob(manager, layer.digest)), labels, lease);
+    const { digest, size } = await writeStream(manager, gzipped(streamBlob(manager, layer.digest)), labels, lease);
     await labelBlob(manager, layer.digest, { [PACKED]: digest });
     return { ...layer, mediaType, digest, size };
   });

@@ -14,14 +14,15 @@ export interface Spool {
   [Symbol.asyncDispose](): Promise<void>;
 }
 
-const cleaned = new WeakSet<Engine>();
+const rootOf = (engine: Engine) => join(engine.config.dataRoot, "tmp", "images");
+
+/** At the engine's start: what a killed one left. */
+export function clearSpools(engine: Engine): void {
+  rmSync(rootOf(engine), { recursive: true, force: true });
+}
 
 export function createSpool(engine: Engine): Spool {
-  const root = join(engine.config.dataRoot, "tmp", "images");
-  if (!cleaned.has(engine)) {
-    rmSync(root, { recursive: true, force: true });
-    cleaned.add(engine);
-  }
+  const root = rootOf(engine);
   mkdirSync(root, { recursive: true, mode: 0o700 });
   const dir = mkdtempSync(join(root, PREFIX));
   return {
