@@ -18,6 +18,8 @@ export interface BaseImage {
   id: string;
   /** Digest of what its name leads to: an index or a manifest. Absent: not known. */
   digest?: string;
+  /** What a source policy has put in place of the name that was asked for. */
+  name?: string;
   config: ImageConfig;
   layers: Layer[];
   history: HistoryEntry[];

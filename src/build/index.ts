@@ -42,6 +42,7 @@ export type {
   Status,
   StepRequest,
 } from "./host.ts";
+export { createPolicy, type SourcePolicy, withPolicy } from "./policy.ts";
 export type { BuildEvent, KeyPart, LogEvent, MissEvent, StatusEvent, VertexEvent, WarningEvent } from "./progress.ts";
 export type {
   Attestation,

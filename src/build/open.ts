@@ -9,6 +9,7 @@ import { exportResult } from "./export/index.ts";
 import { definitionToGraph } from "./graph/definition.ts";
 import { createGraph, type Edge, graphToDefinition } from "./graph/llb.ts";
 import type { BuilderHost, BuildHost, Lease, Status } from "./host.ts";
+import { applyPolicy } from "./policy.ts";
 import { inlineConfig } from "./remote/config.ts";
 import { exportCache } from "./remote/export.ts";
 import { importCache } from "./remote/import.ts";
@@ -255,7 +256,8 @@ export async function openSession({ host, build, cache, caches, lease, options }
 
   return {
     graph,
-    load(definition) {
+    load(given, policy = options.policy) {
+      const definition = policy ? applyPolicy(policy, given) : given;
       source ??= definition.Source;
       return ref(definitionToGraph(definition, graph));
     },

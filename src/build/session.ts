@@ -9,6 +9,7 @@ import type { Definition, ExecOp, Mount, Source } from "../gen/pb_pb.ts";
 import type { Descriptor, Platform } from "../oci/index.ts";
 import type { Edge, Graph } from "./graph/llb.ts";
 import type { Status } from "./host.ts";
+import type { SourcePolicy } from "./policy.ts";
 import type { BuildEvent } from "./progress.ts";
 
 export interface SessionOptions {
@@ -25,6 +26,8 @@ export interface SessionOptions {
   /** Misses are told as events. */
   explain?: boolean;
   cacheImports?: CacheOption[];
+  /** What definitions may have for sources. Images that a frontend looks up are the host's to mind (withPolicy). */
+  policy?: SourcePolicy;
   /** What the client asked for, for provenance: "attest:provenance" among the attributes says whether one is wanted. */
   request?: { frontend: string; attrs: Readonly<Record<string, string>> };
 }
@@ -175,8 +178,8 @@ export interface FailedStep {
 
 export interface BuildSession extends AsyncDisposable {
   readonly graph: Graph;
-  /** InvalidArgument, ResourceExhausted where it is not well-formed. */
-  load(definition: Definition): Ref;
+  /** InvalidArgument, ResourceExhausted where it is not well-formed. `policy` counts in place of the session's. */
+  load(definition: Definition, policy?: SourcePolicy): Ref;
   ref(edge: Edge | undefined): Ref;
   /** Types image, oci, docker, local, tar. */
   export(result: Result, exporter: { type: string; attrs: Record<string, string> }, sink: ExportSink): Promise<ExportAnswer>;

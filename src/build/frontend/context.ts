@@ -340,10 +340,10 @@ export function canonical(ref: string, digest: string | undefined): string {
 
 export function imageOutput(
   ref: string,
-  image: Pick<BaseImage, "digest">,
+  image: Pick<BaseImage, "digest" | "name">,
   platform: Platform,
   name: string,
   mode: FrontendOptions["resolveMode"],
 ): Output {
-  return imageSource(canonical(ref, image.digest), platform, { name }, mode === "default" ? undefined : mode);
+  return imageSource(canonical(image.name ?? ref, image.digest), platform, { name }, mode === "default" ? undefined : mode);
 }

@@ -209,7 +209,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       return { state, image: named.image };
     }
     const { image } = await at(from.range, resolve(base.name, base.platform));
-    const name = title(`FROM ${canonical(base.name, image.digest)}`);
+    const name = title(`FROM ${canonical(image.name ?? base.name, image.digest)}`);
     const output = image.layers.length === 0 ? undefined : imageOutput(base.name, image, image.platform, name, options.resolveMode);
     if (output) output.node.meta.range = from.range;
     const state = ofImage(image, output, platform);
@@ -228,7 +228,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
         if (ref === "scratch") return undefined;
         const { image } = await at(range, resolve(ref, undefined));
         if (image.layers.length === 0) return undefined;
-        return imageOutput(ref, image, image.platform, `FROM ${canonical(ref, image.digest)}`, options.resolveMode);
+        return imageOutput(ref, image, image.platform, `FROM ${canonical(image.name ?? ref, image.digest)}`, options.resolveMode);
       })();
       outputs.set(ref, found);
     }

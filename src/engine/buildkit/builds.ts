@@ -1,7 +1,7 @@
 // Builds that are under way, by the reference that their client chose. Control.Solve begins one and ends it; Status follows it; with a client that is its own frontend
 // (buildx) LLBBridge calls work in it meanwhile, until Return gives what is to be exported.
 import { randomBytes } from "node:crypto";
-import type { BuildEvent, BuildHost, BuildSession, Ref, Result } from "../../build/index.ts";
+import type { BuildEvent, BuildHost, BuildSession, Ref, Result, SourcePolicy } from "../../build/index.ts";
 import type { Status as RpcStatus } from "../../gen/google/rpc/status_pb.ts";
 import type { Definition, Source } from "../../gen/pb_pb.ts";
 import { alreadyExists, cancelled, notFound, resourceExhausted } from "../../lib/errors.ts";
@@ -20,6 +20,8 @@ export interface Build {
   readonly progress: Progress;
   readonly session: BuildSession;
   readonly host: BuildHost;
+  /** What sources it may have; undefined: any. */
+  readonly policy: SourcePolicy | undefined;
   readonly signal: AbortSignal;
   /** What definitions said of where vertices come from. */
   readonly sources: Source[];
@@ -120,7 +122,7 @@ export function createBuilds(): Builds {
   };
 }
 
-export function createBuild(options: Pick<Build, "ref" | "progress" | "session" | "host" | "signal" | "inputs">): Build {
+export function createBuild(options: Pick<Build, "ref" | "progress" | "session" | "host" | "policy" | "signal" | "inputs">): Build {
   const references = new Map<string, Ref>();
   const sources: Source[] = [];
   const { promise, resolve, reject } = Promise.withResolvers<Result>();

@@ -1,6 +1,6 @@
 // LLBBridge, what a frontend may ask while its build runs: frontends as buildx' own client, which names its build in the metadata.
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import type { Attestation, Ref, Result } from "../../build/index.ts";
+import type { Attestation, Ref, Result, SourcePolicy } from "../../build/index.ts";
 import { SolveSchema } from "../../gen/errdefs_pb.ts";
 import {
   AttestationKind,
@@ -13,6 +13,7 @@ import {
   type ResultSchema,
   type SolveRequest,
 } from "../../gen/moby/buildkit/v1/frontend_pb.ts";
+import type { Policy } from "../../gen/moby/buildkit/v1/sourcepolicy_pb.ts";
 import { OpSchema, type Platform } from "../../gen/pb_pb.ts";
 import { invalidArgument, notFound, unimplemented } from "../../lib/errors.ts";
 import type { CallContext, Service } from "../../lib/grpc/services.ts";
@@ -141,17 +142,48 @@ export function gatewayService(kit: BuildKit): Service<typeof LLBBridge> {
   async function solve(build: Build, request: SolveRequest): Promise<Result> {
     if (request.Frontend !== "") {
       kit.history.describe(build.ref, request.Frontend, request.FrontendOpt);
-      return kit.frontend(build, request.Frontend, request.FrontendOpt, new Map(Object.entries(request.FrontendInputs)));
+      return kit.frontend(
+        await narrowed(build, request.SourcePolicies),
+        request.Frontend,
+        request.FrontendOpt,
+        new Map(Object.entries(request.FrontendInputs)),
+      );
     }
     const definition = request.Definition;
     if (!definition || definition.def.length === 0) return emptyResult();
     if (definition.Source) build.sources.push(definition.Source);
-    return { ...emptyResult(), ref: build.session.load(definition) };
+    return { ...emptyResult(), ref: build.session.load(definition, await policyWith(build, request.SourcePolicies)) };
   }
 
-  async function resolveConfig(build: Build, ref: string, platform: Platform | undefined, mode: string) {
-    const image = await build.host.resolveImage(ref, platformText(platform), modeOf(mode));
-    return { image, config: await readBlob(kit.engine.manager, image.id, MAX_CONFIG) };
+  async function policyWith({ policy }: Build, more: readonly Policy[]): Promise<SourcePolicy | undefined> {
+    if (more.length === 0) return policy;
+    return policy ? policy.with(more) : (await import("../../build/index.ts")).createPolicy(more);
+  }
+
+  /** The build as a request sees it that has rules of its own. */
+  async function narrowed(build: Build, more: readonly Policy[]): Promise<Build> {
+    if (more.length === 0) return build;
+    const { createPolicy, withPolicy } = await import("../../build/index.ts");
+    const policy = (await policyWith(build, more))!;
+    const { session } = build;
+    return {
+      ...build,
+      policy,
+      host: withPolicy(build.host, createPolicy(more)),
+      session: { ...session, load: (definition) => session.load(definition, policy) },
+    };
+  }
+
+  interface Wanted {
+    Platform?: Platform | undefined;
+    ResolveMode: string;
+    SourcePolicies: Policy[];
+  }
+  async function resolveConfig(build: Build, ref: string, { Platform: platform, ResolveMode, SourcePolicies }: Wanted) {
+    const { host } = await narrowed(build, SourcePolicies);
+    const image = await host.resolveImage(ref, platformText(platform), modeOf(ResolveMode));
+    const name = formatReference(withDefaultTag(parseReference(image.name ?? ref)));
+    return { image, name, config: await readBlob(kit.engine.manager, image.id, MAX_CONFIG) };
   }
 
   return {
@@ -159,17 +191,19 @@ export function gatewayService(kit: BuildKit): Service<typeof LLBBridge> {
       within(context, async () => ({ FrontendAPICaps: FRONTEND_CAPS, LLBCaps: LLB_CAPS, Workers: [workerRecord(kit.engine)] })),
     resolveImageConfig: (request, context) =>
       within(context, async (build) => {
-        const { image, config } = await resolveConfig(build, request.Ref, request.Platform, request.ResolveMode);
-        return { Digest: image.digest ?? "", Config: config, Ref: formatReference(withDefaultTag(parseReference(request.Ref))) };
+        const { image, name, config } = await resolveConfig(build, request.Ref, request);
+        return { Digest: image.digest ?? "", Config: config, Ref: name };
       }),
     resolveSourceMeta: (request, context) =>
       within(context, async (build) => {
         const identifier = request.Source?.identifier ?? "";
         const match = /^docker-image:\/\/(.+)$/.exec(identifier);
         if (!match) throw unimplemented(`metadata of sources of the kind ${identifier.split(":")[0]}`);
-        if (request.Image?.NoConfig) return { Source: request.Source!, Image: { Digest: "" } };
-        const { image, config } = await resolveConfig(build, match[1]!, request.Platform, request.ResolveMode);
-        return { Source: request.Source!, Image: { Digest: image.digest ?? "", Config: config } };
+        const { image, name, config } = await resolveConfig(build, match[1]!, request);
+        return {
+          Source: { ...request.Source!, identifier: `docker-image://${name}` },
+          Image: { Digest: image.digest ?? "", ...(request.Image?.NoConfig ? {} : { Config: config }) },
+        };
       }),
     solve: (request, context) =>
       within(context, async (build) => {

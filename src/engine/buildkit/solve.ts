@@ -30,7 +30,7 @@ function entitlementsOf(kit: BuildKit, request: SolveRequest): ReadonlySet<strin
 
 /** What would change a build if it were understood is not passed over. */
 async function refuseMissing(request: SolveRequest): Promise<void> {
-  if (request.SourcePolicy?.rules.length || request.SourcePolicySession !== "") throw unimplemented("source policies of builds");
+  if (request.SourcePolicySession !== "") throw unimplemented("source policies that a client serves");
   if (request.EnableSessionExporter) throw unimplemented("exporters that a client serves");
   if (request.ProxyNetwork) throw unimplemented("the proxy network of builds");
   const { checkExport } = await import("../../build/index.ts");
@@ -79,6 +79,8 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
     const onEvent = (event: BuildEvent) => progress.tell(event);
     const host = createBuildHost({ engine: kit.engine, session: client, locals: kit.locals, uploads: kit.uploads, onEvent, signal });
     const attrs = request.FrontendAttrs;
+    const { createPolicy, withPolicy } = await import("../../build/index.ts");
+    const policy = request.SourcePolicy?.rules.length ? createPolicy([request.SourcePolicy]) : undefined;
     await using session = await kit.builder.open(
       {
         onEvent,
@@ -91,10 +93,19 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
         keepFailed: request.Frontend === "" && (request.Definition?.def.length ?? 0) === 0,
         cacheImports: cacheOptions(request.Cache?.Imports ?? []),
         request: { frontend: request.Frontend, attrs },
+        ...(policy ? { policy } : {}),
       },
       host,
     );
-    build = createBuild({ ref, progress, session, host, signal, inputs: new Map(Object.entries(request.FrontendInputs)) });
+    build = createBuild({
+      ref,
+      progress,
+      session,
+      host: policy ? withPolicy(host, policy) : host,
+      policy,
+      signal,
+      inputs: new Map(Object.entries(request.FrontendInputs)),
+    });
     announced.begin(build);
     const result = await resultOf(kit, build, request);
     await scan(build, request, result);
