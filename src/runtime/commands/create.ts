@@ -8,9 +8,9 @@ import type { StartedUnit } from "../cgroups/systemd.ts";
 import { facts } from "../facts.ts";
 import { identityOf } from "../identity.ts";
 import { lifeTape } from "../life-tape.ts";
-import { type Plan, pausesBeforePivot, planCreate } from "../plan/create.ts";
+import type { CreateInput } from "../plan/create.ts";
+import { pausesBeforePivot } from "../plan/pause.ts";
 import { rootPathOf } from "../plan/root-path.ts";
-import { compileSeccomp } from "../seccomp.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
@@ -18,6 +18,7 @@ import { attend } from "./foreground.ts";
 import { type Launched, launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
 import { homeFor, leaveRoot, locate, openGateNow, openNotify, removeContainer, startCreated } from "./life.ts";
 import type { NotifySocket } from "./notify-socket.ts";
+import { planContainer } from "./plans.ts";
 import { prepareStay, type Stay } from "./stay.ts";
 import { type Stored, stateOf } from "./store.ts";
 
@@ -36,8 +37,8 @@ const shared: FlagTable = {
 export const createFlags = shared;
 export const runFlags: FlagTable = { ...shared, detach: "boolean", d: { short: "detach" }, keep: "boolean", "no-subreaper": "boolean" };
 
-/** The plan of a bundle, as create, run and explain make it. */
-export function planBundle(
+/** What create, run and explain plan for a bundle. */
+export function inputOf(
   id: string,
   bundle: string,
   spec: Spec,
@@ -45,27 +46,24 @@ export function planBundle(
   preserved: number,
   location: CgroupLocation,
   rehearsal = false,
-): Plan {
-  return planCreate(
-    {
-      id,
-      bundle,
-      spec,
-      rootfs: [],
-      cgroup: openCgroup(location).plan(spec.linux?.resources ?? {}, rehearsal),
-      seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
-      keeper: false,
-      holds: 0,
-      holdStdin: false,
-      ownStdio: spec.process ? ownStdio(spec.process) : [],
-      nullStdio: nullStdio(),
-      preserved,
-      noPivot: flags.on("no-pivot"),
-      keyring: !flags.on("no-new-keyring"),
-      pauseForHooks: pausesBeforePivot(spec),
-    },
-    facts(),
-  );
+): CreateInput {
+  return {
+    id,
+    bundle,
+    spec,
+    rootfs: [],
+    cgroup: openCgroup(location).plan(spec.linux?.resources ?? {}, rehearsal),
+    seccomp: undefined,
+    keeper: false,
+    holds: 0,
+    holdStdin: false,
+    ownStdio: spec.process ? ownStdio(spec.process) : [],
+    nullStdio: nullStdio(),
+    preserved,
+    noPivot: flags.on("no-pivot"),
+    keyring: !flags.on("no-new-keyring"),
+    pauseForHooks: pausesBeforePivot(spec),
+  };
 }
 
 /** A cgroup that is there already: what runs in it is told of; a frozen one would hold the container for ever. */
@@ -102,7 +100,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     if (globalThis.process.env.NOTIFY_SOCKET) (await import("./notify-socket.ts")).offerNotifySocket(spec, directory);
     const found = await locate(context, spec, id);
     if (found.systemd) unit = await (await import("../cgroups/systemd.ts")).startUnit(found, spec);
-    const plan = planBundle(id, bundle, spec, flags, preserved.fds.length, found);
+    const planned = await planContainer(inputOf(id, bundle, spec, flags, preserved.fds.length, found));
     if (!unit) lookAtCgroup(found, context.warn);
     location = found;
     const stored: Stored = {
@@ -119,7 +117,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     store.announce(id, spec);
     const creating = (pid: number) => stateOf({ ...stored, init: { pid, start: "" } }, "creating");
     launched = await launch(
-      plan,
+      planned,
       process,
       preserved.fds,
       -1,
@@ -213,7 +211,7 @@ export async function run(context: Context, argv: string[]): Promise<number> {
     try {
       notify = await openNotify(context, id);
       await startCreated(context, stored, spec, launched.pidfd, () => {
-        openGateNow(homeFor(launched.pid, process), launched.gate, launched.report, launched.failure, () => {
+        return openGateNow(homeFor(launched.pid, process), launched.gate, launched.report, launched.failure, () => {
           if (plain) stay = prepareStay(launched.pidfd, forgotten);
         });
       });

@@ -157,14 +157,22 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       },
       facts(),
     );
-    const launched = await launch(plan, process, preserved.fds, target, undefined, undefined, context.debug);
+    const launched = await launch(
+      { encoded: plan.tape.encode(), plan: async () => plan },
+      process,
+      preserved.fds,
+      target,
+      undefined,
+      undefined,
+      context.debug,
+    );
     try {
       launched.made();
       context.debug?.(`setns_init: about to exec ${process.args?.[0]}`);
       const socket = flags.value("console-socket");
       if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
       writePidFile(flags.value("pid-file"), launched.pid);
-      openGateNow(homeFor(stored.init.pid, process), launched.gate, launched.report, launched.failure);
+      await openGateNow(homeFor(stored.init.pid, process), launched.gate, launched.report, launched.failure);
     } catch (error) {
       launched.abandon();
       throw error;

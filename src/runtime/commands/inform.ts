@@ -10,10 +10,11 @@ import { exampleSpec, rootlessSpec } from "../spec.ts";
 import { stepText } from "../tape.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
-import { planBundle } from "./create.ts";
+import { inputOf } from "./create.ts";
 import { type Flags, idOf, parseFlags } from "./flags.ts";
 import { locate } from "./life.ts";
 import { print } from "./output.ts";
+import { planWhole } from "./planner.ts";
 import { statsLine } from "./stats.ts";
 import { cgroupOf, checkId, statusOf } from "./store.ts";
 
@@ -101,7 +102,7 @@ export async function explainBundle(context: Context, id: string, flags: Flags):
 async function explainPlan(context: Context, id: string, bundle: string, flags: Flags, json: boolean): Promise<number> {
   const spec = readBundle(bundle);
   checkSpecShape(spec);
-  const plan = planBundle(id, bundle, spec, flags, 0, await locate(context, spec, id), true);
+  const plan = planWhole(inputOf(id, bundle, spec, flags, 0, await locate(context, spec, id), true));
   const { steps } = plan.tape;
   if (json) {
     out(

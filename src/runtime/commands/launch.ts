@@ -3,14 +3,12 @@ import { Failure, invalidArgument } from "../../lib/errors.ts";
 import { basename, dirname } from "../../lib/paths.ts";
 import { binding, check, close, errnoName, fstatSync, pidfdGetfd, pidfdSignal, renameSync, SYS, writeFileSync } from "../../linux/index.ts";
 import type { Linux, Process } from "../../oci/runtime-spec.ts";
-import { stepFailure } from "../failures.ts";
-import type { Plan } from "../plan/create.ts";
 import { FD, MAX_PRESERVED } from "../plan/layout.ts";
 import { type Asking, startPlayer } from "../player.ts";
-import { hearNow } from "../reports.ts";
+import { hearNow, type Report } from "../reports.ts";
 import { sendDescriptor } from "../send-descriptor.ts";
-import { stepText } from "../tape.ts";
 import type { Context } from "./context.ts";
+import type { Planned } from "./plans.ts";
 
 /** makedev(1, 3) */
 const DEV_NULL = 0x103;
@@ -22,7 +20,7 @@ export interface Launched {
   terminal: number | undefined;
   gate: number;
   report: number;
-  failure(index: number, errno: number): Failure;
+  failure(index: number, errno: number): Promise<Failure>;
   /** Others can find the process now: it no longer ends with this side. */
   made(): void;
   abandon(): void;
@@ -57,7 +55,7 @@ function stdio(is: (rdev: number) => boolean): boolean[] {
 
 /** `linux` has the id maps that the plan may leave to the maker. `atHooks` is called while the process waits for the hooks that come before pivot_root. */
 export async function launch(
-  plan: Plan,
+  planned: Planned,
   spec: Process,
   preserved: number[],
   target: number,
@@ -65,16 +63,23 @@ export async function launch(
   atHooks?: (pid: number, pidfd: number) => Promise<void>,
   debug?: Context["debug"],
 ): Promise<Launched> {
-  const failure = (index: number, number: number) => stepFailure(plan, spec, index, number);
+  const failure = async (index: number, number: number) => {
+    const plan = await planned.plan();
+    if (debug) {
+      const step = plan.tape.steps[index];
+      debug(`step ${index}: ${step ? (await import("../tape.ts")).stepText(step) : "none"}: ${errnoName(number)}`);
+    }
+    return (await import("../failures.ts")).stepFailure(plan, spec, index, number);
+  };
   const stdio: [number, number, number] = spec.terminal ? [-1, -1, -1] : [0, 1, 2];
   const fds = { stdio, preserved, hold: [], holdStdin: -1, record: -1, notify: -1, control: -1, target };
-  const player = startPlayer("jubako-runtime", plan.tape.encode(), fds, 0);
-  debug?.(`nsexec container setup: a tape of ${plan.tape.steps.length} steps`);
+  const player = startPlayer("jubako-runtime", planned.encoded, fds, 0);
+  debug?.(`nsexec container setup: a tape of ${(await planned.plan()).tape.steps.length} steps`);
   let pid = 0;
   let pidfd = -1;
   let done = false;
   try {
-    let failed: Failure | undefined;
+    let failed: Extract<Report, { tag: "failed" }> | undefined;
     let ready = false;
     let hooks = false;
     let maps = false;
@@ -84,11 +89,10 @@ export async function launch(
       hooks = false;
       maps = false;
       hearNow(player.report, (report) => {
-        if (report.tag === "failed") debug?.(`step ${report.index}: ${stepName(plan, report.index)}: ${errnoName(report.errno)}`);
         if (report.tag === "pid") {
           pid = report.pid;
           pidfd = check(binding.syscall(SYS.pidfd_open, pid, 0), "pidfd_open");
-        } else if (report.tag === "failed") failed = failure(report.index, report.errno);
+        } else if (report.tag === "failed") failed = report;
         else if (report.tag === "ready") ready = true;
         else if (report.tag === "hooks") hooks = true;
         else if (report.tag === "maps") maps = true;
@@ -96,10 +100,10 @@ export async function launch(
         // The child may be ready before its parent has told its pid: both must be known.
         return report.tag === "failed" || report.tag === "end" || ((ready || hooks || maps || asked.length > 0) && pid > 0);
       });
-      if (failed) throw failed;
+      if (failed) throw await failure(failed.index, failed.errno);
       more = hooks || maps || asked.length > 0;
       if (maps) (await import("../idmaps.ts")).mapIds(pid, linux);
-      for (const each of asked.splice(0)) (await import("../answers.ts")).answer(plan, { pid, pidfd }, each);
+      for (const each of asked.splice(0)) (await import("../answers.ts")).answer(await planned.plan(), { pid, pidfd }, each);
       if (hooks) await atHooks?.(pid, pidfd);
       if (more) player.goOn();
     } while (more);
@@ -139,11 +143,6 @@ export async function launch(
     }
   }
 }
-
-const stepName = (plan: Plan, index: number) => {
-  const step = plan.tape.steps[index];
-  return step ? stepText(step) : "none";
-};
 
 /** Waits for a child's end, blocking; its status as a shell gives it. */
 export function reapNow(pidfd: number): number {

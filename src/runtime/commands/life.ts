@@ -5,7 +5,7 @@ import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { type CgroupLocation, locateCgroup, openCgroup } from "../cgroups/index.ts";
 import { homeOf } from "../home.ts";
 import { rootPathOf } from "../plan/root-path.ts";
-import { hearNow } from "../reports.ts";
+import { hearNow, type Report } from "../reports.ts";
 import type { Context } from "./context.ts";
 import type { NotifySocket } from "./notify-socket.ts";
 import { type Stored, stateOf } from "./store.ts";
@@ -21,22 +21,22 @@ export function homeFor(pid: number, process: Process): string {
 }
 
 /** Opens the gate, blocking until the program runs; `meanwhile` is done while it is on its way. */
-export function openGateNow(
+export async function openGateNow(
   home: string,
   gate: number,
   report: number,
-  failure: (index: number, errno: number) => Failure,
+  failure: (index: number, errno: number) => Failure | Promise<Failure>,
   meanwhile?: () => void,
-): void {
+): Promise<void> {
   const message = Buffer.from(`${home}\0`);
   check(binding.syscall(SYS.write, gate, message, message.length), "write gate");
   meanwhile?.();
-  let failed: Failure | undefined;
+  let failed: Extract<Report, { tag: "failed" }> | undefined;
   hearNow(report, (heard) => {
-    if (heard.tag === "failed") failed = failure(heard.index, heard.errno);
+    if (heard.tag === "failed") failed = heard;
     return heard.tag === "failed" || heard.tag === "end";
   });
-  if (failed) throw failed;
+  if (failed) throw await failure(failed.index, failed.errno);
 }
 
 /** What the container's program says to systemd, where this was started by it. */
@@ -46,7 +46,7 @@ export async function openNotify({ store }: Context, id: string): Promise<Notify
 }
 
 /** Opens the gate, with the hooks around it. */
-export async function startCreated(context: Context, stored: Stored, spec: Spec, target: number, gate: () => void): Promise<void> {
+export async function startCreated(context: Context, stored: Stored, spec: Spec, target: number, gate: () => Promise<void>): Promise<void> {
   if (spec.hooks) {
     const { runHooks } = await import("../hooks.ts");
     await runHooks("startContainer", spec.hooks, stateOf(stored, "created"), {
@@ -54,7 +54,7 @@ export async function startCreated(context: Context, stored: Stored, spec: Spec,
       seccomp: spec.linux?.seccomp ? (await import("../seccomp.ts")).compileSeccomp(spec.linux.seccomp) : undefined,
     });
   }
-  gate();
+  await gate();
   if (spec.hooks) {
     const { runHooksAnyway } = await import("../hooks.ts");
     await runHooksAnyway("poststart", spec.hooks, stateOf(stored, "running"), context.warn);

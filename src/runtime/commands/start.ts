@@ -58,7 +58,7 @@ export async function start(context: Context, argv: string[]): Promise<number> {
       binding.syscall(SYS.fcntl, report, 4, 0o4000);
       const process = spec.process!;
       await startCreated(context, stored, spec, pidfd, () => {
-        openGateNow(homeFor(stored.init.pid, process), gate, report, (_, number) => notRun(process, number));
+        return openGateNow(homeFor(stored.init.pid, process), gate, report, (_, number) => notRun(process, number));
       });
       if (notify) {
         const own = pidfdOpen(stored.init.pid);

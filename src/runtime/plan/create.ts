@@ -333,12 +333,6 @@ export function listenerOf(spec: Spec, filter: Filter | undefined, state: State)
   return filter?.notifies && listenerPath ? { listener: { path: listenerPath, metadata: listenerMetadata, state } } : {};
 }
 
-/** Whether something is to be done from outside once the process' namespaces are there, and before its root is: hooks, network devices. */
-export function pausesBeforePivot({ hooks, linux }: Spec): boolean {
-  const before = [hooks?.prestart, hooks?.createRuntime, hooks?.createContainer];
-  return before.some((list) => list?.length) || Object.keys(linux?.netDevices ?? {}).length > 0;
-}
-
 /** What this machine or this runtime has not, and what contradicts itself, is refused by name, never passed over. */
 function refuseImpossible(spec: Spec, facts: Facts): void {
   const { linux = {} } = spec;

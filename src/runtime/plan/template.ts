@@ -6,7 +6,6 @@ import type { RootMount } from "../face.ts";
 import { dataOf, type Tape } from "../tape.ts";
 import type { CreateInput } from "./create.ts";
 import type { Facts } from "./facts.ts";
-import { parseOptions } from "./mount-options.ts";
 
 export interface Template {
   encoded: Uint8Array;
@@ -62,7 +61,7 @@ export function blank(input: CreateInput, facts: Facts): Blanked | undefined {
   const kinds = new Map<string, "directory" | "file">();
   const blankedMounts = mounts.map((mount) => {
     const { source } = mount;
-    if (!source || (mount.type !== "bind" && !parseOptions(mount.options ?? []).bind)) return mount;
+    if (!source || (mount.type !== "bind" && !mount.options?.some((option) => option === "bind" || option === "rbind"))) return mount;
     const by = standIn(source);
     const kind = facts.kindOf(source.startsWith("/") ? source : `${input.bundle}/${source}`);
     kinds.set(by.startsWith("/") ? by : `${bundle}/${by}`, kind);
