@@ -268,7 +268,7 @@ static napi_value js_poller_ref(napi_env env, napi_callback_info info) {
 }
 
 // ---- spawn(exefd, argv, envp, map, flags, out): vfork and exec. argv and envp: addresses of NULL-ended arrays of strings. map: an
-// Int32Array of descriptors; the n-th becomes descriptor n of the child (-1: closed); everything above is closed. flags: 1 = setsid.
+// Int32Array of descriptors; the n-th becomes descriptor n of the child (-1: closed); everything above is closed. flags: 1 = setsid, 2 = CLONE_PARENT.
 // out: an Int32Array, whose first element receives a pidfd. Returns the pid, or -errno (also where the exec failed). The child has no
 // signal blocked and none ignored.
 
@@ -322,7 +322,8 @@ static napi_value js_spawn(napi_env env, napi_callback_info info) {
   sigfillset(&all);
   pthread_sigmask(SIG_SETMASK, &all, &old);
   int pidfd = -1;
-  int pid = clone(spawn_child, stack + SPAWN_STACK, CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD, &s, &pidfd);
+  int how = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD | (s.flags & 2 ? CLONE_PARENT : 0);
+  int pid = clone(spawn_child, stack + SPAWN_STACK, how, &s, &pidfd);
   int err = pid < 0 ? errno : s.error;
   pthread_sigmask(SIG_SETMASK, &old, NULL);
   munmap(stack, SPAWN_STACK);

@@ -88,7 +88,7 @@ export async function createManager(options: ManagerOptions): Promise<Manager> {
     snapshotsService(state, snapshotters),
     leasesService(state),
     eventsService(state.events, closing.signal),
-    tasksService(state, keeper),
+    tasksService(state, keeper, content),
     diffService(content),
     streaming.service,
     transferService(state, { content, images, snapshotters, streams: streaming.streams }),

@@ -12,8 +12,12 @@ export interface Spawn {
   fds: number[];
   /** Starts a new session. */
   setsid?: boolean;
+  /** It becomes a child of this process' parent (CLONE_PARENT), who has to reap it. */
+  sibling?: boolean;
 }
 
+const SETSID = 1;
+const CLONE_PARENT = 2;
 const encoder = new TextEncoder();
 
 /** A NULL-ended array of C strings; the returned buffers must be kept while the kernel reads them. */
@@ -50,7 +54,7 @@ export function spawn(options: Spawn): { pid: number; pidfd: number } {
       binding.address(argv.pointers),
       binding.address(env.pointers),
       Int32Array.from(options.fds),
-      options.setsid ? 1 : 0,
+      (options.setsid ? SETSID : 0) | (options.sibling ? CLONE_PARENT : 0),
       out,
     ),
     `spawn ${options.argv[0] ?? ""}`,

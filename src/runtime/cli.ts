@@ -28,6 +28,7 @@ const commands: Record<string, () => Promise<Command>> = {
   spec: async () => (await import("./commands/inform.ts")).spec,
   checkpoint: async () => (await import("./commands/checkpoint.ts")).checkpoint,
   restore: async () => (await import("./commands/restore.ts")).restore,
+  "restore-kept": async () => (await import("./commands/restore-kept.ts")).restoreKept,
   seccomp: async () => (await import("./commands/seccomp.ts")).seccomp,
   explain: async () => (await import("./commands/inform.ts")).explain,
 };

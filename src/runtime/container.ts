@@ -351,6 +351,11 @@ export function runtimeContainer(
     pause: () => cgroup.freeze(true),
     resume: () => cgroup.freeze(false),
     update: (resources) => cgroup.apply(resources),
+    async checkpoint(options) {
+      const spec = specOf();
+      const subject = { spec, bundle: saved.bundle, rootfs: rootPathOf(spec, saved.bundle), cgroup: saved.cgroup };
+      await (await import("./criu-dump.ts")).dump(subject, initKept.pid, options);
+    },
     stats: () => cgroup.stats(),
     onOom: (callback) => cgroup.onOom(callback),
     async delete(force = false) {

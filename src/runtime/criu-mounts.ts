@@ -1,8 +1,25 @@
 // Mounts of a container that come from outside: CRIU does not write down what they hold, and is told at restore what to bind in their place.
 import { statSync } from "node:fs";
-import { binding, check, close, O_DIRECTORY, O_PATH, open, openat2, RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, SYS } from "../linux/index.ts";
+import {
+  binding,
+  check,
+  close,
+  MS_BIND,
+  MS_REC,
+  MS_REMOUNT,
+  O_DIRECTORY,
+  O_PATH,
+  open,
+  openat2,
+  openOverlay,
+  parseMountOptions,
+  RESOLVE_IN_ROOT,
+  RESOLVE_NO_MAGICLINKS,
+  SYS,
+} from "../linux/index.ts";
 import type { Spec } from "../oci/runtime-spec.ts";
 import type { Cgroup } from "./cgroups/index.ts";
+import type { RootMount } from "./face.ts";
 import { makeInRoot } from "./missing.ts";
 import { defaultDevices, ownsDev } from "./plan/devices.ts";
 import { parseOptions } from "./plan/mount-options.ts";
@@ -55,15 +72,24 @@ const MS_BIND_REC = 4096 | 16384;
 const MS_PRIVATE_REC = (1 << 18) | 16384;
 const MNT_DETACH = 2;
 const OPEN_TREE_CLONE_CLOEXEC_RECURSIVE = 1 | 0o2000000 | 0x8000;
-const MOVE_MOUNT_F_EMPTY_PATH_T_EMPTY_PATH = 4 | 0x40;
+const MOVE_MOUNT_F_EMPTY_PATH = 4;
+const MOVE_MOUNT_F_EMPTY_PATH_T_EMPTY_PATH = MOVE_MOUNT_F_EMPTY_PATH | 0x40;
 
 /**
- * Gives this thread, and with it CRIU, mounts of its own in which `rootfs` is one, as CRIU wants it; makes the places where mounts will come,
- * also those inside other binds. There is no way back: for a process that ends with its command.
+ * Gives this thread, and with it CRIU, mounts of its own in which `rootfs` is one, as CRIU wants it, made by `mounts` where there are some; makes the
+ * places where mounts will come, also those inside other binds. `look` finds these once the root is there. There is no way back: for a process that ends
+ * with its command.
  */
-export function prepareRoot(spec: Spec, rootfs: string, external: readonly ExternalMount[]): void {
+export function prepareRoot(
+  spec: Spec,
+  rootfs: string,
+  mounts: readonly RootMount[],
+  look: () => ExternalMount[],
+): readonly ExternalMount[] {
   check(binding.syscall(SYS.unshare, CLONE_NEWNS), "unshare mount namespace");
   check(binding.syscall(SYS.mount, null, "/", null, MS_PRIVATE_REC, null), "make mounts private");
+  for (const each of mounts) mountRoot(each, rootfs);
+  const external = look();
   const bindRoot = () => check(binding.syscall(SYS.mount, rootfs, rootfs, null, MS_BIND_REC, null), `bind ${rootfs}`);
   bindRoot();
   const root = open(rootfs, O_PATH | O_DIRECTORY);
@@ -83,6 +109,30 @@ export function prepareRoot(spec: Spec, rootfs: string, external: readonly Exter
   }
   check(binding.syscall(SYS.umount2, rootfs, MNT_DETACH), `unmount ${rootfs}`);
   bindRoot();
+  return external;
+}
+
+/** An overlay's many layers do not fit in the page of options that mount(2) takes. */
+function mountRoot({ type, source, target = "", options }: RootMount, rootfs: string): void {
+  const where = target === "" ? rootfs : `${rootfs}/${target}`;
+  if (type === "overlay") {
+    const valued = (key: string) => options.find((option) => option.startsWith(`${key}=`))?.slice(key.length + 1);
+    const own = /^(lowerdir|upperdir|workdir)=|^(ro|rw)$/;
+    const rest = options.filter((option) => !own.test(option));
+    const lower = (valued("lowerdir") ?? "").split(":");
+    const tree = openOverlay({ lower, upper: valued("upperdir"), work: valued("workdir"), rest });
+    try {
+      check(binding.syscall(SYS.move_mount, tree, "", -100, where, MOVE_MOUNT_F_EMPTY_PATH), `mount overlay on ${where}`);
+    } finally {
+      close(tree);
+    }
+    return;
+  }
+  const { flags, data } = parseMountOptions(options);
+  const what = `mount ${source} on ${where}`;
+  check(binding.syscall(SYS.mount, source, where, type, flags, data || null), what);
+  if (flags & MS_BIND && flags & ~(MS_BIND | MS_REC))
+    check(binding.syscall(SYS.mount, null, where, null, flags | MS_REMOUNT, null), `${what} (remount)`);
 }
 
 function bindAt(root: number, inside: string, source: string): void {

@@ -2,7 +2,7 @@
 // Messages are protobuf in packets of a socket pair (CRIU's images/rpc.proto); descriptors in a request are numbers of this process.
 import { accessSync, constants, readFileSync } from "node:fs";
 import { Failure, failedPrecondition } from "../lib/errors.ts";
-import { binding, check, close, O_PATH, O_RDWR, open, reap, SYS, spawn } from "../linux/index.ts";
+import { binding, check, close, EPOLLIN, errno, O_PATH, O_RDWR, open, reap, SYS, spawn, watch } from "../linux/index.ts";
 
 /** A message as its fields in order; a field that repeats stands there again. */
 export type Message = [field: number, value: number | boolean | string | undefined | Message][];
@@ -127,11 +127,16 @@ export interface CriuRequest {
   /** Becomes descriptors 4 and up of CRIU's, beside 0 to 2, which are this process'. */
   inherited?: number[];
   criu?: string | undefined;
+  /** CRIU, and what it restores, become children of this process' parent. */
+  sibling?: boolean;
   /** Where its log is, for what it says of a failure. */
   log: string;
 }
 
-/** `begun` gets CRIU's pid before it has heard of its task, and gives what else is to be among the options. The pid of a restored process is that of a child of this one. */
+/**
+ * `begun` gets CRIU's pid before it has heard of its task, and gives what else is to be among the options. The pid of a restored process is that of
+ * a child of this one, or of its parent. The event loop goes on meanwhile.
+ */
 export async function requestCriu(
   request: CriuRequest,
   begun: (pid: number) => Message,
@@ -151,7 +156,13 @@ export async function requestCriu(
     none = request.type === REQUEST.restore ? -1 : open("/dev/null", O_RDWR);
     const stdio = none < 0 ? [0, 1, 2] : [none, none, none];
     const env = Object.entries(process.env).map(([name, value]) => `${name}=${value}`);
-    criu = spawn({ exe, argv: ["criu", "swrk", "3"], env, fds: [...stdio, theirs, ...(request.inherited ?? [])] });
+    criu = spawn({
+      exe,
+      argv: ["criu", "swrk", "3"],
+      env,
+      fds: [...stdio, theirs, ...(request.inherited ?? [])],
+      sibling: request.sibling ?? false,
+    });
     close(theirs);
     const more = begun(criu.pid);
     send(ours, [
@@ -159,7 +170,7 @@ export async function requestCriu(
       [2, [...request.options, ...more]],
     ]);
     for (;;) {
-      const received = receive(ours);
+      const received = await receive(ours);
       if (!received) throw new Failure("Unknown", `criu ended without an answer${complaint(request.log)}`);
       const answer = decode(received.bytes);
       const type = numberOf(answer.get(1));
@@ -186,16 +197,21 @@ export async function requestCriu(
     // It waits for another request after some; the end of ours tells it that there is none.
     binding.syscall(SYS.shutdown, ours, SHUT_WR);
     if (criu) {
-      reapBlocking(criu.pidfd);
+      await readable(criu.pidfd);
+      if (!request.sibling) reap(criu.pidfd);
       close(criu.pidfd);
     }
     close(ours);
   }
 }
 
-function reapBlocking(pidfd: number): void {
-  binding.syscall(SYS.poll, new Int32Array([pidfd, 1]), 1, -1);
-  reap(pidfd);
+function readable(fd: number): Promise<void> {
+  return new Promise((resolve) => {
+    const watching = watch(fd, EPOLLIN, () => {
+      watching.close();
+      resolve();
+    });
+  });
 }
 
 /** The last error of CRIU's log, which says more than its answer. */
@@ -215,18 +231,30 @@ function send(socket: number, message: Message): void {
   check(binding.syscall(SYS.write, socket, bytes, bytes.length), "write to criu");
 }
 
+interface Packet {
+  bytes: Uint8Array;
+  fd: number | undefined;
+}
+
 /** One packet, and the descriptor in it; undefined at the end. */
-function receive(socket: number): { bytes: Uint8Array; fd: number | undefined } | undefined {
+async function receive(socket: number): Promise<Packet | undefined> {
+  let packet = receiveNow(socket);
+  for (; packet === "none"; packet = receiveNow(socket)) await readable(socket);
+  return packet;
+}
+
+/** In one go: the kernel is given addresses, which nothing keeps alive while others run. */
+function receiveNow(socket: number): Packet | "none" | undefined {
   const bytes = new Uint8Array(65536);
   const control = new Uint8Array(64);
   const iov = new BigUint64Array([BigInt(binding.address(bytes)), BigInt(bytes.length)]);
   // struct msghdr: name, namelen, iov, iovlen, control, controllen, flags
   const header = new BigUint64Array([0n, 0n, BigInt(binding.address(iov)), 1n, BigInt(binding.address(control)), 64n, 0n]);
-  const MSG_CMSG_CLOEXEC = 0x40000000;
-  const EINTR = -4;
+  const FLAGS = 0x40000000 | 0x40; // MSG_CMSG_CLOEXEC, MSG_DONTWAIT
   let n: number;
-  do n = binding.syscall(SYS.recvmsg, socket, header, MSG_CMSG_CLOEXEC);
-  while (n === EINTR);
+  do n = binding.syscall(SYS.recvmsg, socket, header, FLAGS);
+  while (n === -errno.EINTR);
+  if (n === -errno.EAGAIN) return "none";
   if (check(n, "read from criu") === 0) return undefined;
   void iov;
   const rights = Number(header[5]!) >= 20;

@@ -69,6 +69,8 @@ export interface RuntimeContainer {
   pause(): Promise<void>;
   resume(): Promise<void>;
   update(resources: Resources): void | Promise<void>;
+  /** Writes its processes to a directory of images, by CRIU; they end then, unless they are to be left running. */
+  checkpoint(options: CheckpointOptions): Promise<void>;
   /** Raw numbers of the cgroup controllers; see cgroups.ts. */
   stats(): CgroupStats;
   /** Calls back when the kernel kills a process in it for want of memory. */
@@ -120,7 +122,31 @@ export interface CreateOptions {
   state: string;
 }
 
+export interface CheckpointOptions {
+  /** Directory of the images; made where it is missing. */
+  images: string;
+  /** Directory of CRIU's logs. */
+  work: string;
+  leaveRunning: boolean;
+  /** An earlier checkpoint's directory, relative to this one's. */
+  parent?: string | undefined;
+  tcpEstablished?: boolean;
+  externalUnixSockets?: boolean;
+  shellJob?: boolean;
+  fileLocks?: boolean;
+  emptyNamespaces?: readonly string[];
+  cgroupsMode?: string | undefined;
+}
+
+export interface RestoreOptions extends CreateOptions {
+  /** Directories as above. */
+  images: string;
+  work: string;
+}
+
 export interface Runtime {
+  /** A container that goes on where a checkpoint was taken: its init runs already. */
+  restore(options: RestoreOptions): Promise<RuntimeContainer>;
   create(options: CreateOptions): Promise<RuntimeContainer>;
   /** Takes over a container that another process of ours created in `state`; undefined where it and its keepers are gone. Execs come with it. */
   adopt(id: string, state: string): Promise<{ container: RuntimeContainer; execs: Map<string, RunningProcess> } | undefined>;

@@ -2,7 +2,7 @@
 //
 // It must never know of images, snapshots, the engine or the network. At its door stand the OCI runtime specification (bundle, config.json)
 // and face.ts. A container's life: create (every namespace, mount and limit is made, the process waits at its gate) → start (execve) →
-// exit (recorded by the keeper) → delete. Between any two of these this process may die: adopt() goes on from the state directory.
+// exit (recorded by the keeper) → delete; or restore, which begins at a checkpoint and needs no start. Between any two of these this process may die: adopt() goes on from the state directory.
 //
 //   const runtime = createRuntime();
 //   const container = await runtime.create({ id, bundle, spec, rootfs, io, state });
@@ -13,12 +13,24 @@ import type { Cgroup } from "./cgroups/index.ts";
 import type { Runtime } from "./face.ts";
 
 export { isUnitPath } from "./cgroups/unit-path.ts";
-export type { CgroupStats, CreateOptions, ExitRecord, ProcessIo, RootMount, RunningProcess, Runtime, RuntimeContainer } from "./face.ts";
+export type {
+  CgroupStats,
+  CheckpointOptions,
+  CreateOptions,
+  ExitRecord,
+  ProcessIo,
+  RestoreOptions,
+  RootMount,
+  RunningProcess,
+  Runtime,
+  RuntimeContainer,
+} from "./face.ts";
 export { type Circumstances, resolveDockerSeccomp } from "./seccomp-profile.ts";
 
 export function createRuntime(): Runtime {
   return {
     create: async (options) => (await import("./container.ts")).createContainer(options),
+    restore: async (options) => (await import("./restored.ts")).restoreContainer(options),
     adopt: async (id, state) => (await import("./adopt.ts")).adoptContainer(id, state),
   };
 }

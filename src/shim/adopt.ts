@@ -43,6 +43,7 @@ export async function adoptTask(adopter: Adopter, { id, task: record, execs }: F
     paused: record.paused,
     deleting: false,
     stopOom: () => {},
+    restoration: record.restoration,
   };
   tasks.set(id, task);
   adopter.watchOom(task);
@@ -57,6 +58,7 @@ async function adoptProcess(adopter: Adopter, task: Task, process: TaskProcess, 
   if (!running) {
     // An exec whose start had not got as far as a process can be started again; anything else is dead, and its status is lost with its keeper.
     if (process.execId !== "" && (process.phase === "added" || process.phase === "starting") && task.container) process.phase = "added";
+    else if (task.restoration && process.phase === "created") return;
     else if (process.phase !== "added") await adopter.onExit(task, process, { status: LOST, at: Date.now() });
     return;
   }

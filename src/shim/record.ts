@@ -15,6 +15,7 @@ import {
   writeSync,
 } from "node:fs";
 import type { Process as SpecProcess } from "../oci/runtime-spec.ts";
+import type { Restoration } from "./checkpoint.ts";
 import type { Driver } from "./drivers.ts";
 import type { Phase } from "./process.ts";
 import type { Stdio } from "./stdio.ts";
@@ -30,6 +31,8 @@ export interface TaskRecord {
   /** Kill what is left in the cgroup when init ends: it has no pid namespace of its own that would do it. */
   killAll: boolean;
   stdio: Stdio;
+  /** It begins at a checkpoint. */
+  restoration?: Restoration;
 }
 
 export interface Found {

@@ -5,7 +5,16 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { Failure, messageOf } from "../lib/errors.ts";
 import { binding, check, close, EPOLLIN, kill, O_RDWR, open, pidfdOpen, pidfdSignal, reap, SYS, watch } from "../linux/index.ts";
 import type { Resources, Process as SpecProcess } from "../oci/runtime-spec.ts";
-import type { CreateOptions, ExitRecord, ProcessIo, RunningProcess, Runtime, RuntimeContainer } from "../runtime/face.ts";
+import type {
+  CheckpointOptions,
+  CreateOptions,
+  ExitRecord,
+  ProcessIo,
+  RestoreOptions,
+  RunningProcess,
+  Runtime,
+  RuntimeContainer,
+} from "../runtime/face.ts";
 import { cgroupOfProcess } from "../runtime/index.ts";
 import { awaited, run } from "./command.ts";
 import { consoleSocket } from "./console-socket.ts";
@@ -25,7 +34,11 @@ const PR_SET_CHILD_SUBREAPER = 36;
 
 export function runcRuntime(options: RuncOptions): Runtime {
   check(binding.syscall(SYS.prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl PR_SET_CHILD_SUBREAPER");
-  return { create: (create) => createContainer(options, create), adopt: (id, state) => adoptContainer(options, id, state) };
+  return {
+    create: (create) => createContainer(options, create),
+    restore: (restore) => restoreContainer(options, restore),
+    adopt: (id, state) => adoptContainer(options, id, state),
+  };
 }
 
 /** Runs the program; its error is the last message of its log. */
@@ -243,7 +256,25 @@ interface Saved {
   mounted: boolean;
 }
 
-async function createContainer(options: RuncOptions, create: CreateOptions): Promise<RuntimeContainer> {
+function createContainer(options: RuncOptions, create: CreateOptions): Promise<RuntimeContainer> {
+  const started = async () => {
+    await runc(options, create.state, ["start", create.id]);
+    return undefined;
+  };
+  return makeContainer(options, create, ["create"], started);
+}
+
+function restoreContainer(options: RuncOptions, restore: RestoreOptions): Promise<RuntimeContainer> {
+  const verb = ["restore", "--detach", "--no-subreaper", "--image-path", restore.images, "--work-path", restore.work];
+  return makeContainer(options, restore, verb, async () => undefined);
+}
+
+async function makeContainer(
+  options: RuncOptions,
+  create: CreateOptions,
+  verb: string[],
+  started: () => Promise<undefined>,
+): Promise<RuntimeContainer> {
   const { id, bundle, state, io } = create;
   mkdirSync(state, { recursive: true, mode: 0o700 });
   mkdirSync(options.root, { recursive: true, mode: 0o711 });
@@ -253,14 +284,12 @@ async function createContainer(options: RuncOptions, create: CreateOptions): Pro
       mkdirSync(rootfs, { recursive: true, mode: 0o711 });
       mountAll(create.rootfs, rootfs);
     }
-    const flags = [...(options.noPivot ? ["--no-pivot"] : []), ...(options.noNewKeyring ? ["--no-new-keyring"] : [])];
-    const made = await launch(options, state, io, (extra) => ["create", "--bundle", bundle, ...flags, ...extra, id]);
+    const keyring = options.noNewKeyring && verb[0] === "create" ? ["--no-new-keyring"] : [];
+    const flags = [...(options.noPivot ? ["--no-pivot"] : []), ...keyring];
+    const made = await launch(options, state, io, (extra) => [...verb, "--bundle", bundle, ...flags, ...extra, id]);
     const saved: Saved = { bundle, pid: made.pid, mounted: create.rootfs.length > 0 };
     writeFileSync(`${state}/runc.json`, JSON.stringify(saved));
-    const init = runningProcess(io, made, async () => {
-      await runc(options, state, ["start", id]);
-      return undefined;
-    });
+    const init = runningProcess(io, made, started);
     return await container(options, id, state, saved, init);
   } catch (error) {
     if (create.rootfs.length > 0) unmountAll(rootfs);
@@ -330,6 +359,21 @@ async function container(options: RuncOptions, id: string, state: string, saved:
       const file = `${state}/resources.json`;
       writeFileSync(file, JSON.stringify(resources));
       await command("update", "--resources", file, id);
+    },
+    async checkpoint({ images, work, leaveRunning, parent, ...asked }: CheckpointOptions) {
+      const flag = (on: boolean | undefined, ...words: string[]) => (on ? words : []);
+      await command(
+        ...["checkpoint", "--image-path", images, "--work-path", work],
+        ...flag(leaveRunning, "--leave-running"),
+        ...flag(parent !== undefined, "--parent-path", parent ?? ""),
+        ...flag(asked.tcpEstablished, "--tcp-established"),
+        ...flag(asked.externalUnixSockets, "--ext-unix-sk"),
+        ...flag(asked.shellJob, "--shell-job"),
+        ...flag(asked.fileLocks, "--file-locks"),
+        ...(asked.emptyNamespaces ?? []).flatMap((name) => ["--empty-ns", name]),
+        ...flag(Boolean(asked.cgroupsMode), "--manage-cgroups-mode", asked.cgroupsMode ?? ""),
+        id,
+      );
     },
     stats: () => cgroup.stats(),
     onOom(callback) {

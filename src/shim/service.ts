@@ -5,7 +5,6 @@ import type * as v2 from "../gen/containerd/task/v2_pb.ts";
 import { Task as Task2 } from "../gen/containerd/task/v2_pb.ts";
 import { Task as Task3 } from "../gen/containerd/task/v3_pb.ts";
 import { Status } from "../gen/containerd/v1/types_pb.ts";
-import { unimplemented } from "../lib/errors.ts";
 import { entering, fromHeaders, span } from "../trace/index.ts";
 import { timestamp } from "./events.ts";
 import { metricsAny } from "./metrics.ts";
@@ -37,10 +36,9 @@ function implementation(tasks: Tasks, created: ((id: string) => void) | undefine
       };
     },
     async create(request: Plain<v2.CreateTaskRequest>) {
-      if (request.checkpoint || request.parentCheckpoint) throw unimplemented("restoring a task from a checkpoint is not implemented");
-      const { id, bundle, stdin, stdout, stderr, terminal, options } = request;
+      const { id, bundle, stdin, stdout, stderr, terminal, options, checkpoint } = request;
       const rootfs = request.rootfs.map(({ type, source, target, options }) => ({ type, source, options, ...(target ? { target } : {}) }));
-      const task = await tasks.create({ id, bundle, rootfs, stdio: { stdin, stdout, stderr, terminal }, options });
+      const task = await tasks.create({ id, bundle, rootfs, stdio: { stdin, stdout, stderr, terminal }, options, checkpoint });
       created?.(id);
       return { pid: pidOf(task.init) };
     },
@@ -70,8 +68,9 @@ function implementation(tasks: Tasks, created: ((id: string) => void) | undefine
       await tasks.resume(id);
       return {};
     },
-    checkpoint() {
-      throw unimplemented("checkpointing a task is not implemented");
+    async checkpoint({ id, path, options }: Plain<v2.CheckpointTaskRequest>) {
+      await tasks.checkpoint(id, path, options);
+      return {};
     },
     kill({ id, execId, signal, all }: Plain<v2.KillRequest>) {
       tasks.kill(id, execId, signal, all);

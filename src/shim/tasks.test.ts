@@ -272,7 +272,7 @@ for (const [name, program] of [
       bundle(here, "h", ["true"]);
       expect((await failure(client.create({ id: "h", bundle: `${here.dir}/bundle-h`, stdout: "ftp://x" }))).kind).toBe("InvalidArgument");
       await failure(client.create({ id: "h", bundle: `${here.dir}/bundle-h`, stdout: "/no/such/fifo" }));
-      expect((await failure(client.checkpoint({ id: "h" }))).kind).toBe("Unimplemented");
+      expect((await failure(client.checkpoint({ id: "h", path: "/none" }))).kind).toBe("NotFound");
       expect(existsSync(`${here.dir}/state/c/h`)).toBe(false);
     });
 

@@ -18,6 +18,7 @@ import type { CgroupStats, ExitRecord, RootMount, RuntimeContainer } from "../ru
 import { isUnitPath } from "../runtime/index.ts";
 import { active, entering, span } from "../trace/index.ts";
 import { adoptTask } from "./adopt.ts";
+import type { Restoration } from "./checkpoint.ts";
 import { chooseDriver, type Driver, runtimeOf } from "./drivers.ts";
 import { type Publisher, timestamp } from "./events.ts";
 import { preparations } from "./prepare.ts";
@@ -37,6 +38,8 @@ export interface Task {
   paused: boolean;
   deleting: boolean;
   stopOom: () => void;
+  /** Its start goes on from a checkpoint; until then there is no container. */
+  readonly restoration: Restoration | undefined;
 }
 
 export interface CreateRequest {
@@ -45,6 +48,8 @@ export interface CreateRequest {
   rootfs: RootMount[];
   stdio: Stdio;
   options: Any | undefined;
+  /** Directory of the images that the task goes on from; "": it begins anew. */
+  checkpoint: string;
 }
 
 export interface Exit {
@@ -65,6 +70,7 @@ export interface Tasks {
   kill(id: string, execId: string, signal: number, all: boolean): void;
   pause(id: string): Promise<void>;
   resume(id: string): Promise<void>;
+  checkpoint(id: string, path: string, options: Any | undefined): Promise<void>;
   update(id: string, resources: Any | undefined): Promise<void>;
   stats(id: string): CgroupStats;
   size(): number;
@@ -148,6 +154,12 @@ export function createTasks(options: { namespace: string; state: string; events:
     task.stopOom = task.container?.onOom(() => events.publish("/tasks/oom", TaskOOMSchema, { containerId: task.id })) ?? (() => {});
   };
 
+  /** Once there is a process. */
+  const begin = (task: Task): void => {
+    watchOom(task);
+    follow(task, task.init);
+  };
+
   const create = async (request: CreateRequest): Promise<Task> => {
     const id = checkedId(request.id, "task id");
     if (tasks.has(id) || making.has(id)) throw alreadyExists(`task ${id}: already exists`);
@@ -156,13 +168,14 @@ export function createTasks(options: { namespace: string; state: string; events:
       const driver = await chooseDriver(request.options, namespace);
       const spec = span("read config.json", {}, () => readSpec(request.bundle));
       if (driver && isUnitPath(spec.linux?.cgroupsPath)) driver.systemdCgroup = true;
+      const restoration = request.checkpoint === "" ? undefined : (await import("./checkpoint.ts")).restorationOf(request);
       const runtime = await runtimeOf(driver);
-      const opened = await span("open stdio", {}, () => openStdio(request.stdio, { id, namespace }));
+      const opened = restoration ? undefined : await span("open stdio", {}, () => openStdio(request.stdio, { id, namespace }));
       store.make(id);
       try {
         const state = store.runtimeDir(id);
         const { bundle, rootfs } = request;
-        const container = await below("create", () => runtime.create({ id, bundle, spec, rootfs, io: opened.io, state }));
+        const container = opened && (await below("create", () => runtime.create({ id, bundle, spec, rootfs, io: opened.io, state })));
         const init = taskProcess("", request.stdio, undefined, "created");
         const task: Task = {
           id,
@@ -175,19 +188,19 @@ export function createTasks(options: { namespace: string; state: string; events:
           paused: false,
           deleting: false,
           stopOom: () => {},
+          restoration,
         };
-        await attach(init, container.init, opened);
-        store.writeTask(id, { bundle, driver, killAll: task.killAll, stdio: request.stdio });
+        if (container) await attach(init, container.init, opened);
+        store.writeTask(id, { bundle, driver, killAll: task.killAll, stdio: request.stdio, ...(restoration ? { restoration } : {}) });
         tasks.set(id, task);
-        watchOom(task);
-        follow(task, init);
+        if (container) begin(task);
         return task;
       } catch (error) {
-        opened.abandon();
+        opened?.abandon();
         store.remove(id);
         throw runtimeError(error, "OCI runtime create failed");
       } finally {
-        opened.close();
+        opened?.close();
       }
     } finally {
       making.delete(id);
@@ -200,6 +213,7 @@ export function createTasks(options: { namespace: string; state: string; events:
     if (process.phase !== "created" && process.phase !== "added")
       throw failedPrecondition("cannot start a running process: failed precondition");
     const made = process.phase === "created";
+    const restores = task.restoration !== undefined && process === task.init;
     process.phase = "starting";
     let told: () => void = () => {};
     process.gate = new Promise((resolve) => {
@@ -208,7 +222,11 @@ export function createTasks(options: { namespace: string; state: string; events:
     store.phase(task.id, execId, "starting");
     try {
       if (!made && !(await openPrepared(process))) await makeExec(task, process);
-      await below("start", () => process.running!.start());
+      if (restores) {
+        const { restoreTask } = await import("./checkpoint.ts");
+        await below("restore", () => restoreTask(task, namespace, store.runtimeDir(task.id)));
+        begin(task);
+      } else await below("start", () => process.running!.start());
       process.phase = "running";
       store.phase(task.id, execId, "running");
       if (execId === "") events.publish("/tasks/start", TaskStartSchema, { containerId: task.id, pid: pidOf(process) });
@@ -217,7 +235,7 @@ export function createTasks(options: { namespace: string; state: string; events:
       closeStdio(process);
       process.end({ status: 255, at: Date.now() });
       store.phase(task.id, execId, "stopped");
-      throw runtimeError(error, execId === "" ? "OCI runtime start failed" : "OCI runtime exec failed");
+      throw runtimeError(error, `OCI runtime ${restores ? "restore" : execId === "" ? "start" : "exec"} failed`);
     } finally {
       told();
     }
@@ -306,6 +324,7 @@ export function createTasks(options: { namespace: string; state: string; events:
         bundle: task.bundle,
         rootfs: request.rootfs.map(({ type, source, target, options }) => ({ type, source, target: target ?? "", options })),
         io: { ...task.init.stdio },
+        checkpoint: request.checkpoint,
         pid: pidOf(task.init),
       });
       return task;
@@ -361,6 +380,11 @@ export function createTasks(options: { namespace: string; state: string; events:
       store.paused(id, false);
       events.publish("/tasks/resumed", TaskResumedSchema, { containerId: id });
     },
+    async checkpoint(id, path, options) {
+      const task = get(id);
+      const { checkpointTask } = await import("./checkpoint.ts");
+      await below("checkpoint", () => checkpointTask(task, path, options));
+    },
     async update(id, resources) {
       const task = get(id);
       await living(task, "update").update(json<Resources>(resources, "the resources"));
@@ -390,7 +414,7 @@ function below<T>(name: string, call: () => T): T {
   return context ? entering({ ...context, layer: "runtime" }, () => span(name, {}, call)) : call();
 }
 
-function readSpec(bundle: string): Spec {
+export function readSpec(bundle: string): Spec {
   try {
     return JSON.parse(readFileSync(`${bundle}/config.json`, "utf8")) as Spec;
   } catch (error) {

@@ -20,6 +20,7 @@ import { microseconds, timestamp } from "../database.ts";
 import type { State } from "../state.ts";
 import { deleteByShim } from "./bootstrap.ts";
 import { bundles, removeBundle } from "./bundle.ts";
+import { dropStale, hasUnpacked } from "./checkpoint.ts";
 import type { TaskKeeper } from "./service.ts";
 import { createShims, type Shim } from "./shim.ts";
 import { createTable, exited, newProcess, type Process, processOf, started, type Task } from "./table.ts";
@@ -220,6 +221,7 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
         execs: new Map(),
         creating: true,
         restored: true,
+        resumes: hasUnpacked(state, namespace, id),
       };
       try {
         task.shim = address === "" ? await patiently(() => shims.shared(namespace)) : await shims.reconnect(namespace, address, bundle);
@@ -245,6 +247,7 @@ export function createKeeper(state: State, options: KeeperOptions): Keeper {
     // a manager that was killed before it wrote the task down
     const known = new Set(rows.map(({ namespace, id }) => `${namespace}/${id}`));
     for (const { namespace, id, path } of bundles(state.state)) if (!known.has(`${namespace}/${id}`)) removeBundle(path);
+    dropStale(state, (namespace, id) => known.has(`${namespace}/${id}`));
   }
 
   return {

@@ -5,8 +5,9 @@ import { Tasks } from "../../gen/containerd/services/tasks/v1_pb.ts";
 import type { StateResponse } from "../../gen/containerd/task/v2_pb.ts";
 import { type Metric, MetricSchema } from "../../gen/containerd/types_pb.ts";
 import { Status } from "../../gen/containerd/v1/types_pb.ts";
-import { alreadyExists, isKind, messageOf, notFound, unavailable, unimplemented } from "../../lib/errors.ts";
+import { alreadyExists, isKind, messageOf, notFound, unavailable } from "../../lib/errors.ts";
 import { loadContainer } from "../containers.ts";
+import type { ContentStore } from "../content/store.ts";
 import { microseconds, timestamp } from "../database.ts";
 import { parseFilters } from "../filters.ts";
 import { checkIdentifier } from "../identifiers.ts";
@@ -14,12 +15,15 @@ import { type Call, namespaceOf, required, type Service, service } from "../serv
 import type { State } from "../state.ts";
 import { deleteByShim } from "./bootstrap.ts";
 import { bundlePath, createBundle, removeBundle } from "./bundle.ts";
+import { dropUnpacked, imagesToRestore, imagesToWrite, packCheckpoint, unpackCheckpoint } from "./checkpoint.ts";
 import { shimOf } from "./runtime-name.ts";
 import type { Shim, Shims } from "./shim.ts";
 import { ended, exited, newProcess, type Process, processOf, started, type Table, type Task } from "./table.ts";
 
 /** Making a container, starting a program: slow disks and hooks are allowed for. */
 const LONG = { timeoutMs: 120_000 };
+/** Memory is written to the disk, or read from there. */
+const VERY_LONG = { timeoutMs: 3_600_000 };
 const SHORT = { timeoutMs: 15_000 };
 const STATS = { timeoutMs: 5_000 };
 
@@ -32,7 +36,7 @@ export interface TaskKeeper {
   adoptState(task: Task, process: Process, answer: StateResponse): void;
 }
 
-export function tasksService(state: State, keeper: TaskKeeper): Service {
+export function tasksService(state: State, keeper: TaskKeeper, content: ContentStore): Service {
   const { db } = state;
   const { table, shims } = keeper;
 
@@ -66,6 +70,7 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
     return process;
   };
   const forget = (task: Task): void => {
+    if (task.resumes) dropUnpacked(state, task.namespace, task.id);
     table.remove(task);
     db.run("delete from shims where namespace = ? and id = ?", task.namespace, task.id);
     removeBundle(task.bundle);
@@ -84,7 +89,6 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
       const id = request.containerId;
       const container = loadContainer(db, namespace, id);
       checkIdentifier(id, "task id");
-      if (request.checkpoint) throw unimplemented("restoring a task from a checkpoint");
       if (table.get(namespace, id)) throw alreadyExists(`task ${id}`);
       const runtime = request.runtimePath || container.runtime!.name;
       const kind = shimOf(runtime);
@@ -101,10 +105,14 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
         execs: new Map(),
         creating: true,
         restored: false,
+        resumes: false,
       };
       table.add(task);
       let made = false;
       try {
+        let checkpoint = imagesToRestore(given);
+        if (checkpoint === "" && request.checkpoint) checkpoint = await unpackCheckpoint(state, content, call, id, request.checkpoint);
+        task.resumes = checkpoint !== "";
         createBundle(bundle, required(container.spec, "container.Spec").value);
         made = true;
         task.shim =
@@ -122,7 +130,7 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
         );
         const options = given === undefined ? {} : { options: given };
         const { pid } = await task.shim.task.create(
-          { id, bundle, rootfs: request.rootfs, terminal, stdin, stdout, stderr, ...options },
+          { id, bundle, rootfs: request.rootfs, terminal, stdin, stdout, stderr, checkpoint, ...options },
           LONG,
         );
         task.init.pid = pid;
@@ -139,14 +147,17 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
         } else if (task.shim) await task.shim.task.delete({ id }, SHORT).catch(() => {});
         db.run("delete from shims where namespace = ? and id = ?", namespace, id);
         if (made) removeBundle(bundle);
+        if (request.checkpoint) dropUnpacked(state, namespace, id);
         throw error;
       }
     },
     async start({ containerId, execId }, call) {
       const task = find(call, containerId);
       const process = await processIn(task, execId);
-      const { pid } = await calling(task, "start", task.shim.task.start({ id: containerId, execId }, LONG));
+      const resumes = task.resumes && process === task.init;
+      const { pid } = await calling(task, "start", task.shim.task.start({ id: containerId, execId }, resumes ? VERY_LONG : LONG));
       started(process, pid);
+      if (resumes) dropUnpacked(state, task.namespace, task.id);
       if (!task.shim.shared && execId !== "") keeper.watchEnd(task, execId);
       return { pid };
     },
@@ -237,8 +248,18 @@ export function tasksService(state: State, keeper: TaskKeeper): Service {
         processes,
       }));
     },
-    checkpoint() {
-      throw unimplemented("checkpointing a task");
+    async checkpoint({ containerId, options }, call) {
+      const task = find(call, containerId);
+      const asked = options ? { options } : {};
+      const write = (path: string) =>
+        calling(task, "checkpoint", task.shim.task.checkpoint({ id: containerId, path, ...asked }, VERY_LONG));
+      const path = imagesToWrite(options);
+      if (path !== "") {
+        await write(path);
+        return {};
+      }
+      const { spec } = loadContainer(db, task.namespace, containerId);
+      return { descriptors: await packCheckpoint(state, content, call, spec, write) };
     },
     async update({ containerId, resources, annotations }, call) {
       const task = find(call, containerId);

@@ -34,6 +34,8 @@ export interface Task {
   creating: boolean;
   /** An earlier manager made it: it may have execs that this one has not heard of. */
   restored: boolean;
+  /** It goes on from a checkpoint when it is started. */
+  resumes: boolean;
 }
 
 export function newProcess(id: string, io: { stdin: string; stdout: string; stderr: string; terminal: boolean }): Process {

@@ -45,7 +45,7 @@ export function handTerminal(p: Planner, terminalReady: Arg, one: Block): void {
 export function planParent(
   p: Planner,
   cloned: Cloned,
-  input: Pick<CreateInput, "keeper" | "holds" | "holdStdin"> & { holdMounts: boolean },
+  input: Pick<CreateInput, "keeper" | "holds" | "holdStdin"> & { holdMounts: boolean; holdsTerminal?: boolean },
   waitTerminal: Arg | undefined,
 ): void {
   const { tape } = p;
@@ -77,7 +77,7 @@ export function planParent(
   tape.step(SYS.close_range, [FD.process + 1, FD.hold - 1, 0]);
   if (input.holds < MAX_HOLD) tape.step(SYS.close_range, [FD.hold + input.holds, FD.holdEnd - 1, 0]);
   if (!input.holdStdin) tape.step(SYS.close, [FD.holdStdin]);
-  if (!waitTerminal) tape.step(SYS.close, [FD.terminal]);
+  if (!waitTerminal && !input.holdsTerminal) tape.step(SYS.close, [FD.terminal]);
   tape.step(SYS.close_range, [FD.record + 1, { value: 0xffffffff, name: "~0" }, 0]);
   p.writeFile("/proc/self/oom_score_adj", "-999", { why: "be the last to be killed for want of memory", ignore: "all" });
   tape.step(SYS.chdir, ["/"], { why });
