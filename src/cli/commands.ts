@@ -101,6 +101,16 @@ const builder: Group = {
   aliases: {},
 };
 
+const checkpoint: Group = {
+  short: "Manage checkpoints",
+  children: {
+    create: leaf("Create a checkpoint from a running container", () => import("./commands/checkpoint/create.ts")),
+    ls: leaf("List checkpoints for a container", () => import("./commands/checkpoint/ls.ts")),
+    rm: leaf("Remove a checkpoint", () => import("./commands/checkpoint/rm.ts")),
+  },
+  aliases: { list: "ls", remove: "rm" },
+};
+
 const image: Group = {
   short: "Manage images",
   children: {
@@ -193,7 +203,7 @@ const version = leaf("Show the Docker version information", () => import("./comm
 /** As help shows them. */
 export const sections: { title: string; entries: Record<string, Entry> }[] = [
   { title: "Common Commands", entries: { run, exec, ps, build, pull, push, images, login, logout, search, version, info } },
-  { title: "Management Commands", entries: { builder, container, context, image, manifest, network, system, volume } },
+  { title: "Management Commands", entries: { builder, checkpoint, container, context, image, manifest, network, system, volume } },
   {
     title: "Commands",
     entries: {
@@ -237,7 +247,6 @@ export function find(name: string): Entry | undefined {
 
 /** Commands of docker's that are not ours yet: said in words rather than "unknown command". */
 export const later: Record<string, string> = {
-  checkpoint: "checkpoints come with a later version",
   manifest: "manifest lists come with a later version",
   plugin: "plugins come with a later version",
   trust: "content trust is not planned",

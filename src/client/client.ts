@@ -135,6 +135,13 @@ export function createClient(options: CallerOptions) {
         id: string,
         q: { detachKeys?: string | undefined; checkpoint?: string | undefined; "checkpoint-dir"?: string | undefined } = {},
       ) => done("POST", `/containers/${at(id)}/start`, { query: q }),
+      checkpoints: {
+        create: (id: string, body: { CheckpointID: string; CheckpointDir?: string; Exit: boolean }) =>
+          done("POST", `/containers/${at(id)}/checkpoints`, { json: body }),
+        list: (id: string, dir?: string) => json<{ Name: string }[] | null>("GET", `/containers/${at(id)}/checkpoints`, { query: { dir } }),
+        remove: (id: string, checkpoint: string, dir?: string) =>
+          done("DELETE", `/containers/${at(id)}/checkpoints/${at(checkpoint)}`, { query: { dir } }),
+      },
       stop: (id: string, q: { t?: number | undefined; signal?: string | undefined } = {}) =>
         done("POST", `/containers/${at(id)}/stop`, { query: q }),
       restart: (id: string, q: { t?: number | undefined; signal?: string | undefined } = {}) =>

@@ -23,7 +23,6 @@ const ALIKE: Setting[] = [
     help: "Has no meaning: no program stands between a published port and its container",
   },
   { flag: "selinux-enabled", key: "selinux-enabled", kind: "bool", help: "Has no meaning but false" },
-  { flag: "experimental", key: "experimental", kind: "bool", help: "Has no meaning" },
 ];
 
 export const SETTINGS: Setting[] = [
@@ -104,6 +103,7 @@ export const SETTINGS: Setting[] = [
   { flag: "default-shm-size", key: "default-shm-size", kind: "bytes", help: "Size of /dev/shm (default 64m)" },
   { flag: "cgroup-parent", key: "cgroup-parent", kind: "text", help: "Parent cgroup of all containers" },
   { flag: "exec-opt", key: "exec-opts", kind: "list", help: "Option of the runtime: native.cgroupdriver=cgroupfs (default) or systemd" },
+  { flag: "experimental", key: "experimental", kind: "bool", help: "Checkpoints of containers" },
   { flag: "live-restore", key: "live-restore", kind: "bool", help: "Containers run on while the engine is stopped" },
   {
     flag: "shutdown-timeout",

@@ -254,6 +254,7 @@ function assemble(said: Said): EngineConfig {
     initBinary: text("init-path"),
     init: said.init === true,
     liveRestore: said["live-restore"] === true,
+    experimental: said.experimental === true,
     group: text("group") ?? "docker",
     tls: {
       mode: tlsMode(said.tls, said.tlsverify),

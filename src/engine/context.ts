@@ -81,6 +81,8 @@ export interface EngineConfig {
   init: boolean;
   /** Containers keep running when the engine is asked to end (SIGTERM); they always do when it is killed. */
   liveRestore: boolean;
+  /** What Docker calls experimental is there: checkpoints. */
+  experimental?: boolean;
   /** Group that may use the unix socket. */
   group: string;
   /** Of the tcp sockets; "unsaid" refuses to serve them. */

@@ -78,7 +78,13 @@ async function run(config: EngineConfig, argv: string[]): Promise<number> {
       }
     });
     const connections = new Set<Socket>();
-    const answer = createServer({ routes, traceDir: traceDir(config.execRoot), log: engine.log, http2 });
+    const answer = createServer({
+      routes,
+      experimental: config.experimental === true,
+      traceDir: traceDir(config.execRoot),
+      log: engine.log,
+      http2,
+    });
     const serve = collectingWhenIdle((socket) => {
       connections.add(socket);
       socket.on("close", () => connections.delete(socket));

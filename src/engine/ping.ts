@@ -31,7 +31,7 @@ export function pingRoutes(engine: Engine): Route[] {
               ApiVersion: API_VERSION,
               Arch: "amd64",
               BuildTime: BUILD_TIME,
-              Experimental: "false",
+              Experimental: String(engine.config.experimental === true),
               GitCommit: COMMIT,
               GoVersion: `bun ${process.versions.bun ?? process.version}`,
               KernelVersion,

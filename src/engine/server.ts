@@ -82,9 +82,11 @@ export function negotiate(path: string): { version: number; path: string } {
   return { version: minor, path: prefix[2]! };
 }
 
-const COMMON = [`Api-Version: ${API_VERSION}`, "Docker-Experimental: false", "Ostype: linux", `Server: Jubako/${VERSION} (linux)`, ""].join(
-  "\r\n",
-);
+/** Head lines of every answer. */
+const commonHead = (experimental: boolean): string =>
+  [`Api-Version: ${API_VERSION}`, `Docker-Experimental: ${experimental}`, "Ostype: linux", `Server: Jubako/${VERSION} (linux)`, ""].join(
+    "\r\n",
+  );
 
 function isJson(contentType: string | undefined): boolean {
   return contentType !== undefined && /^application\/json\s*(;|$)/i.test(contentType);
@@ -102,7 +104,7 @@ async function readJson(exchange: Exchange): Promise<unknown> {
   }
 }
 
-function takeOver(exchange: Exchange, contentType: string | undefined, headers: Record<string, string> = {}): Socket {
+function takeOver(exchange: Exchange, common: string, contentType: string | undefined, headers: Record<string, string> = {}): Socket {
   const upgrade = exchange.headers.upgrade;
   const asked = upgrade !== undefined && /\bupgrade\b/i.test(exchange.headers.connection ?? "");
   if (asked && /[^\w./ ,-]/.test(upgrade)) throw invalidArgument("malformed Upgrade header");
@@ -110,12 +112,12 @@ function takeOver(exchange: Exchange, contentType: string | undefined, headers: 
     .map(([name, value]) => `${name}: ${value}\r\n`)
     .join("");
   const head = asked
-    ? `HTTP/1.1 101 UPGRADED\r\n${lines}Connection: Upgrade\r\nUpgrade: ${upgrade}\r\n${COMMON}\r\n`
-    : `HTTP/1.1 200 OK\r\n${lines}${COMMON}\r\n`;
+    ? `HTTP/1.1 101 UPGRADED\r\n${lines}Connection: Upgrade\r\nUpgrade: ${upgrade}\r\n${common}\r\n`
+    : `HTTP/1.1 200 OK\r\n${lines}${common}\r\n`;
   return exchange.takeOver(head);
 }
 
-function callOf(exchange: Exchange, params: Record<string, string>, search: string, version: number): Call {
+function callOf(exchange: Exchange, common: string, params: Record<string, string>, search: string, version: number): Call {
   return {
     params,
     query: new URLSearchParams(search),
@@ -128,7 +130,7 @@ function callOf(exchange: Exchange, params: Record<string, string>, search: stri
     get signal() {
       return exchange.signal;
     },
-    hijack: (contentType, headers) => takeOver(exchange, contentType, headers),
+    hijack: (contentType, headers) => takeOver(exchange, common, contentType, headers),
   };
 }
 
@@ -149,6 +151,8 @@ function answer(exchange: Exchange, result: Answer): Promise<void> | undefined {
 
 export interface ServerOptions {
   routes: Route[];
+  /** What the head of every answer says of this engine. */
+  experimental?: boolean;
   /** Where the spans of a traced request go. */
   traceDir: string;
   log(level: "debug" | "info" | "warn" | "error", message: string, fields?: Record<string, unknown>): void;
@@ -159,6 +163,7 @@ export interface ServerOptions {
 /** What serves each accepted connection. */
 export function createServer(options: ServerOptions): (socket: Socket) => void {
   const route = createRouter(options.routes);
+  const common = commonHead(options.experimental ?? false);
 
   async function dispatch(exchange: Exchange): Promise<void> {
     const mark = exchange.target.indexOf("?");
@@ -172,7 +177,7 @@ export function createServer(options: ServerOptions): (socket: Socket) => void {
       else exchange.send(404, JSON_TYPE, message("page not found"));
       return;
     }
-    const call = callOf(exchange, found.params, search, version);
+    const call = callOf(exchange, common, found.params, search, version);
     const run = async () => {
       const result = await found.route.handle(call);
       await answer(exchange, result);
@@ -197,7 +202,7 @@ export function createServer(options: ServerOptions): (socket: Socket) => void {
     }
   }
 
-  return (socket) => serveConnection(socket, handle, COMMON, options.http2);
+  return (socket) => serveConnection(socket, handle, common, options.http2);
 }
 
 const JSON_TYPE = { "Content-Type": "application/json" };

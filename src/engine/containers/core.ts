@@ -10,7 +10,8 @@ export interface Core {
   stopping: boolean;
   /** Work that nobody waits for but the engine's end. */
   background: Set<Promise<unknown>>;
-  start(entry: Entry): Promise<boolean>;
+  /** `checkpoint`: directory of the images that it goes on from. */
+  start(entry: Entry, checkpoint?: string): Promise<boolean>;
   stop(entry: Entry, options: { timeout?: number; signal?: string; byUser: boolean }): Promise<boolean>;
   remove(entry: Entry, options: { force: boolean; volumes: boolean }): Promise<void>;
 }

@@ -13,6 +13,7 @@ import { close, O_DIRECTORY, O_PATH, open } from "../../linux/index.ts";
 import type { ContainersFace, Engine } from "../context.ts";
 import type { Route } from "../route.ts";
 import { type Entry, openBook } from "./book.ts";
+import { checkpointRoutes } from "./checkpoint.ts";
 import { type Core, NEVER } from "./core.ts";
 import { recoverContainers, stopAll } from "./recover.ts";
 import { removeContainer } from "./remove.ts";
@@ -38,7 +39,7 @@ export function createContainers(engine: Engine): ContainersFace {
     book: openBook(engine.db),
     stopping: false,
     background: new Set(),
-    start: (entry) => startContainer(core, entry),
+    start: (entry, checkpoint) => startContainer(core, entry, checkpoint),
     stop: (entry, options) => stopContainer(core, entry, options),
     remove: (entry, options) => removeContainer(core, entry, options),
   };
@@ -79,7 +80,8 @@ async function openRoot(core: Core, entry: Entry): Promise<{ fd: number; close()
 }
 
 export function routes(engine: Engine): Route[] {
-  return containerRoutes(coreOf(engine));
+  const core = coreOf(engine);
+  return [...containerRoutes(core), ...checkpointRoutes(core)];
 }
 
 /** To be awaited before the first request is served. */

@@ -1,6 +1,7 @@
 // The endpoints below /containers that are about containers as a whole.
 import { invalidArgument, notModified, unimplemented } from "../../lib/errors.ts";
 import { flag, type Route } from "../route.ts";
+import { checkpointToStart } from "./checkpoint.ts";
 import type { Core } from "./core.ts";
 import { createContainer } from "./create.ts";
 import { inspectContainer } from "./inspect.ts";
@@ -55,8 +56,10 @@ export function containerRoutes(core: Core): Route[] {
       path: "/containers/{id}/start",
       async handle({ params, query }) {
         const entry = book.find(params.id!);
-        if (query.get("checkpoint")) throw unimplemented("starting from a checkpoint");
-        if (!(await core.start(entry))) throw notModified("");
+        const checkpoint = query.get("checkpoint");
+        const running = entry.record.state.Running && !entry.record.state.Restarting;
+        const images = checkpoint && !running ? checkpointToStart(core, entry.record, checkpoint, query.get("checkpoint-dir")) : undefined;
+        if (!(await core.start(entry, images))) throw notModified("");
         return none;
       },
     },

@@ -8,6 +8,7 @@ import { conflict, invalidArgument, isKind, messageOf, unknown } from "../../lib
 import { span } from "../../trace/index.ts";
 import type { ContainerRecord, NetworkAttachment } from "../context.ts";
 import { type Entry, locked } from "./book.ts";
+import { withImages } from "./checkpoint.ts";
 import { type Core, NEVER, now, publish } from "./core.ts";
 import { watchExit } from "./exit.ts";
 import { hasApparmor, isCgroupV2 } from "./host.ts";
@@ -28,11 +29,11 @@ export const SPEC_TYPE = "types.containerd.io/opencontainers/runtime-spec/1/Spec
 type Mounts = MessageInitShape<typeof MountSchema>[];
 
 /** Starts a container; false where it runs already. */
-export function startContainer(core: Core, entry: Entry): Promise<boolean> {
-  return locked(entry, () => startLocked(core, entry));
+export function startContainer(core: Core, entry: Entry, checkpoint?: string): Promise<boolean> {
+  return locked(entry, () => startLocked(core, entry, checkpoint));
 }
 
-async function startLocked(core: Core, entry: Entry): Promise<boolean> {
+async function startLocked(core: Core, entry: Entry, checkpoint: string | undefined): Promise<boolean> {
   const { state } = entry.record;
   if (state.Paused) throw conflict("cannot start a paused container, try unpause instead");
   if (entry.removing || state.Dead) throw conflict("container is marked for removal and cannot be started");
@@ -40,7 +41,7 @@ async function startLocked(core: Core, entry: Entry): Promise<boolean> {
   clearTimeout(entry.restart.timer);
   entry.restart.timer = undefined;
   await Promise.all([entry.cleanup, entry.ending]);
-  const start = bringUp(core, entry);
+  const start = bringUp(core, entry, checkpoint);
   entry.starting = start;
   try {
     await start;
@@ -114,7 +115,7 @@ function hostnameOf(core: Core, record: ContainerRecord): string {
   return record.config.Hostname ?? "";
 }
 
-async function bringUp(core: Core, entry: Entry): Promise<void> {
+async function bringUp(core: Core, entry: Entry, checkpoint: string | undefined): Promise<void> {
   const { engine } = core;
   const { record } = entry;
   const { manager } = engine;
@@ -152,7 +153,7 @@ async function bringUp(core: Core, entry: Entry): Promise<void> {
       },
     });
     undo.push(() => manager.containers.delete({ id: record.id }));
-    const { pid } = await span("task create", {}, () =>
+    const created = await span("task create", {}, () =>
       manager.tasks.create({
         containerId: record.id,
         rootfs: rootfs as unknown as Mounts,
@@ -160,13 +161,18 @@ async function bringUp(core: Core, entry: Entry): Promise<void> {
         stdout: io.stdout,
         stderr: io.stderr,
         terminal: io.terminal,
+        ...(checkpoint === undefined ? {} : { options: withImages(runtime, checkpoint) }),
       }),
     );
-    undo.push(() => endTask(core, record.id));
-    const attached = engine.networks.started(record.id, pid);
+    // One that goes on from a checkpoint has no process before its start.
+    let { pid } = created;
+    undo.push(() => (pid === 0 ? manager.tasks.delete({ containerId: record.id }) : endTask(core, record.id)));
+    let attached = pid === 0 ? undefined : engine.networks.started(record.id, pid);
     const exit = manager.tasks.wait({ containerId: record.id });
     exit.catch(() => {});
-    await span("task start", { pid }, () => manager.tasks.start({ containerId: record.id }));
+    const started = await span("task start", { pid }, () => manager.tasks.start({ containerId: record.id }));
+    pid = started.pid;
+    attached ??= engine.networks.started(record.id, pid);
     await attached;
     setRunning(entry, pid);
     core.book.save(entry);

@@ -113,7 +113,7 @@ export async function systemInfo(engine: Engine, listeners: number): Promise<Sys
     NoProxy: config.proxies.none || process.env.NO_PROXY || process.env.no_proxy || "",
     Name: hostname(),
     Labels: config.labels,
-    ExperimentalBuild: false,
+    ExperimentalBuild: config.experimental === true,
     ServerVersion: VERSION,
     Runtimes: runtimes,
     DefaultRuntime: config.defaultRuntime,
