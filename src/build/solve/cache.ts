@@ -78,6 +78,9 @@ interface Row {
   parts: string;
 }
 
+/** Uses are written down together, so long after the first: a build that finds all its steps would wait for a write each. A killed engine forgets them. */
+const USES_MS = 1000;
+
 type Stored = [index: number, chainId: string, layers: Layer[]][];
 
 export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cache {
@@ -90,7 +93,7 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
     "INSERT OR REPLACE INTO build_records (key, outputs, text, kind, size, created, used, uses, parents, parts) VALUES (?, ?, ?, ?, ?, ?, ?, 1, ?, ?)",
   );
   const remove = db.prepare("DELETE FROM build_records WHERE key = ?");
-  const touch = db.prepare("UPDATE build_records SET used = ?, uses = uses + 1 WHERE key = ?");
+  const touch = db.prepare("UPDATE build_records SET used = ?, uses = uses + ? WHERE key = ?");
   const latest = db.prepare("SELECT created, parts FROM build_records WHERE text = ? AND kind = ? ORDER BY created DESC LIMIT 1");
   const twins = db.prepare("SELECT key FROM build_records WHERE text = ? AND kind = ? AND outputs = ?");
   const times = {
@@ -99,6 +102,35 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
     replace: db.prepare("INSERT OR REPLACE INTO build_times (key, text) VALUES (?, ?)"),
   };
   const held = new Map<string, number>();
+  const uses = new Map<string, { at: number; count: number }>();
+  let writing: NodeJS.Timeout | undefined;
+
+  function writeUses(): void {
+    clearTimeout(writing);
+    writing = undefined;
+    if (uses.size === 0) return;
+    db.exec("BEGIN IMMEDIATE");
+    try {
+      for (const [key, { at, count }] of uses) touch.run(at, count, key);
+      uses.clear();
+      db.exec("COMMIT");
+    } catch (error) {
+      db.exec("ROLLBACK");
+      throw error;
+    }
+  }
+  function used(key: string): void {
+    uses.set(key, { at: Date.now(), count: (uses.get(key)?.count ?? 0) + 1 });
+    writing ??= setTimeout(() => {
+      try {
+        writeUses();
+      } catch {
+        // Closed meanwhile, or busy: they are written with the next ones.
+        writing = undefined;
+      }
+    }, USES_MS);
+    writing.unref();
+  }
 
   const outputsOf = (row: Row): Outputs =>
     new Map((JSON.parse(row.outputs) as Stored).map(([index, chainId, layers]) => [index, { chainId, layers }]));
@@ -135,7 +167,10 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
       inUse: held.has(row.key),
     };
   }
-  const list = () => (db.prepare("SELECT * FROM build_records ORDER BY used").all() as unknown as Row[]).map(recordOf);
+  const list = () => {
+    writeUses();
+    return (db.prepare("SELECT * FROM build_records ORDER BY used").all() as unknown as Row[]).map(recordOf);
+  };
 
   return {
     running: new Map(),
@@ -147,7 +182,7 @@ export function openCache(db: DatabaseSync, manager: () => ManagerClients): Cach
         remove.run(key);
         return undefined;
       }
-      touch.run(Date.now(), key);
+      used(key);
       return outputs;
     },
     store(key, outputs, { text, kind, parents, parts }) {

@@ -327,7 +327,15 @@ export function createSolver(options: SolveOptions): Solver {
       const found = new Map<string, Solved>();
       for (const [digest, result] of vertices) {
         const solved = await result.catch(() => undefined);
-        if (solved) found.set(digest, { ...solved, keys: [...new Set(solved.keys.flatMap((key) => [key, ...cache.same(key)]))] });
+        if (!solved) continue;
+        const { keys } = solved;
+        found.set(digest, {
+          ...solved,
+          // Looked up only by those who want them.
+          get keys() {
+            return [...new Set(keys.flatMap((key) => [key, ...cache.same(key)]))];
+          },
+        });
       }
       return found;
     },

@@ -34,7 +34,7 @@ export interface PullSettings {
   /** Only what is here: NotFound where it is not. */
   never?: boolean;
   /** By registry, as the client's configuration has them. */
-  credentials(domain: string): Credentials | undefined;
+  credentials(domain: string): Credentials | undefined | Promise<Credentials | undefined>;
   sink: ProgressSink;
   signal: AbortSignal;
 }
@@ -107,7 +107,7 @@ async function fetchBase(
 ): Promise<CatalogueEntry> {
   const { pull } = await import("../images/pull.ts");
   const { signal, sink } = settings;
-  const credentials = settings.credentials(reference.domain);
+  const credentials = await settings.credentials(reference.domain);
   if (!platform || fitness(hostPlatform(), platform) > 0) {
     await pull(core, { reference, platform, credentials, signal }, sink);
     return core.catalogue.find(formatReference(reference));

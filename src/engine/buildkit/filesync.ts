@@ -25,15 +25,19 @@ export interface ReceiveRequest {
   trust: boolean;
 }
 
-/** Makes `root` what the client's directory is; `before` is what it holds now. Answers what it holds then; where it fails that is not known. */
+/**
+ * Makes `root` what the client's directory is; `before` is what it holds now, `changing` is called before anything is changed. Answers what it holds then, undefined
+ * where that is what it held; where it fails that is not known.
+ */
 export async function receiveFiles(
   session: Session,
   request: ReceiveRequest,
   root: number,
   before: TreeIndex,
+  changing: () => void,
   progress: (bytes: number) => void,
   signal: AbortSignal,
-): Promise<TreeIndex> {
+): Promise<TreeIndex | undefined> {
   if (!session.supports("/moby.filesync.v1.FileSync/DiffCopy")) throw failedPrecondition("no local sources enabled");
   const call = session.bulk(
     "/moby.filesync.v1.FileSync/DiffCopy",
@@ -46,16 +50,19 @@ export async function receiveFiles(
     signal,
   );
   const send = (packet: Init) => call.send(toBinary(PacketSchema, create(PacketSchema, packet)));
-  const writer = createTreeWriter(root, before, request.trust);
+  const writer = createTreeWriter(root, before, request.trust, changing);
   let bytes = 0;
   let sent = 0;
   let described = false;
   let result: TreeIndex | undefined;
+  const whole = Promise.withResolvers<TreeIndex | undefined>();
   let last = performance.now();
   const finishIfAll = () => {
     if (!described || writer.pending > 0 || result) return;
     result = writer.finish();
     send({ type: PACKET_FIN });
+    progress(bytes);
+    whole.resolve(writer.changed ? result : undefined);
   };
   /** True at the end. */
   const take = (packet: Packet): boolean => {
@@ -87,22 +94,24 @@ export async function receiveFiles(
     }
     return false;
   };
-  try {
+  const reading = (async () => {
     for await (const batch of call.batches()) {
       for (const message of batch) if (take(fromBinary(PacketSchema, message))) call.end();
-      progress(bytes);
+      if (!result) progress(bytes);
       // Writing is synchronous: others get their turn.
       if (performance.now() - last > BREATH_MS) {
         await new Promise((resolve) => setImmediate(resolve));
         last = performance.now();
       }
     }
-    if (!result) throw unknown("the client's files ended early");
-    return result;
-  } finally {
+    throw unknown("the client's files ended early");
+  })();
+  // Its farewell need not be waited for.
+  reading.then(undefined, whole.reject).finally(() => {
     writer.close();
     call.cancel();
-  }
+  });
+  return whole.promise;
 }
 
 /** A file as fsutil's messages describe it. */

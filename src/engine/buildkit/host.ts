@@ -74,12 +74,11 @@ export function createBuildHost(options: HostOptions): BuildHost {
   };
 
   async function lookUp(reference: Reference, platform: string | undefined, mode: ImageRequest["mode"], vertex: (status: Status) => void) {
-    const known = await credentialsFor(reference.domain).catch(() => undefined);
     return resolveBase(core, formatReference(reference), platform, {
       // "local" prefers what is here, as the default does.
       always: mode === "pull",
       never: mode === "local",
-      credentials: () => known,
+      credentials: (domain) => credentialsFor(domain).catch(() => undefined),
       sink: pullSink(vertex),
       signal,
     });

@@ -2,8 +2,8 @@
 // same context at once have one each. Beside it lies what it holds, as the client described it; that file is missing while the directory is being changed, so that what a killed
 // engine left is not trusted.
 import { createHash, randomBytes } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { rename, rm, utimes, writeFile } from "node:fs/promises";
+import { mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, utimesSync, writeFileSync } from "node:fs";
+import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
@@ -127,12 +127,12 @@ export function createLocals(dataDir: string, log: (message: string) => void): L
       const files = join(path, "files");
       const title = `transferring ${name}:`;
       let told = 0;
+      let written = false;
       const tell = (current: number, completed: boolean) => status({ id: title, name: title, current, total: 0, completed });
       try {
         let before: TreeIndex = new Map();
         if (found) before = decodeIndex(readFileSync(join(path, "index"))).index;
-        await rm(join(path, "index"), { force: true });
-        mkdirSync(files, { recursive: true, mode: 0o755 });
+        if (!found) mkdirSync(files, { recursive: true, mode: 0o755 });
         const root = open(files, O_RDONLY | O_DIRECTORY);
         try {
           const index = await receiveFiles(
@@ -140,6 +140,7 @@ export function createLocals(dataDir: string, log: (message: string) => void): L
             { ...request, trust: request.differ !== "none" },
             root,
             before,
+            () => rmSync(join(path, "index"), { force: true }),
             (bytes) => {
               told = bytes;
               tell(bytes, false);
@@ -147,9 +148,13 @@ export function createLocals(dataDir: string, log: (message: string) => void): L
             signal,
           );
           tell(told, true);
-          const { bytes, size } = encodeIndex(name, index);
-          kept.size = size;
-          await writeFile(join(path, "index.new"), bytes, { mode: 0o600 });
+          const after = index ?? (found ? undefined : new Map());
+          if (after) {
+            const { bytes, size } = encodeIndex(name, after);
+            kept.size = size;
+            writeFileSync(join(path, "index.new"), bytes, { mode: 0o600 });
+            written = true;
+          }
         } finally {
           close(root);
         }
@@ -166,10 +171,10 @@ export function createLocals(dataDir: string, log: (message: string) => void): L
           released = true;
           busy.delete(id);
           try {
-            await rename(join(path, "index.new"), join(path, "index"));
+            if (written) renameSync(join(path, "index.new"), join(path, "index"));
+            else utimesSync(join(path, "index"), new Date(), new Date());
             kept.used = Date.now();
             kept.inUse = false;
-            await utimes(join(path, "index"), new Date(), new Date());
             idle.set(id, kept);
           } catch (error) {
             log(`keeping ${path}: ${error}`);

@@ -1,6 +1,6 @@
 // Makes a directory what a stream of file descriptions says it is, and changes nothing that is so already. The descriptions are a client's, thus hostile: they
 // must come in the order of a walk, each below a directory that came before, so that every file is made by one name in a directory that is ours.
-import { constants } from "node:fs";
+import { constants, readSync } from "node:fs";
 import { posix } from "node:path";
 import type { Stat } from "../../gen/fsutil/types_pb.ts";
 import { invalidArgument, resourceExhausted, unknown } from "../../lib/errors.ts";
@@ -24,6 +24,8 @@ const DIRECTORY = O_RDONLY | O_DIRECTORY | O_NOFOLLOW;
 const INSIDE = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS;
 const AT_REMOVEDIR = 0x200;
 const MAX_ENTRIES = 4 << 20;
+/** A file that is described as before and not trusted is compared, up to this size, instead of being made again. */
+const MAX_COMPARED = 1 << 20;
 
 /** What a directory holds: descriptions by path (byte strings), in the order of a walk. */
 export type TreeIndex = Map<string, Stat>;
@@ -39,6 +41,8 @@ export interface TreeWriter {
   described(): void;
   /** All contents came. Answers what the directory is now. */
   finish(): TreeIndex;
+  /** Whether anything was changed, or is about to be. */
+  readonly changed: boolean;
   /** Files whose contents are still to come. */
   readonly pending: number;
   close(): void;
@@ -90,16 +94,24 @@ const same = (a: Stat, b: Stat): boolean =>
   a.devminor === b.devminor &&
   sameXattrs(a, b);
 
-/** `before` is what the directory holds; `trust` lets a file that is described as before stay without its contents being sent again. */
-export function createTreeWriter(root: number, before: TreeIndex, trust: boolean): TreeWriter {
+/**
+ * `before` is what the directory holds; `trust` lets a file that is described as before stay without its contents being sent again. `changing` is called before the
+ * first change.
+ */
+export function createTreeWriter(root: number, before: TreeIndex, trust: boolean, changing: () => void = () => {}): TreeWriter {
   const after: TreeIndex = new Map();
-  const wanted = new Map<number, { path: string; stat: Stat; fd: number }>();
+  const wanted = new Map<number, { path: string; stat: Stat; fd: number; compared: Uint8Array[] | undefined }>();
   const links: { path: string; target: string }[] = [];
   /** Directories whose times are to be set at the end. */
   const touched = new Set<string>();
   const stack: { path: string; fd: number; last: string }[] = [{ path: "", fd: root, last: "" }];
   let count = 0;
   let complete = false;
+  let changed = false;
+  const change = () => {
+    if (!changed) changing();
+    changed = true;
+  };
 
   const attributes = (fd: number, stat: Stat, mode: number, path: string) => {
     must(files.fchown(fd, stat.uid, stat.gid), "chown", path);
@@ -109,6 +121,30 @@ export function createTreeWriter(root: number, before: TreeIndex, trust: boolean
     files.timesOf(fd, ...times(stat));
   };
   const openFile = (path: string) => must(files.openIn(root, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, INSIDE), "create", path);
+
+  /** Whether a file holds these bytes. */
+  function holds(path: string, bytes: Uint8Array): boolean {
+    const fd = files.openIn(root, path, O_RDONLY | O_NOFOLLOW, INSIDE);
+    if (fd < 0) return false;
+    try {
+      const there = Buffer.alloc(bytes.length + 1);
+      return readSync(fd, there) === bytes.length && there.subarray(0, bytes.length).equals(bytes);
+    } finally {
+      close(fd);
+    }
+  }
+  /** Takes a file away that is to be made again. */
+  function removeFile(path: string): void {
+    const slash = path.lastIndexOf("/");
+    const fd = must(files.openIn(root, slash < 0 ? "." : path.slice(0, slash), DIRECTORY, INSIDE), "open", path);
+    try {
+      change();
+      removeTree(fd, path.slice(slash + 1));
+      touched.add(slash < 0 ? "" : path.slice(0, slash));
+    } finally {
+      close(fd);
+    }
+  }
 
   function parentOf(path: string): { parent: { path: string; fd: number }; name: string } {
     const clean =
@@ -129,6 +165,9 @@ export function createTreeWriter(root: number, before: TreeIndex, trust: boolean
     get pending() {
       return wanted.size;
     },
+    get changed() {
+      return changed;
+    },
     put(stat) {
       const path = bytesOf(stat.path);
       const { parent, name } = parentOf(path);
@@ -140,13 +179,21 @@ export function createTreeWriter(root: number, before: TreeIndex, trust: boolean
       after.set(path, stat);
       if (isKind(mode, constants.S_IFDIR)) {
         if (!old || fromGoMode(old.mode) === undefined || !isKind(fromGoMode(old.mode)!, constants.S_IFDIR)) {
+          change();
           if (old) removeTree(parent.fd, name);
           must(files.mkdirAt(parent.fd, name, 0o700), "mkdir", path);
           touched.add(parent.path).add(path);
-        } else if (old.mode !== stat.mode || old.uid !== stat.uid || old.gid !== stat.gid || old.modTime !== stat.modTime)
+        } else if (old.mode !== stat.mode || old.uid !== stat.uid || old.gid !== stat.gid || old.modTime !== stat.modTime) {
+          change();
           touched.add(path);
+        }
         stack.push({ path, fd: must(files.openAt(parent.fd, name, DIRECTORY, 0), "open", path), last: "" });
         return false;
+      }
+      if (old && same(old, stat) && !trust && isKind(mode, constants.S_IFREG) && stat.linkname === "" && stat.size <= MAX_COMPARED) {
+        if (stat.size === 0n) return false;
+        wanted.set(id, { path, stat, fd: -1, compared: [] });
+        return true;
       }
       if (old && same(old, stat) && (trust || !isKind(mode, constants.S_IFREG)) && stat.linkname === "") return false;
       const link = isKind(mode, constants.S_IFREG) && stat.linkname !== "";
@@ -156,6 +203,7 @@ export function createTreeWriter(root: number, before: TreeIndex, trust: boolean
         if (!linked || !isKind(fromGoMode(linked.mode)!, constants.S_IFREG) || linked.linkname !== "")
           throw invalidArgument(`invalid link ${stat.path} to unknown path: ${JSON.stringify(stat.linkname)}`);
       }
+      change();
       if (old) removeTree(parent.fd, name);
       touched.add(parent.path);
       if (link) {
@@ -164,7 +212,7 @@ export function createTreeWriter(root: number, before: TreeIndex, trust: boolean
       }
       if (isKind(mode, constants.S_IFREG)) {
         if (stat.size > 0n) {
-          wanted.set(id, { path, stat, fd: -1 });
+          wanted.set(id, { path, stat, fd: -1, compared: undefined });
           return true;
         }
         const fd = openFile(path);
@@ -189,6 +237,23 @@ export function createTreeWriter(root: number, before: TreeIndex, trust: boolean
     data(id, bytes) {
       const file = wanted.get(id);
       if (!file) throw invalidArgument(`the client sent contents of a file that it was not asked for (${id})`);
+      if (file.compared) {
+        if (bytes.length > 0) {
+          file.compared.push(bytes);
+          // A file may have grown since it was described.
+          if (file.compared.reduce((sum, piece) => sum + piece.length, 0) <= MAX_COMPARED) return;
+        }
+        const all = Buffer.concat(file.compared);
+        file.compared = undefined;
+        if (bytes.length === 0 && holds(file.path, all)) {
+          wanted.delete(id);
+          return;
+        }
+        removeFile(file.path);
+        file.fd = openFile(file.path);
+        must(files.writeAll(file.fd, all, 0, all.length), "write", file.path);
+        if (bytes.length > 0) return;
+      }
       if (file.fd < 0) file.fd = openFile(file.path);
       if (bytes.length > 0) {
         must(files.writeAll(file.fd, bytes, 0, bytes.length), "write", file.path);
@@ -212,6 +277,7 @@ export function createTreeWriter(root: number, before: TreeIndex, trust: boolean
         const fd = files.openIn(root, directory === "" ? "." : directory, DIRECTORY, INSIDE);
         // replaced by a file, or gone with a directory above
         if (fd < 0) continue;
+        change();
         try {
           removeTree(fd, path.slice(slash + 1));
         } finally {

@@ -44,6 +44,8 @@ export async function setName(core: Core, name: string, target: Descriptor, leas
     target: { mediaType: target.mediaType, digest: target.digest, size: BigInt(target.size), annotations: {} },
   };
   const headers = lease ? { headers: lease.headers } : {};
+  const there = (await core.catalogue.get(name))?.target;
+  if (there?.digest === target.digest && there.mediaType === target.mediaType && there.size === image.target.size) return undefined;
   try {
     await images.create({ image }, headers);
     return undefined;
