@@ -178,6 +178,50 @@ test("nobody there is told at once, in Go's words", async () => {
   );
 });
 
+test("a referrer is listed under its subject's tag where the registry keeps no list", async () => {
+  const kept = new Map<string, { body: Buffer; type: string }>();
+  let lists = false;
+  const { host } = await serve((request, response) => {
+    const at = request.url!.split("/").at(-1)!;
+    if (request.method === "PUT") {
+      const parts: Buffer[] = [];
+      request.on("data", (part) => parts.push(part));
+      request.on("end", () => {
+        kept.set(at, { body: Buffer.concat(parts), type: request.headers["content-type"]! });
+        response.writeHead(201, lists ? { "oci-subject": LAYER.digest } : {}).end();
+      });
+    } else if (kept.has(at)) response.setHeader("content-type", kept.get(at)!.type).end(kept.get(at)!.body);
+    else response.writeHead(404).end('{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}');
+  });
+  const repository = open(host);
+  const push = (more: object, mediaType: string = MEDIA.ociManifest) => {
+    const subject = { mediaType: MEDIA.ociManifest, digest: LAYER.digest, size: 1 };
+    const config =
+      mediaType === MEDIA.ociManifest ? { config: { mediaType: "application/vnd.config", digest: LAYER.digest, size: 1 } } : {};
+    const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, ...config, subject, ...more }));
+    return repository.pushManifest({ mediaType, digest: digestOf(bytes), size: bytes.length }, bytes, undefined);
+  };
+  const tag = LAYER.digest.replace(":", "-");
+  const listed = () => JSON.parse(kept.get(tag)!.body.toString());
+  const first = await push({ layers: [] });
+  expect(listed()).toMatchObject({ schemaVersion: 2, mediaType: MEDIA.ociIndex });
+  expect(listed().manifests).toMatchObject([{ mediaType: MEDIA.ociManifest, digest: first, artifactType: "application/vnd.config" }]);
+  await push({ layers: [] });
+  expect(listed().manifests.length).toBe(1);
+  const second = await push({ layers: [], artifactType: "application/vnd.sbom", annotations: { a: "b" } });
+  const third = await push({ manifests: [] }, MEDIA.ociIndex);
+  const { manifests } = listed();
+  expect(manifests.map((one: { digest: string }) => one.digest)).toEqual([first, second, third]);
+  expect(manifests[1]).toMatchObject({ artifactType: "application/vnd.sbom", annotations: { a: "b" } });
+  expect("artifactType" in manifests[2]).toBe(false);
+  lists = true;
+  await push({ layers: [], annotations: { c: "d" } });
+  expect(listed().manifests.length).toBe(3);
+  lists = false;
+  kept.set(tag, { body: Buffer.from('{"schemaVersion":2,"config":{},"layers":[]}'), type: MEDIA.ociManifest });
+  expect(await failure(push({ layers: [], annotations: { e: "f" } }))).toContain("the tag for the list of referrers names something else");
+});
+
 test("challenges and insecure hosts", () => {
   expect(parseChallenges('Bearer realm="https://a/t?x=1,2",service="s \\"q\\"", scope=abc, Basic realm="r"')).toEqual([
     { scheme: "bearer", parameters: { realm: "https://a/t?x=1,2", service: 's "q"', scope: "abc" } },

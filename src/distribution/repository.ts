@@ -16,6 +16,7 @@ import {
 import { type Credentials, parseChallenges } from "./auth.ts";
 import { parseRetryAfter, RegistryError, registryError } from "./errors.ts";
 import { type Endpoint, endpointsOf, type RegistryConfig } from "./hosts.ts";
+import { type Referrer, referrerOf, referrersTag, withReferrer } from "./referrers.ts";
 import { pieces, type RequestOptions, readBody } from "./transport.ts";
 
 const ACCEPT = [MEDIA.ociIndex, MEDIA.ociManifest, MEDIA.dockerList, MEDIA.dockerManifest, "*/*"].join(", ");
@@ -57,6 +58,7 @@ export interface Repository {
   hasBlob(descriptor: Descriptor, signal?: AbortSignal): Promise<boolean>;
   /** Uploads a blob, or takes it over from another repository of the same registry. Answers what happened. */
   push(descriptor: Descriptor, open: () => AsyncIterable<Uint8Array>, options?: PushOptions): Promise<"pushed" | "exists" | "mounted">;
+  /** One with a subject becomes a referrer of that, also where the registry keeps no lists of them. */
   pushManifest(descriptor: Descriptor, bytes: Uint8Array, tag: string | undefined, signal?: AbortSignal): Promise<Digest>;
 }
 
@@ -342,6 +344,25 @@ export function openRepository(
     return "pushed";
   };
 
+  /** `listed`: the registry keeps the list of referrers itself, or says so. */
+  const putManifest = (descriptor: Pick<Descriptor, "mediaType" | "digest">, bytes: Uint8Array, at: string, signal?: AbortSignal) =>
+    retried(signal, async () => {
+      const options = { method: "PUT", body: bytes, headers: { "content-type": descriptor.mediaType }, signal };
+      const response = await request(`/v2/${reference.path}/manifests/${at}`, options, (status) => status === 201);
+      await response.body?.cancel();
+      return { digest: response.headers.get("docker-content-digest") ?? descriptor.digest, listed: response.headers.has("oci-subject") };
+    });
+
+  const addReferrer = async ({ subject, entry }: Referrer, signal?: AbortSignal): Promise<void> => {
+    const tag = referrersTag(subject);
+    const known = await manifest(tag, signal).catch((error: unknown) => {
+      if (error instanceof RegistryError && error.status === 404) return undefined;
+      throw error;
+    });
+    const bytes = withReferrer(known?.bytes, entry);
+    if (bytes) await putManifest({ mediaType: MEDIA.ociIndex, digest: digestOf(bytes) }, bytes, tag, signal);
+  };
+
   return {
     reference,
     manifest,
@@ -369,14 +390,12 @@ export function openRepository(
       }),
     hasBlob,
     push: (descriptor, open, options = {}) => retried(options.signal, () => upload(descriptor, open, options)),
-    pushManifest: (descriptor, bytes, tag, signal) =>
-      retried(signal, async () => {
-        const options = { method: "PUT", body: bytes, headers: { "content-type": descriptor.mediaType }, signal };
-        const path = `/v2/${reference.path}/manifests/${tag ?? descriptor.digest}`;
-        const response = await request(path, options, (status) => status === 201);
-        await response.body?.cancel();
-        return response.headers.get("docker-content-digest") ?? descriptor.digest;
-      }),
+    async pushManifest(descriptor, bytes, tag, signal) {
+      const { digest, listed } = await putManifest(descriptor, bytes, tag ?? descriptor.digest, signal);
+      const referrer = listed ? undefined : referrerOf(descriptor, bytes);
+      if (referrer) await addReferrer(referrer, signal);
+      return digest;
+    },
   };
 }
 
