@@ -1,5 +1,6 @@
 // What registries expect: layers compressed. A layer that is kept as a plain tar (built, imported, loaded) is gzipped when it is first pushed; the result is
 // kept beside it, by a label of its content, so that the next push costs nothing and the digest stays the same.
+import { collecting } from "../../lib/garbage.ts";
 import { type Descriptor, type Digest, gzipped, layerType, MAX_MANIFEST, type Manifest, MEDIA, parseManifest } from "../../oci/index.ts";
 import { childLabels, hasBlob, type Lease, labelBlob, readBlob, streamBlob, writeBytes, writeStream } from "./content.ts";
 import type { Core } from "./core.ts";
@@ -8,6 +9,9 @@ import { alone } from "./layers.ts";
 const PLAIN: Record<string, "oci" | "docker"> = { [MEDIA.ociLayer]: "oci", [MEDIA.dockerLayer]: "docker" };
 /** On the plain layer: what it is when gzipped. The collector keeps that as long as the layer. */
 const PACKED = "containerd.io/gc.ref.content.gzip";
+
+/** After so many bytes garbage is collected. */
+const GARBAGE = 32 << 20;
 
 export interface PackedImage {
   descriptor: Descriptor;
@@ -27,7 +31,7 @@ async function packLayer(core: Core, layer: Descriptor, lease: Lease): Promise<D
       return { ...layer, mediaType, digest: known, size: Number(info!.size) };
     }
     const labels = { "containerd.io/uncompressed": layer.digest };
-    const { digest, size } = await writeStream(manager, gzipped(streamBlob(manager, layer.digest)), labels, lease);
+    const { digest, size } = await writeStream(manager, gzipped(collecting(streamBlob(manager, layer.digest), GARBAGE)), labels, lease);
     await labelBlob(manager, layer.digest, { [PACKED]: digest });
     return { ...layer, mediaType, digest, size };
   });

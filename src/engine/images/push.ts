@@ -3,6 +3,7 @@
 import type { Credentials } from "../../distribution/index.ts";
 import { openRepository, RegistryError, type Repository } from "../../distribution/index.ts";
 import { notFound, unknown } from "../../lib/errors.ts";
+import { collecting } from "../../lib/garbage.ts";
 import { createLimit } from "../../lib/limit.ts";
 import {
   choosePlatform,
@@ -39,6 +40,8 @@ interface Document {
 }
 
 const MAX_DEPTH = 4;
+/** After so many bytes of a layer garbage is collected. */
+const GARBAGE = 32 << 20;
 
 /** A manifest or an index with all below it, children first; undefined where something of it is not here. */
 async function wholeTree(core: Core, descriptor: Descriptor, depth = 0): Promise<Document[] | undefined> {
@@ -153,7 +156,7 @@ async function pushBlobs(
     const id = shortId(layer.digest);
     const { label, paths } = await sourcesOf(core, layer.digest, reference);
     const from = paths.find((path) => path !== reference.path);
-    const result = await repository.push(layer, () => streamBlob(manager, layer.digest), {
+    const result = await repository.push(layer, () => collecting(streamBlob(manager, layer.digest), GARBAGE), {
       signal: both,
       onProgress: (bytes) => sink.bar(id, "Pushing", bytes, layer.size),
       ...(from ? { from } : {}),

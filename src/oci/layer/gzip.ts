@@ -22,9 +22,15 @@ function deflate(piece: Buffer, before: Buffer | undefined, last: boolean): Prom
   );
 }
 
-/** The same bytes in pieces of one size; the last is shorter, or empty. */
-async function* regular(source: AsyncIterable<Uint8Array>): AsyncGenerator<Buffer> {
-  let piece = Buffer.allocUnsafe(PIECE);
+/** The same bytes in pieces of one size; the last is shorter, or empty. A piece is overwritten when as many more were taken as `ring` holds. */
+async function* regular(source: AsyncIterable<Uint8Array>, ring: Buffer[]): AsyncGenerator<Buffer> {
+  let next = 0;
+  const take = () => {
+    const at = next++ % ring.length;
+    ring[at] ??= Buffer.allocUnsafeSlow(PIECE);
+    return ring[at];
+  };
+  let piece = take();
   let filled = 0;
   for await (const bytes of source) {
     for (let at = 0; at < bytes.length; ) {
@@ -34,7 +40,7 @@ async function* regular(source: AsyncIterable<Uint8Array>): AsyncGenerator<Buffe
       at += n;
       if (filled === PIECE) {
         yield piece;
-        piece = Buffer.allocUnsafe(PIECE);
+        piece = take();
         filled = 0;
       }
     }
@@ -49,7 +55,8 @@ export async function* gzipped(source: AsyncIterable<Uint8Array>): AsyncGenerato
   let crc = 0;
   let size = 0;
   try {
-    for await (const piece of regular(source)) {
+    // Each piece is read while it is deflated, and while the next one is.
+    for await (const piece of regular(source, new Array(AT_ONCE + 2))) {
       crc = crc32(piece, crc);
       size += piece.length;
       const work = deflate(piece, before, piece.length < PIECE);
