@@ -37,6 +37,8 @@ export async function adoptTask(adopter: Adopter, { id, task: record, execs }: F
     bundle: record.bundle,
     driver: record.driver,
     killAll: record.killAll,
+    // Of a shim that did not write it down: it kept them all.
+    keepInput: record.keepInput ?? true,
     container: found?.container,
     init: taskProcess("", record.stdio, undefined, record.phase),
     execs: new Map([...execs].map(([execId, saved]) => [execId, taskProcess(execId, saved.stdio, saved.spec, saved.phase)])),
@@ -74,7 +76,11 @@ async function adoptProcess(adopter: Adopter, task: Task, process: TaskProcess, 
     const opened = await terminalStdio(process, { id: task.id, namespace: adopter.namespace });
     await attach(process, running, opened);
     opened.close();
-  } else process.running = running;
+  } else {
+    process.running = running;
+    // Its writer may have gone while nobody saw. One that is there holds the input open by itself.
+    if (process.stdio.stdin && !task.keepInput) running.closeStdin();
+  }
   if (process.phase === "starting") {
     // The gate may or may not have been opened: opening it again does no harm, and the caller's answer was lost either way.
     process.phase = "running";
@@ -87,10 +93,10 @@ async function adoptProcess(adopter: Adopter, task: Task, process: TaskProcess, 
 /** The terminal's FIFOs; where they are gone, its output is dropped rather than the container. */
 async function terminalStdio(process: TaskProcess, names: { id: string; namespace: string }): Promise<OpenStdio> {
   try {
-    return await openStdio(process.stdio, names);
+    return await openStdio(process.stdio, names, true);
   } catch (error) {
     globalThis.process.stderr.write(`adopt ${names.id} ${process.execId}: ${messageOf(error)}\n`);
     const io: ProcessIo = { stdin: -1, stdout: -1, stderr: -1, terminal: true, hold: [], holdStdin: -1 };
-    return { io, input: -1, output: -1, close() {}, abandon() {} };
+    return { io, input: -1, output: -1, inputEnd: undefined, close() {}, abandon() {} };
   }
 }

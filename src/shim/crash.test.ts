@@ -8,6 +8,7 @@ import { TaskExitSchema } from "../gen/containerd/events_pb.ts";
 import { OptionsSchema } from "../gen/containerd/runc/v1_pb.ts";
 import { Events } from "../gen/containerd/services/events/ttrpc/v1_pb.ts";
 import { DeleteResponseSchema } from "../gen/containerd/task/v2_pb.ts";
+import { KEEP_STDIN } from "../lib/annotations.ts";
 import { programCommand } from "../lib/program.ts";
 import { close, O_WRONLY, open, write } from "../linux/index.ts";
 import { BUSYBOX, bundle, fifo, place, RUNC, reader, spec } from "./harness.ts";
@@ -85,7 +86,7 @@ describe.skipIf(!BUSYBOX)("a shim of its own process", () => {
     const stdin = fifo(`${here.dir}/held.in`);
     const ttyIn = fifo(`${here.dir}/tty.in`);
     const make = (id: string, args: string[], io: object, terminal = false) =>
-      client.create({ id, bundle: bundle(here, id, args, terminal), ...io, terminal });
+      client.create({ id, bundle: bundle(here, id, args, terminal, {}, { [KEEP_STDIN]: "true" }), ...io, terminal });
     await make("long", ["sleep", "1000"], {});
     await make("short", ["sh", "-c", "sleep 0.3; echo late; exit 9"], { stdout: outs.short! });
     await make("held", ["cat"], { stdin, stdout: outs.held! });

@@ -67,12 +67,19 @@ export function spec(rootfs: string, args: string[], terminal = false) {
 }
 
 /** A bundle directory in `place`. */
-export function bundle(place: Place, id: string, args: string[], terminal = false, resources: object = {}): string {
+export function bundle(
+  place: Place,
+  id: string,
+  args: string[],
+  terminal = false,
+  resources: object = {},
+  annotations: object = {},
+): string {
   const dir = `${place.dir}/bundle-${id}`;
   mkdirSync(dir, { recursive: true });
   const config = spec(place.rootfs, args, terminal);
   Object.assign(config.linux.resources, resources);
-  writeFileSync(`${dir}/config.json`, JSON.stringify(config));
+  writeFileSync(`${dir}/config.json`, JSON.stringify({ ...config, annotations }));
   return dir;
 }
 

@@ -6,6 +6,7 @@
 import { failedPrecondition, notFound } from "../lib/errors.ts";
 import type { Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { ExitRecord, RunningProcess } from "../runtime/face.ts";
+import type { InputEnd } from "./input-end.ts";
 import type { Prepared } from "./prepare.ts";
 import type { OpenStdio, Stdio } from "./stdio.ts";
 import type { TerminalCopy } from "./terminal.ts";
@@ -25,6 +26,7 @@ export interface TaskProcess {
   /** Its streams, until it runs: whoever reads them must not take the end of what was made in advance for the end of the output. */
   opened: OpenStdio | undefined;
   copy: TerminalCopy | undefined;
+  inputEnd: InputEnd | undefined;
   /** Settles when a start under way has been told or has failed. */
   gate: Promise<void>;
   exit: ExitRecord | undefined;
@@ -47,6 +49,7 @@ export function taskProcess(execId: string, stdio: Stdio, spec: SpecProcess | un
     prepared: undefined,
     opened: undefined,
     copy: undefined,
+    inputEnd: undefined,
     gate: Promise.resolve(),
     exit: undefined,
     exited,
@@ -62,6 +65,8 @@ export function taskProcess(execId: string, stdio: Stdio, spec: SpecProcess | un
 /** Joins a process that the runtime made with the descriptors that it was made with. */
 export async function attach(process: TaskProcess, running: RunningProcess, opened: OpenStdio): Promise<void> {
   process.running = running;
+  process.inputEnd = opened.inputEnd;
+  opened.inputEnd?.onEnd(() => running.closeStdin());
   if (running.terminal !== undefined) {
     const { copyTerminal } = await import("./terminal.ts");
     process.copy = copyTerminal(running.terminal, opened.input, opened.output);
@@ -94,5 +99,6 @@ export function release(process: TaskProcess): void {
   closeStdio(process);
   process.copy?.close();
   process.copy = undefined;
+  process.inputEnd?.close();
   process.running?.release();
 }

@@ -30,6 +30,8 @@ export interface TaskRecord {
   driver: Driver | undefined;
   /** Kill what is left in the cgroup when init ends: it has no pid namespace of its own that would do it. */
   killAll: boolean;
+  /** Standard input of its processes ends when it is told to, not with its writer. */
+  keepInput?: boolean;
   stdio: Stdio;
   /** It begins at a checkpoint. */
   restoration?: Restoration;

@@ -23,11 +23,9 @@ interface Ran {
 async function command(argv: string[], options: { stdin?: string; env?: Record<string, string | undefined> } = {}): Promise<Ran> {
   const child = Bun.spawn(argv, { stdin: "pipe", stdout: "pipe", stderr: "pipe", env: options.env ?? process.env });
   const guard = setTimeout(() => child.kill(9), 15_000);
-  // ctr misses the end of its input when it comes before the task is there.
   if (options.stdin !== undefined) {
     child.stdin.write(options.stdin);
-    await child.stdin.flush();
-    setTimeout(() => child.stdin.end(), 700);
+    child.stdin.end();
   }
   const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
   const status = await child.exited;
@@ -105,6 +103,11 @@ for (const containerd of installed)
       const missing = await run("d", ["/bin/missing"]);
       expect(missing.status).toBe(1);
       expect(missing.stderr).toContain("/bin/missing");
+    }, 30_000);
+
+    test("input that ends before ctr has a task to tell of it", async () => {
+      const runs = await Promise.all(Array.from({ length: 4 }, (_, i) => run(`in${i}`, ["/bin/cat"], ["--rm"], `${i}\n`)));
+      expect(runs.map(({ status, stdout }) => [status, stdout])).toEqual(runs.map((_, i) => [0, `${i}\n`]));
     }, 30_000);
 
     test("detached, exec, pause, metrics, kill, delete; one shim for all", async () => {

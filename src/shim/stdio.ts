@@ -29,6 +29,7 @@ import {
 } from "../linux/index.ts";
 import type { ProcessIo } from "../runtime/face.ts";
 import { awaited, commandLine, exitOf } from "./command.ts";
+import { type InputEnd, watchInputEnd } from "./input-end.ts";
 
 export interface Stdio {
   stdin: string;
@@ -42,9 +43,11 @@ export interface OpenStdio {
   /** With a terminal, the sides that the shim copies from and to; -1: none. Non-blocking. They are the terminal copier's to close. */
   input: number;
   output: number;
+  /** Of standard input that ends with its writer. */
+  inputEnd: InputEnd | undefined;
   /** Closes what was opened for the process; called once the runtime has it. */
   close(): void;
-  /** Closes `input` and `output`, where no terminal copier came to own them. */
+  /** Closes `input`, `output` and `inputEnd`, where nobody came to own them. */
   abandon(): void;
 }
 
@@ -94,8 +97,8 @@ function openOutput(uri: string, nonblocking: number): Output {
   }
 }
 
-/** Opens what `stdio` names. `names` go to a logger's environment. */
-export async function openStdio(stdio: Stdio, names: { id: string; namespace: string }): Promise<OpenStdio> {
+/** Opens what `stdio` names. `names` go to a logger's environment; `keepInput`: standard input ends when it is told to, not with its writer. */
+export async function openStdio(stdio: Stdio, names: { id: string; namespace: string }, keepInput: boolean): Promise<OpenStdio> {
   const opened: number[] = [];
   const keep = (fd: number): number => {
     if (fd >= 0) opened.push(fd);
@@ -104,10 +107,13 @@ export async function openStdio(stdio: Stdio, names: { id: string; namespace: st
   const io: ProcessIo = { stdin: -1, stdout: -1, stderr: -1, terminal: stdio.terminal, hold: [], holdStdin: -1 };
   let input = -1;
   let output = -1;
+  let inputEnd: InputEnd | undefined;
   try {
     if (stdio.stdin) {
       const { scheme, path } = parse(stdio.stdin);
       if (scheme !== "fifo") throw invalidArgument(`standard input ${JSON.stringify(stdio.stdin)}: the scheme must be fifo`);
+      // A terminal's is the reader's to end, by a character.
+      if (!keepInput && !stdio.terminal) inputEnd = watchInputEnd(path);
       const fd = keep(open(path, O_RDONLY | O_NONBLOCK));
       io.holdStdin = keep(open(path, O_WRONLY | O_NONBLOCK));
       if (stdio.terminal) {
@@ -144,6 +150,7 @@ export async function openStdio(stdio: Stdio, names: { id: string; namespace: st
       }
     }
   } catch (error) {
+    inputEnd?.close();
     for (const fd of opened) close(fd);
     throw error;
   }
@@ -151,10 +158,12 @@ export async function openStdio(stdio: Stdio, names: { id: string; namespace: st
     io,
     input,
     output,
+    inputEnd,
     close() {
       for (const fd of opened.splice(0)) if (fd !== input && fd !== output) close(fd);
     },
     abandon() {
+      inputEnd?.close();
       close(input);
       close(output);
     },

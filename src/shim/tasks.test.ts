@@ -1,6 +1,7 @@
 // The Task service over our own runtime, and over runc's command line: real containers, real FIFOs and terminals.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { KEEP_STDIN } from "../lib/annotations.ts";
 import { close, O_WRONLY, open, write } from "../linux/index.ts";
 import { BUSYBOX, bundle, fifo, place, RUNC, reader, spec } from "./harness.ts";
 import { connectShim, type Shim, serveShim, type TaskClient } from "./index.ts";
@@ -94,12 +95,12 @@ for (const [name, program] of [
       await client.delete({ id }).catch(() => {});
     });
 
-    test("stdin stays open when its writer goes away, and ends with CloseIO", async () => {
+    test("stdin that is kept stays open when its writer goes away, and ends with CloseIO", async () => {
       const id = "d";
       const stdin = fifo(`${here.dir}/d.in`);
       const stdout = fifo(`${here.dir}/d.out`);
       const out = reader(stdout);
-      await client.create({ id, bundle: bundle(here, id, ["cat"]), stdin, stdout });
+      await client.create({ id, bundle: bundle(here, id, ["cat"], false, {}, { [KEEP_STDIN]: "true" }), stdin, stdout });
       await client.start({ id });
       const wait = client.wait({ id });
       for (const line of ["one\n", "two\n"]) {
@@ -112,6 +113,45 @@ for (const [name, program] of [
       expect((await wait).exitStatus).toBe(0);
       await client.delete({ id });
       expect(await out.end).toBe("one\ntwo\n");
+    });
+
+    test("other stdin waits for its first writer, and ends with it, whenever it comes and goes", async () => {
+      const id = "d2";
+      const send = (path: string, text: string) => {
+        const fd = open(path, O_WRONLY);
+        write(fd, Buffer.from(text));
+        close(fd);
+      };
+      const names = ["before", "after", "early", "late"];
+      const ins = Object.fromEntries(names.map((name) => [name, fifo(`${here.dir}/d2.${name}.in`)])) as Record<string, string>;
+      const outs = Object.fromEntries(names.map((name) => [name, fifo(`${here.dir}/d2.${name}.out`)])) as Record<string, string>;
+      const readers = names.map((name) => reader(outs[name]!));
+      const io = (name: string) => ({ stdin: ins[name]!, stdout: outs[name]! });
+      for (const name of ["before", "after"]) await client.create({ id: name, bundle: bundle(here, name, ["cat"]), ...io(name) });
+      send(ins.before!, "before");
+      await Promise.all(["before", "after"].map((each) => client.start({ id: each })));
+      await Bun.sleep(50);
+      expect((await client.state({ id: "after" })).status).toBe(2);
+      send(ins.after!, "after");
+      await client.create({ id, bundle: bundle(here, id, ["sleep", "100"]) });
+      await client.start({ id });
+      const cat = { typeUrl: "", value: Buffer.from(JSON.stringify(spec("", ["cat"]).process)) };
+      for (const execId of ["early", "late"]) await client.exec({ id, execId, ...io(execId), spec: cat });
+      // A writer that waits for its reader, as ctr's does.
+      const waiting = Bun.spawn(["sh", "-c", 'printf early > "$1"', "sh", ins.early!]);
+      for (const execId of ["early", "late"]) await client.start({ id, execId });
+      await Bun.sleep(50);
+      send(ins.late!, "late");
+      expect(await Promise.all(readers.map((each) => each.end))).toEqual(names);
+      await waiting.exited;
+      for (const execId of ["early", "late"]) expect((await client.wait({ id, execId })).exitStatus).toBe(0);
+      for (const each of ["before", "after"]) {
+        expect((await client.wait({ id: each })).exitStatus).toBe(0);
+        await client.delete({ id: each });
+      }
+      await client.kill({ id, signal: 9 });
+      await client.wait({ id });
+      await client.delete({ id });
     });
 
     test("execs: added, started, waited for, deleted", async () => {

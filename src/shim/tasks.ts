@@ -12,6 +12,7 @@ import {
   TaskResumedSchema,
   TaskStartSchema,
 } from "../gen/containerd/events_pb.ts";
+import { KEEP_STDIN } from "../lib/annotations.ts";
 import { alreadyExists, Failure, failedPrecondition, invalidArgument, isKind, messageOf, notFound } from "../lib/errors.ts";
 import type { Resources, Spec, Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { CgroupStats, ExitRecord, RootMount, RuntimeContainer } from "../runtime/face.ts";
@@ -31,6 +32,7 @@ export interface Task {
   readonly bundle: string;
   readonly driver: Driver | undefined;
   readonly killAll: boolean;
+  readonly keepInput: boolean;
   /** Undefined where it is gone: declared dead at adoption. */
   container: RuntimeContainer | undefined;
   readonly init: TaskProcess;
@@ -170,7 +172,8 @@ export function createTasks(options: { namespace: string; state: string; events:
       if (driver && isUnitPath(spec.linux?.cgroupsPath)) driver.systemdCgroup = true;
       const restoration = request.checkpoint === "" ? undefined : (await import("./checkpoint.ts")).restorationOf(request);
       const runtime = await runtimeOf(driver);
-      const opened = restoration ? undefined : await span("open stdio", {}, () => openStdio(request.stdio, { id, namespace }));
+      const keepInput = spec.annotations?.[KEEP_STDIN] === "true";
+      const opened = restoration ? undefined : await span("open stdio", {}, () => openStdio(request.stdio, { id, namespace }, keepInput));
       store.make(id);
       try {
         const state = store.runtimeDir(id);
@@ -182,6 +185,7 @@ export function createTasks(options: { namespace: string; state: string; events:
           bundle: request.bundle,
           driver,
           killAll: !ownPidNamespace(spec),
+          keepInput,
           container,
           init,
           execs: new Map(),
@@ -191,7 +195,8 @@ export function createTasks(options: { namespace: string; state: string; events:
           restoration,
         };
         if (container) await attach(init, container.init, opened);
-        store.writeTask(id, { bundle, driver, killAll: task.killAll, stdio: request.stdio, ...(restoration ? { restoration } : {}) });
+        const saved = { bundle, driver, killAll: task.killAll, keepInput, stdio: request.stdio };
+        store.writeTask(id, { ...saved, ...(restoration ? { restoration } : {}) });
         tasks.set(id, task);
         if (container) begin(task);
         return task;
@@ -254,7 +259,7 @@ export function createTasks(options: { namespace: string; state: string; events:
   };
 
   const makeExec = async (task: Task, process: TaskProcess, opens?: Promise<boolean>): Promise<void> => {
-    process.opened ??= await openStdio(process.stdio, { id: task.id, namespace });
+    process.opened ??= await openStdio(process.stdio, { id: task.id, namespace }, task.keepInput);
     const { execId, opened } = process;
     const spec = { ...process.spec!, terminal: process.stdio.terminal };
     const running = await below("exec", () => task.container!.exec({ execId, process: spec, io: opened.io, ...(opens ? { opens } : {}) }));

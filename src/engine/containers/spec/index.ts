@@ -1,6 +1,7 @@
 // config.json of a container: what the user asked for, as the runtime specification says it. Pure: everything that had to be looked up (user, paths,
 // the network's files, the seccomp profile) comes in with the input.
 import type { HostConfig } from "../../../api/types.ts";
+import { KEEP_STDIN } from "../../../lib/annotations.ts";
 import type { Namespace, Process, Resources, Seccomp, Spec } from "../../../oci/runtime-spec.ts";
 import type { ContainerRecord, NetworkAttachment } from "../../context.ts";
 import { capabilitySet, processCapabilities } from "./capabilities.ts";
@@ -115,7 +116,8 @@ export function buildSpec(input: SpecInput): Spec {
   }
   const propagation = rootPropagation(spec);
   if (propagation) spec.linux!.rootfsPropagation = propagation;
-  if (hostConfig.Annotations && Object.keys(hostConfig.Annotations).length > 0) spec.annotations = { ...hostConfig.Annotations };
+  // Input outlives a killed engine, whose clients come back.
+  spec.annotations = { ...hostConfig.Annotations, [KEEP_STDIN]: "true" };
   return spec;
 }
 
