@@ -1,5 +1,6 @@
 // Crashes: the engine, the shim, in the middle of things. What was running is there afterwards, and nothing is left that nobody owns.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { type Census, census } from "./support/census.ts";
 import { lacks, processesNaming, startEngine, type TestEngine, until } from "./support/engine.ts";
@@ -79,6 +80,28 @@ describe.skipIf(lacks("docker", "nft", "ctr"))("faults", () => {
     engine.docker("rm", id);
   });
 
+  const shimPids = () =>
+    processesNaming(engine.dir).filter((pid) => pid !== engine.pid() && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("shim"));
+
+  test("kill -9 of engine and shim: a container's input waits for the next client", async () => {
+    engine.docker("run", "-di", "--name", "input", "busybox", "cat");
+    const send = async (line: string, all: string) => {
+      // The client goes on waiting for output when its input is over.
+      const client = spawn("docker", ["-H", engine.host, "attach", "input"], { stdio: ["pipe", "ignore", "ignore"] });
+      client.stdin.end(line);
+      await until(`${line} has come`, () => engine.docker("logs", "input").stdout === all).finally(() => client.kill("SIGKILL"));
+    };
+    await send("one\n", "one\n");
+    const shims = shimPids();
+    expect(shims.length).toBeGreaterThan(0);
+    await engine.kill();
+    for (const pid of shims) process.kill(pid, "SIGKILL");
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    await engine.start();
+    await send("two\n", "one\ntwo\n");
+    expect(engine.docker("rm", "-f", "input").status).toBe(0);
+  });
+
   test("kill -9 of the shim: its containers are adopted with nothing lost", async () => {
     const ids = ["a", "b"].map((name) =>
       engine
@@ -94,9 +117,7 @@ describe.skipIf(lacks("docker", "nft", "ctr"))("faults", () => {
         )
         .stdout.trim(),
     );
-    const shims = processesNaming(engine.dir).filter(
-      (pid) => pid !== engine.pid() && readFileSync(`/proc/${pid}/cmdline`, "utf8").includes("shim"),
-    );
+    const shims = shimPids();
     expect(shims.length).toBeGreaterThan(0);
     for (const pid of shims) process.kill(pid, "SIGKILL");
     await new Promise((resolve) => setTimeout(resolve, 1000));

@@ -83,7 +83,7 @@ export async function restoreTask(task: Task, namespace: string, state: string):
   const { images, work, rootfs } = task.restoration!;
   const runtime = await runtimeOf(task.driver);
   const { readSpec } = await import("./tasks.ts");
-  const opened = await openStdio(init.stdio, { id, namespace });
+  const opened = await openStdio(init.stdio, { id, namespace }, task.keepInput);
   try {
     const container = await runtime.restore({ id, bundle, spec: readSpec(bundle), rootfs, io: opened.io, state, images, work });
     task.container = container;
