@@ -5,7 +5,9 @@ import { ExecOpSchema, MetaSchema, NetMode, type Source } from "../gen/pb_pb.ts"
 import { failedPrecondition, invalidArgument, isKind, messageOf } from "../lib/errors.ts";
 import { digestOf } from "../oci/index.ts";
 import type { ExportContext } from "./export/context.ts";
+import { partsOf, provenanceOf } from "./export/image.ts";
 import { exportResult } from "./export/index.ts";
+import { provenanceOptions } from "./export/provenance.ts";
 import { definitionToGraph } from "./graph/definition.ts";
 import { createGraph, type Edge, graphToDefinition } from "./graph/llb.ts";
 import type { BuilderHost, BuildHost, Lease, Status } from "./host.ts";
@@ -160,6 +162,7 @@ export async function openSession({ host, build, cache, caches, lease, options }
   const started = new Date();
   const id = randomBytes(16).toString("hex");
   let source: Source | undefined;
+  let { request } = options;
 
   /** Runs part of an export as a vertex of its own, for those who watch. */
   async function shown<T>(name: string, work: (status: (status: Status) => void) => Promise<T>): Promise<T> {
@@ -194,7 +197,7 @@ export async function openSession({ host, build, cache, caches, lease, options }
     workspace,
     epoch: options.epoch,
     noCache: options.noCache,
-    request: options.request,
+    request,
     id,
     started,
     treeOf: async (each) => (each ? treeOf(each) : EMPTY),
@@ -258,7 +261,8 @@ export async function openSession({ host, build, cache, caches, lease, options }
     graph,
     load(given, policy = options.policy) {
       const definition = policy ? applyPolicy(policy, given) : given;
-      source ??= definition.Source;
+      // The one that has a Dockerfile in it says more than what it was read by.
+      if (!source?.infos.some(({ data }) => data.length > 0)) source = definition.Source ?? source;
       return ref(definitionToGraph(definition, graph));
     },
     ref,
@@ -271,6 +275,19 @@ export async function openSession({ host, build, cache, caches, lease, options }
           : `exporting cache to ${option.type === "local" ? "client directory" : option.type}`,
         (status) => exportCache(contextOf(status), build, result, option, sink),
       ),
+    describe(frontend, attrs) {
+      if (request && request.frontend === "") request = { frontend, attrs: { ...attrs, ...request.attrs } };
+    },
+    async provenance(result) {
+      const context = contextOf(() => {});
+      const wanted = provenanceOptions(request?.attrs ?? {}) ?? provenanceOptions({ "attest:provenance": "" })!;
+      const found = new Map<string, { predicateType: string; predicate: unknown }>();
+      for (const part of await partsOf(context, result)) {
+        const { predicateType, predicate } = await provenanceOf(context, part, { ...wanted, mode: "max" });
+        found.set(result.refs.size > 0 ? part.name : "", { predicateType, predicate });
+      }
+      return found;
+    },
     container,
     failedStep,
     [Symbol.asyncDispose]: dispose,

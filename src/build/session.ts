@@ -185,6 +185,10 @@ export interface BuildSession extends AsyncDisposable {
   export(result: Result, exporter: { type: string; attrs: Record<string, string> }, sink: ExportSink): Promise<ExportAnswer>;
   /** Types inline (nothing to do: it is an image export with the attribute inline-cache=true), registry, local; others are Unimplemented. `tree` takes a local export's files. */
   exportCache(result: Result, option: CacheOption, sink: Pick<ExportSink, "tree">): Promise<ExportAnswer>;
+  /** Says what the client's own frontend asked of ours, for provenance; the first one counts. */
+  describe(frontend: string, attrs: Readonly<Record<string, string>>): void;
+  /** What went into each part of a result, all that is known, by platform. */
+  provenance(result: Result): Promise<Map<string, { predicateType: string; predicate: unknown }>>;
   container(request: ContainerRequest): Promise<SessionContainer>;
   /** The step that an error of this session is about, where it was kept. */
   failedStep(error: unknown): FailedStep | undefined;

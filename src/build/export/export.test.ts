@@ -93,8 +93,9 @@ describe.skipIf(process.getuid?.() !== 0 || !busybox)("exports (needs root and b
     expect(statement).toMatchObject({ _type: "https://in-toto.io/Statement/v0.1", predicateType: "https://slsa.dev/provenance/v0.2" });
     expect(statement.subject[0].name).toBe("pkg:docker/x@1?platform=linux%2Famd64");
     expect(statement.predicate.materials[0].uri).toBe("pkg:docker/base@latest?platform=linux%2Famd64");
-    expect(statement.predicate.invocation.parameters.args).toEqual({ filename: "Dockerfile", "build-arg:A": "1" });
-    expect(statement.predicate.buildConfig.llbDefinition.length).toBe(2);
+    expect(statement.predicate.invocation.parameters.args).toEqual({ "build-arg:A": "1" });
+    expect(statement.predicate.invocation.configSource).toEqual({ entryPoint: "Dockerfile" });
+    expect(statement.predicate.buildConfig.llbDefinition.length).toBe(3);
     if (programs("skopeo").length > 0) execFileSync("skopeo", ["inspect", "--config", `oci:${place}:1`], { stdio: "pipe" });
   });
 

@@ -21,7 +21,7 @@ import type { ExportContext } from "./context.ts";
 import { contributions, fitHistory } from "./history.ts";
 import { layerAs } from "./layers.ts";
 import { annotationsFor, type ImageOptions } from "./options.ts";
-import { provenance, provenanceOptions } from "./provenance.ts";
+import { type ProvenanceOptions, provenance, provenanceOptions } from "./provenance.ts";
 import { layersUntil } from "./rewrite.ts";
 import { withLayers } from "./spdx.ts";
 
@@ -196,12 +196,12 @@ export async function attestationsOf(
   if (!counts) return [];
   const statements = await statementsOf(inline || image ? given : given.filter((each) => !inlineOnly(each)));
   if (!wanted || (wanted.inlineOnly && !inline && !image)) return statements;
-  const steps = Object.fromEntries(
-    [...(await context.solved())].flatMap(([digest, { added }]) =>
-      added.length > 0 ? [[digest, added.map(({ descriptor }) => [descriptor])]] : [],
-    ),
-  );
-  const made = provenance(wanted, {
+  return [...statements, await provenanceOf(context, part, wanted)];
+}
+
+/** What went into one part. */
+export async function provenanceOf(context: ExportContext, part: Part, wanted: ProvenanceOptions): Promise<Statement> {
+  return provenance(wanted, {
     graph: context.graph,
     solved: await context.solved(),
     result: part.edge,
@@ -211,9 +211,7 @@ export async function attestationsOf(
     id: context.id,
     started: context.started,
     finished: new Date(),
-    layers: steps,
   });
-  return [...statements, made];
 }
 
 export async function makeImage(context: ExportContext, result: Result, given: ImageOptions): Promise<MadeImage> {

@@ -1,13 +1,14 @@
 // Provenance: what went into a build, as SLSA says it (https://slsa.dev/provenance, v0.2 and v1; BuildKit docs, "SLSA definitions").
-import { toJson } from "@bufbuild/protobuf";
-import { NetMode, OpSchema, type Source } from "../../gen/pb_pb.ts";
+import { NetMode, type Source } from "../../gen/pb_pb.ts";
 import { invalidArgument } from "../../lib/errors.ts";
+import { parseBool } from "../../lib/parse-bool.ts";
 import { formatPlatform, hostPlatform, type Platform } from "../../oci/index.ts";
 import { attestsOf } from "../attests.ts";
 import type { Edge, Graph } from "../graph/llb.ts";
 import { platformOf } from "../solve/sources.ts";
 import type { Solved } from "../solve/vertex.ts";
 import { imagePurl, type Statement } from "./attestations.ts";
+import { opJson } from "./op-json.ts";
 
 export interface ProvenanceOptions {
   mode: "min" | "max";
@@ -15,23 +16,25 @@ export interface ProvenanceOptions {
   builderId: string;
   /** Only where the export is an image. */
   inlineOnly: boolean;
+  reproducible: boolean;
 }
 
 /** What of a provenance is wanted; undefined: none. */
 export function provenanceOptions(attrs: Readonly<Record<string, string>>): ProvenanceOptions | undefined {
   const fields = attestsOf(attrs).get("provenance");
   if (!fields) return undefined;
-  const options: ProvenanceOptions = { mode: "max", version: "v0.2", builderId: "", inlineOnly: false };
+  const options: ProvenanceOptions = { mode: "max", version: "v0.2", builderId: "", inlineOnly: false, reproducible: false };
   for (const [name, value] of fields) {
     if (name === "mode") {
-      if (value !== "min" && value !== "max") throw invalidArgument(`invalid provenance mode ${value}`);
-      options.mode = value;
+      if (!["min", "max", "full"].includes(value)) throw invalidArgument(`invalid mode ${JSON.stringify(value)}`);
+      options.mode = value === "min" ? "min" : "max";
     } else if (name === "version") {
       const version = value.replace(/^v/, "");
       if (version !== "0.2" && version !== "1" && version !== "1.0") throw invalidArgument(`invalid provenance version ${value}`);
       options.version = version === "0.2" ? "v0.2" : "v1";
     } else if (name === "builder-id") options.builderId = value;
-    else if (name === "inline-only") options.inlineOnly = value !== "false";
+    else if (name === "inline-only") options.inlineOnly = parseBool(value) === true;
+    else if (name === "reproducible") options.reproducible = parseBool(value) === true;
   }
   return options;
 }
@@ -70,8 +73,6 @@ export interface ProvenanceInput {
   id: string;
   started: Date;
   finished: Date;
-  /** Descriptors of the layers that steps made. */
-  layers: Record<string, unknown>;
 }
 
 export function provenance(options: ProvenanceOptions, input: ProvenanceInput): Statement {
@@ -104,9 +105,19 @@ export function provenance(options: ProvenanceOptions, input: ProvenanceInput): 
       for (const { ID, optional } of op.op.value.secretenv) secrets.set(ID, optional);
     }
   }
-  const given = Object.entries(request.attrs).filter(([name]) => !HOST_ONLY.has(name) && !name.startsWith("attest:"));
+  // What the frontend read of the client's files counts, too.
+  for (const digest of solved.keys()) {
+    const { op } = graph.vertices.get(digest)?.op ?? {};
+    if (op?.case === "source" && op.value.identifier.startsWith("local://")) locals.add(op.value.identifier.slice("local://".length));
+  }
+  const contextKey = request.attrs.contextkey || "context";
+  const context = request.attrs[contextKey] ?? "";
+  const apart = new Set([contextKey, "filename"]);
+  const given = Object.entries(request.attrs).filter(
+    ([name]) => !HOST_ONLY.has(name) && !apart.has(name) && !/^(attest:|vcs:|jubako\.)/.test(name),
+  );
   const shown = max ? given : given.filter(([name]) => !/^(build-arg|label):/.test(name));
-  const args = Object.fromEntries(shown.map(([name, value]) => [name, /^context(:|$)/.test(name) ? withoutPassword(value) : value]));
+  const args = Object.fromEntries(shown.map(([name, value]) => [name, /^context:/.test(name) ? withoutPassword(value) : value]));
   const list = (map: Map<string, boolean>) => [...map].map(([id, optional]) => ({ id, ...(optional ? { optional } : {}) }));
   const parameters = {
     ...(request.frontend ? { frontend: request.frontend } : {}),
@@ -115,17 +126,22 @@ export function provenance(options: ProvenanceOptions, input: ProvenanceInput): 
     ...(max && ssh.size > 0 ? { ssh: list(ssh) } : {}),
     ...(locals.size > 0 ? { locals: [...locals].sort().map((name) => ({ name })) } : {}),
   };
-  const context = request.attrs.context ?? "";
-  const entryPoint = request.frontend === "" ? {} : { path: request.attrs.filename || "Dockerfile" };
-  const configSource = { ...(/^[a-z+]+:\/\//i.test(context) ? { uri: withoutPassword(context) } : {}), ...entryPoint };
+  const uri = context === "" ? undefined : withoutPassword(context);
+  const configured = materials.find((each) => each.uri === uri?.replace(/#.*$/, "") || each.uri === uri)?.digest;
+  const configSource = {
+    ...(uri === undefined ? {} : { uri }),
+    ...(configured ? { digest: configured } : {}),
+    ...(request.attrs.filename ? { path: request.attrs.filename } : {}),
+  };
   const names = new Map(order.map((digest, i) => [digest, `step${i}`]));
-  const steps = order.map((digest, i) => {
+  const steps: Record<string, unknown>[] = order.map((digest, i) => {
     const vertex = graph.vertices.get(digest)!;
-    const op = toJson(OpSchema, vertex.op) as Record<string, unknown>;
-    delete op.inputs;
     const inputs = vertex.inputs.map((each) => `${names.get(each.digest)}:${each.index}`);
-    return { id: `step${i}`, op, ...(inputs.length > 0 ? { inputs } : {}) };
+    return { id: `step${i}`, op: opJson(vertex.op), ...(inputs.length > 0 ? { inputs } : {}) };
   });
+  // The last one says what the result is, as in LLB.
+  if (input.result)
+    steps.push({ id: `step${order.length}`, op: { Op: {} }, inputs: [`${names.get(input.result.digest)}:${input.result.index}`] });
   const buildConfig = { llbDefinition: steps, digestMapping: Object.fromEntries(names) };
   const environment = { platform: formatPlatform(hostPlatform()) };
   const complete = {
@@ -133,7 +149,7 @@ export function provenance(options: ProvenanceOptions, input: ProvenanceInput): 
     environment: true,
     materials: locals.size === 0,
   };
-  const hermetic = !network && locals.size === 0;
+  const hermetic = complete.materials && !network;
   const source = input.source && {
     locations: Object.fromEntries(
       Object.entries(input.source.locations).flatMap(([digest, { locations }]) => {
@@ -150,20 +166,27 @@ export function provenance(options: ProvenanceOptions, input: ProvenanceInput): 
       data: Buffer.from(data).toString("base64"),
     })),
   };
+  const layers = Object.fromEntries(
+    order.flatMap((digest, i) => {
+      const made = solved.get(digest);
+      const found = made?.image?.layers ?? made?.added ?? [];
+      return found.length > 0 ? [[`step${i}:0`, [found.map(({ descriptor }) => descriptor)]]] : [];
+    }),
+  );
   const vcs = Object.fromEntries(
     Object.entries(request.attrs)
-      .filter(([name]) => name.startsWith("vcs:"))
-      .map(([name, value]) => [name.slice(4), value]),
+      .filter(([name, value]) => name.startsWith("vcs:") && value !== "")
+      .map(([name, value]) => [name.slice(4), name === "vcs:source" ? withoutPassword(value) : value]),
   );
   const own = {
-    ...(max && Object.keys(vcs).length > 0 ? { vcs } : {}),
+    ...(Object.keys(vcs).length > 0 ? { vcs } : {}),
     ...(max && source ? { source } : {}),
-    ...(max ? { layers: input.layers } : {}),
+    ...(max && Object.keys(layers).length > 0 ? { layers } : {}),
   };
   const [startedOn, finishedOn] = [input.started.toISOString(), input.finished.toISOString()];
   const base = { subjects: [], path: "provenance.json", core: undefined };
   if (options.version === "v1") {
-    const { path, ...rest } = configSource as { path?: string; uri?: string };
+    const { path, ...rest } = configSource;
     return {
       ...base,
       predicateType: "https://slsa.dev/provenance/v1",
@@ -180,16 +203,16 @@ export function provenance(options: ProvenanceOptions, input: ProvenanceInput): 
             invocationId: input.id,
             startedOn,
             finishedOn,
-            ...(max ? { buildkit_metadata: own } : {}),
-            buildkit_hermetic: hermetic,
+            buildkit_metadata: own,
+            ...(hermetic ? { buildkit_hermetic: true } : {}),
             buildkit_completeness: { request: complete.parameters, resolvedDependencies: complete.materials },
-            buildkit_reproducible: false,
+            ...(options.reproducible ? { buildkit_reproducible: true } : {}),
           },
         },
       },
     };
   }
-  const { path, ...rest } = configSource as { path?: string; uri?: string };
+  const { path, ...rest } = configSource;
   return {
     ...base,
     predicateType: "https://slsa.dev/provenance/v0.2",
@@ -204,9 +227,9 @@ export function provenance(options: ProvenanceOptions, input: ProvenanceInput): 
         buildStartedOn: startedOn,
         buildFinishedOn: finishedOn,
         completeness: complete,
-        reproducible: false,
-        "https://mobyproject.org/buildkit@v1#hermetic": hermetic,
-        ...(Object.keys(own).length > 0 ? { "https://mobyproject.org/buildkit@v1#metadata": own } : {}),
+        reproducible: options.reproducible,
+        ...(hermetic ? { "https://mobyproject.org/buildkit@v1#hermetic": true } : {}),
+        "https://mobyproject.org/buildkit@v1#metadata": own,
       },
     },
   };

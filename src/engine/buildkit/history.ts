@@ -1,22 +1,28 @@
-// Builds that were, for `buildx history`: what was asked, how it ended, how it went. The last ones are kept in memory, with their output, and are gone with the engine.
+// Builds for `buildx history`: those that are under way, and those that were (archive.ts), which outlive the engine.
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import type {
-  BuildHistoryEventSchema,
+import { create } from "@bufbuild/protobuf";
+import {
+  type BuildHistoryEventSchema,
+  BuildHistoryEventType,
+  type BuildHistoryRecord,
   BuildHistoryRecordSchema,
-  BuildHistoryRequest,
-  SolveRequest,
+  type BuildHistoryRequest,
+  type BuildResultInfoSchema,
+  type SolveRequest,
 } from "../../gen/moby/buildkit/v1_pb.ts";
-import { BuildHistoryEventType } from "../../gen/moby/buildkit/v1_pb.ts";
 import type { Source } from "../../gen/pb_pb.ts";
-import { notFound } from "../../lib/errors.ts";
+import { messageOf, notFound } from "../../lib/errors.ts";
+import { digestOf } from "../../oci/index.ts";
+import type { Archive, Document } from "./archive.ts";
 import { toStatus } from "./errors.ts";
-import { type Progress, timestamp } from "./status.ts";
-
-const MAX_KEPT = 50;
-/** Of all that is kept of builds that are over, output included. */
-const MAX_BYTES = 64 << 20;
+import { type Followed, type Progress, timestamp } from "./status.ts";
 
 type Init = MessageInitShape<typeof BuildHistoryRecordSchema>;
+
+/** How a build ended, with what is known of its results by platform ("" where it has no platforms). */
+export type Outcome =
+  | { answer: Record<string, string>; provenance: ReadonlyMap<string, { predicateType: string; predicate: unknown }> }
+  | { error: unknown; sources: readonly Source[] };
 
 export interface HistoryEntry {
   ref: string;
@@ -25,7 +31,7 @@ export interface HistoryEntry {
   exporters: { Type: string; Attrs: Record<string, string> }[];
   created: number;
   completed: number | undefined;
-  outcome: { answer: Record<string, string> } | { error: unknown; sources: readonly Source[] } | undefined;
+  outcome: Outcome | undefined;
   pinned: boolean;
 }
 
@@ -42,34 +48,64 @@ export function historyOf(request: SolveRequest): HistoryEntry {
   };
 }
 
-interface Kept {
+interface Running {
   entry: HistoryEntry;
   progress: Progress;
-  generation: number;
 }
 
 export interface History {
   begin(entry: HistoryEntry, progress: Progress): void;
   /** A client that is its own frontend says late what it builds. */
   describe(ref: string, frontend: string, attrs: Record<string, string>): void;
-  end(entry: HistoryEntry, outcome: NonNullable<HistoryEntry["outcome"]>): void;
-  progress(ref: string): Progress | undefined;
+  end(entry: HistoryEntry, outcome: Outcome): void;
+  progress(ref: string): Followed | undefined;
   /** What is there, and unless `EarlyExit` what comes. */
   listen(request: BuildHistoryRequest, signal: AbortSignal): AsyncGenerator<MessageInitShape<typeof BuildHistoryEventSchema>>;
   update(ref: string, change: { pinned: boolean; remove: boolean; finalize: boolean }): void;
+  /** A document that a record names. */
+  document(digest: string): Uint8Array | undefined;
+  /** Waits until all that ended is kept. */
+  settled(): Promise<void>;
+}
+
+const IN_TOTO = "application/vnd.in-toto+json";
+
+/** What a record says of results, and the documents that it names. */
+function resultsOf(outcome: Outcome | undefined): { fields: Init; documents: Document[] } {
+  if (!outcome || "error" in outcome) return { fields: {}, documents: [] };
+  const documents: Document[] = [];
+  const given = outcome.answer["containerimage.descriptor"];
+  const image = given && (JSON.parse(Buffer.from(given, "base64").toString("utf8")) as Record<string, unknown>);
+  const results = image
+    ? { "0": { mediaType: String(image.mediaType), digest: String(image.digest), size: BigInt(Number(image.size)) } }
+    : {};
+  const infos = new Map<string, MessageInitShape<typeof BuildResultInfoSchema>>();
+  for (const [name, { predicateType, predicate }] of outcome.provenance) {
+    const bytes = Buffer.from(JSON.stringify(predicate, undefined, 2));
+    const digest = digestOf(bytes);
+    documents.push({ digest, bytes });
+    const annotations = { "in-toto.io/predicate-type": predicateType };
+    const Attestations = [{ mediaType: IN_TOTO, digest, size: BigInt(bytes.length), annotations }];
+    infos.set(name, { Attestations, Results: name === "" ? results : {} } as never);
+  }
+  const whole = infos.get("") ?? { Attestations: [], Results: results };
+  const several = [...infos].filter(([name]) => name !== "");
+  return {
+    fields: { Result: whole as never, ...(several.length > 0 ? { Results: Object.fromEntries(several) as never } : {}) },
+    documents,
+  };
 }
 
 /** `status==completed`, `ref=…`, `repository~=…`: alternatives in one filter are separated by commas. */
-function matches(record: Kept, filters: readonly string[]): boolean {
-  const { entry } = record;
-  const status = entry.completed === undefined ? "running" : entry.outcome && "error" in entry.outcome ? "error" : "completed";
+function matches(record: BuildHistoryRecord, filters: readonly string[]): boolean {
+  const time = (at: BuildHistoryRecord["CreatedAt"]) => (at ? String(Number(at.seconds) * 1000 + Math.floor(at.nanos / 1e6)) : "");
   const values: Record<string, string> = {
-    ref: entry.ref,
-    status,
-    repository: entry.attrs["vcs:source"] ?? "",
-    pinned: String(entry.pinned),
-    startedAt: String(entry.created),
-    completedAt: String(entry.completed ?? ""),
+    ref: record.Ref,
+    status: record.CompletedAt === undefined ? "running" : record.error ? "error" : "completed",
+    repository: record.FrontendAttrs["vcs:source"] ?? "",
+    pinned: String(record.pinned),
+    startedAt: time(record.CreatedAt),
+    completedAt: time(record.CompletedAt),
   };
   return filters.every((filter) =>
     filter.split(",").some((part) => {
@@ -82,19 +118,23 @@ function matches(record: Kept, filters: readonly string[]): boolean {
   );
 }
 
-export function createHistory(): History {
-  const kept = new Map<string, Kept>();
-  const listeners = new Set<(kept: Kept, type: BuildHistoryEventType) => void>();
+export function createHistory(archive: Archive, log: (message: string) => void): History {
+  const running = new Map<string, Running>();
+  /** Builds that are over and about to be kept. */
+  const ending = new Map<string, { record: BuildHistoryRecord; progress: Progress; documents: Document[] }>();
+  const kept = new Map(archive.records().map((record) => [record.Ref, record]));
+  const listeners = new Set<(record: BuildHistoryRecord, type: BuildHistoryEventType) => void>();
   let generation = 0;
-  const tell = (each: Kept, type: BuildHistoryEventType) => {
-    each.generation = ++generation;
-    for (const listener of [...listeners]) listener(each, type);
+  let keeping: Promise<void> = Promise.resolve();
+  const tell = (record: BuildHistoryRecord, type: BuildHistoryEventType) => {
+    record.Generation = ++generation;
+    for (const listener of [...listeners]) listener(record, type);
   };
 
-  function recordOf({ entry, progress, generation: Generation }: Kept): Init {
+  function recordOf({ entry, progress }: Running, results: Init = {}): BuildHistoryRecord {
     const { total, completed, cached, warnings } = progress.counts();
     const { outcome } = entry;
-    return {
+    return create(BuildHistoryRecordSchema, {
       Ref: entry.ref,
       Frontend: entry.frontend,
       FrontendAttrs: entry.attrs,
@@ -103,44 +143,45 @@ export function createHistory(): History {
       ...(entry.completed === undefined ? {} : { CompletedAt: timestamp(entry.completed) }),
       ...(outcome && "error" in outcome ? { error: toStatus(outcome.error, outcome.sources) } : {}),
       ExporterResponse: outcome && "answer" in outcome ? outcome.answer : {},
-      Generation,
+      ...results,
       pinned: entry.pinned,
       numCachedSteps: cached,
       numTotalSteps: total,
       numCompletedSteps: completed,
       numWarnings: warnings,
-    };
+    });
   }
-  /** The oldest go first; of what is pinned, only when there is too much of it. */
-  function trim(): void {
-    const old = [...kept.values()].filter(({ entry }) => entry.completed !== undefined);
-    let bytes = old.reduce((sum, { progress }) => sum + progress.size(), 0);
-    let count = old.length;
-    for (const { entry, progress } of old.sort((a, b) => Number(a.entry.pinned) - Number(b.entry.pinned))) {
-      if (bytes <= MAX_BYTES && (count <= MAX_KEPT || entry.pinned)) return;
-      kept.delete(entry.ref);
-      bytes -= progress.size();
-      count--;
-    }
-  }
+  const all = (): BuildHistoryRecord[] => [...kept.values(), ...[...running.values()].map((each) => recordOf(each))];
+  const typeOf = (record: BuildHistoryRecord) =>
+    record.CompletedAt === undefined ? BuildHistoryEventType.STARTED : BuildHistoryEventType.COMPLETE;
 
-  const eventOf = (
-    each: Kept,
-    type = each.entry.completed === undefined ? BuildHistoryEventType.STARTED : BuildHistoryEventType.COMPLETE,
-  ) => ({
-    type,
-    record: recordOf(each),
-  });
+  /** Into the database, after the client has its answer. */
+  async function keep(ref: string): Promise<void> {
+    const ended = ending.get(ref);
+    if (!ended) return;
+    try {
+      for (const gone of await archive.add(ended.record, ended.progress, ended.documents)) {
+        const record = kept.get(gone);
+        kept.delete(gone);
+        if (record) tell(record, BuildHistoryEventType.DELETED);
+      }
+      // taken away meanwhile
+      if (!kept.has(ref)) archive.remove(ref);
+    } catch (error) {
+      kept.delete(ref);
+      log(`build history: ${messageOf(error)}`);
+    }
+    ending.delete(ref);
+  }
 
   return {
     begin(entry, progress) {
-      const added = { entry, progress, generation: 0 };
-      kept.set(entry.ref, added);
-      trim();
-      tell(added, BuildHistoryEventType.STARTED);
+      const added = { entry, progress };
+      running.set(entry.ref, added);
+      tell(recordOf(added), BuildHistoryEventType.STARTED);
     },
     describe(ref, frontend, attrs) {
-      const found = kept.get(ref);
+      const found = running.get(ref);
       if (found?.entry.frontend !== "") return;
       found.entry.frontend = frontend;
       found.entry.attrs = { ...attrs, ...found.entry.attrs };
@@ -148,22 +189,42 @@ export function createHistory(): History {
     end(entry, outcome) {
       entry.completed = Date.now();
       entry.outcome = outcome;
-      const found = kept.get(entry.ref);
-      if (found?.entry === entry) tell(found, BuildHistoryEventType.COMPLETE);
+      const found = running.get(entry.ref);
+      if (found?.entry !== entry) return;
+      running.delete(entry.ref);
+      const { fields, documents } = resultsOf(outcome);
+      const record = recordOf(found, fields);
+      kept.set(entry.ref, record);
+      ending.set(entry.ref, { record, progress: found.progress, documents });
+      tell(record, BuildHistoryEventType.COMPLETE);
+      keeping = keeping.then(() => new Promise((resolve) => setImmediate(() => keep(entry.ref).then(resolve))));
     },
-    progress: (ref) => kept.get(ref)?.progress,
+    progress(ref) {
+      const live = running.get(ref) ?? ending.get(ref);
+      if (live) return live.progress;
+      return kept.has(ref) ? archive.progress(ref) : undefined;
+    },
+    document(digest) {
+      for (const { documents } of ending.values()) {
+        const found = documents.find((each) => each.digest === digest);
+        if (found) return found.bytes;
+      }
+      return archive.document(digest);
+    },
+    settled: () => keeping,
     async *listen(request, signal) {
-      const wanted = (each: Kept) =>
-        (request.Ref === "" || each.entry.ref === request.Ref) &&
-        (!request.ActiveOnly || each.entry.completed === undefined) &&
-        matches(each, request.Filter);
-      let there = [...kept.values()].filter(wanted);
-      if (request.Limit > 0) there = there.sort((a, b) => b.entry.created - a.entry.created).slice(0, request.Limit);
-      const queue: MessageInitShape<typeof BuildHistoryEventSchema>[] = there.map((each) => eventOf(each));
+      const wanted = (record: BuildHistoryRecord) =>
+        (request.Ref === "" || record.Ref === request.Ref) &&
+        (!request.ActiveOnly || record.CompletedAt === undefined) &&
+        matches(record, request.Filter);
+      let there = all().filter(wanted);
+      const seconds = ({ CreatedAt }: BuildHistoryRecord) => Number(CreatedAt?.seconds ?? 0n) * 1e9 + (CreatedAt?.nanos ?? 0);
+      if (request.Limit > 0) there = there.sort((a, b) => seconds(b) - seconds(a)).slice(0, request.Limit);
+      const queue: MessageInitShape<typeof BuildHistoryEventSchema>[] = there.map((record) => ({ type: typeOf(record), record }));
       let wake: () => void = () => {};
-      const listener = (each: Kept, type: BuildHistoryEventType) => {
-        const relevant = wanted(each) || (request.ActiveOnly && type !== BuildHistoryEventType.STARTED);
-        if (relevant && (request.Ref === "" || each.entry.ref === request.Ref)) queue.push(eventOf(each, type));
+      const listener = (record: BuildHistoryRecord, type: BuildHistoryEventType) => {
+        const relevant = wanted(record) || (request.ActiveOnly && type !== BuildHistoryEventType.STARTED);
+        if (relevant && (request.Ref === "" || record.Ref === request.Ref)) queue.push({ type, record });
         wake();
       };
       if (!request.EarlyExit) listeners.add(listener);
@@ -185,16 +246,23 @@ export function createHistory(): History {
       }
     },
     update(ref, { pinned, remove, finalize }) {
-      const found = kept.get(ref);
-      if (!found) throw notFound(`build history record ${ref} not found`);
+      const live = running.get(ref);
+      const record = kept.get(ref);
+      if (!live && !record) throw notFound(`build history record ${ref} not found`);
       if (finalize) return;
-      if (remove) {
-        kept.delete(ref);
-        tell(found, BuildHistoryEventType.DELETED);
+      if (live) {
+        if (!remove) live.entry.pinned = pinned;
         return;
       }
-      found.entry.pinned = pinned;
-      tell(found, BuildHistoryEventType.COMPLETE);
+      if (remove) {
+        kept.delete(ref);
+        archive.remove(ref);
+        tell(record!, BuildHistoryEventType.DELETED);
+        return;
+      }
+      record!.pinned = pinned;
+      archive.update(record!);
+      tell(record!, BuildHistoryEventType.COMPLETE);
     },
   };
 }

@@ -6,7 +6,7 @@
 // Nouns and their life. A *session* is a client's connection on which we call (sessions.ts); it lasts as long as its connection. A *build* (builds.ts) has a
 // reference of the client's choosing; Control.Solve begins and ends it, and it ends with the client, the session, a cancel, or the engine, leaving nothing. Its
 // *progress* (status.ts) may be followed from its beginning by anyone who knows the reference. A *local* directory (locals.ts) is what a client sent, kept between
-// builds. *History* is what builds were, as long as the engine lives.
+// builds. *History* is what builds were, a bounded number of them in the engine's database.
 //
 // Worked sequence, `docker buildx build -t x --secret id=s .`:
 //
@@ -18,6 +18,7 @@
 //   Control.Solve's answer: containerimage.digest, containerimage.config.digest, image.name
 import type { Duplex } from "node:stream";
 import type { Builder, Result } from "../../build/index.ts";
+import { Content } from "../../gen/containerd/services/content/v1_pb.ts";
 import { Health, HealthCheckResponse_ServingStatus } from "../../gen/grpc/health/v1_pb.ts";
 import { LLBBridge } from "../../gen/moby/buildkit/v1/frontend_pb.ts";
 import { Control } from "../../gen/moby/buildkit/v1_pb.ts";
@@ -25,6 +26,8 @@ import type { Definition } from "../../gen/pb_pb.ts";
 import { invalidArgument } from "../../lib/errors.ts";
 import type { Engine } from "../context.ts";
 import { type Answer, type Call, hijacked } from "../route.ts";
+import { openArchive } from "./archive.ts";
+import { blobService } from "./blobs.ts";
 import { type Build, type Builds, createBuilds } from "./builds.ts";
 import { createGrpcServer } from "./connection.ts";
 import { controlService } from "./control.ts";
@@ -68,12 +71,13 @@ export function createBuildKit(engine: Engine, builder: Builder, locals: Locals)
     builder,
     sessions: createSessions(),
     builds: createBuilds(),
-    history: createHistory(),
+    history: createHistory(openArchive(engine.db), (message) => engine.log("warn", message)),
     locals,
     uploads: createUploads(),
     async frontend(build, name, attrs, inputs) {
       const { frontend } = await import("../../build/index.ts");
       const { host, signal } = build;
+      build.session.describe(name, attrs);
       const load = (definition: Definition) => {
         if (definition.Source) build.sources.push(definition.Source);
         return build.session.load(definition);
@@ -102,6 +106,7 @@ export function createBuildKit(engine: Engine, builder: Builder, locals: Locals)
   const server = createGrpcServer((router) => {
     router.service(Control, controlService(kit));
     router.service(LLBBridge, gatewayService(kit));
+    router.service(Content, blobService(kit));
     router.service(Health, { check: async () => ({ status: HealthCheckResponse_ServingStatus.SERVING }) });
   });
   engine.signal.addEventListener("abort", () => kit.close(), { once: true });

@@ -110,7 +110,8 @@ export async function solve(kit: BuildKit, request: SolveRequest, callSignal: Ab
     const result = await resultOf(kit, build, request);
     await scan(build, request, result);
     const answer = await exportAll(kit, build, request, result, client);
-    kit.history.end(entry, { answer });
+    const provenance = request.Internal ? new Map() : await session.provenance(result);
+    kit.history.end(entry, { answer, provenance });
     return answer;
   } catch (error) {
     const failure = ending.signal.aborted ? cancelled("context canceled", error) : error;

@@ -36,6 +36,9 @@ export interface Progress {
   follow(signal: AbortSignal): AsyncGenerator<StatusUpdate>;
 }
 
+/** What can be followed: a build that is under way, or what is kept of one. */
+export type Followed = Pick<Progress, "follow">;
+
 function vertexOf(event: VertexEvent) {
   return {
     digest: event.digest,
