@@ -1,7 +1,9 @@
-// Writes dist/bin/jubako-runtime: see src/runtime/launcher.ts.
+// Writes dist/bin/jubako-runtime and dist/bin/jubako: see src/runtime/launcher.ts.
 import { renameSync, writeFileSync } from "node:fs";
 import { launcher } from "../src/runtime/launcher.ts";
 
-const file = "dist/bin/jubako-runtime";
-writeFileSync(`${file}.${process.pid}.tmp`, launcher(), { mode: 0o755 });
-renameSync(`${file}.${process.pid}.tmp`, file);
+for (const name of ["jubako-runtime", "jubako"] as const) {
+  const file = `dist/bin/${name}`;
+  writeFileSync(`${file}.${process.pid}.tmp`, launcher(name), { mode: 0o755 });
+  renameSync(`${file}.${process.pid}.tmp`, file);
+}

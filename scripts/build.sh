@@ -6,9 +6,9 @@ sh scripts/build-native.sh
 if [ -e dist/jubako ] && [ -z "$(find src native api package-lock.json scripts/build* -newer dist/jubako -print -quit)" ]; then exit 0; fi
 mkdir -p dist/bin
 node_modules/.bin/bun scripts/build.ts
-for name in jubako jubakod jubako-containerd jubako-shim containerd-shim-jubako-v1 jubako-registry; do
+for name in jubakod jubako-containerd jubako-shim containerd-shim-jubako-v1 jubako-registry; do
   ln -sfn ../jubako "dist/bin/$name"
 done
-# Not a link but a program that runs it: see there.
+# Not links but programs that run it: see there.
 node_modules/.bin/bun scripts/build-launcher.ts
 echo "jubako: built dist/jubako and dist/bin/"

@@ -1,18 +1,17 @@
 // A build by BuildKit's protocol: a session lends what the flags name, Control.Solve builds, Control.Status tells how it goes.
 import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { resolve } from "node:path";
-import { type BuildKit, type BuildSession, type Client, loadBuildKit } from "../../client/index.ts";
+import { type BuildSession, type BuildSessionOptions, type Client, loadBuildKit } from "../../client/index.ts";
 import type { Result } from "../../gen/moby/buildkit/v1/frontend_pb.ts";
 import { isRpcFailure } from "../../lib/grpc/status.ts";
 import { type Cli, StatusError } from "../command.ts";
-import { getCredentials, serverOf } from "../credentials.ts";
 import { attributes, type BuildFlags } from "./attributes.ts";
 import type { BuildContext } from "./context.ts";
 import { type Display, plainDisplay, quietDisplay, rawDisplay, terminalDisplay } from "./display.ts";
 import { parseCache, parseOutput, parseSecret, parseSsh, type Typed } from "./parse.ts";
 import { createTrack, type Track } from "./track.ts";
 
-type Output = Parameters<BuildKit["session"]>[0]["output"];
+type Output = BuildSessionOptions["output"];
 
 interface Target {
   exporter: { Type: string; Attrs: Record<string, string> } | undefined;
@@ -121,13 +120,14 @@ function missesText(track: Track): string {
 
 async function openSession(
   cli: Cli,
-  kit: BuildKit,
+  client: Client,
   given: BuildFlags,
   directories: Map<string, string>,
   target: Target,
 ): Promise<BuildSession> {
   const secrets = new Map(given.secret.map((text) => parseSecret(text, cli.env)).map((secret) => [secret.id, secret]));
-  return kit.session({
+  const { lend } = await loadBuildKit();
+  return lend(client, {
     directories,
     ssh: new Map(given.ssh.map((text) => parseSsh(text, cli.env))),
     output: target.output,
@@ -140,6 +140,7 @@ async function openSession(
       return value === undefined ? undefined : Buffer.from(value);
     },
     async credentials(host) {
+      const { getCredentials, serverOf } = await import("../credentials.ts");
       const found = await getCredentials(cli.config, serverOf(host === "registry-1.docker.io" ? "docker.io" : host));
       if (found?.identitytoken) return { username: "", secret: found.identitytoken };
       return { username: found?.username ?? "", secret: found?.password ?? "" };
@@ -181,6 +182,20 @@ function metadataOf(response: Record<string, string>): Record<string, unknown> {
   );
 }
 
+/** Where one fails the other is closed. */
+async function both<A extends { close(): void }, B extends { close(): void }>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
+  try {
+    return await Promise.all([first, second]);
+  } catch (error) {
+    for (const each of [first, second])
+      each.then(
+        (opened) => opened.close(),
+        () => {},
+      );
+    throw error;
+  }
+}
+
 const CALLS: Record<string, string> = {
   check: "frontend.lint",
   lint: "frontend.lint",
@@ -215,8 +230,8 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
   const { newRef, openBuildKit } = await loadBuildKit();
   const track = createTrack();
   const display = await displayOf(cli, given, track);
-  const kit = await openBuildKit(client);
-  let session: BuildSession | undefined;
+  // Two connections, opened side by side.
+  const [kit, session] = await both(openBuildKit(client), openSession(cli, client, given, directories, target));
   let watching: Promise<void> = Promise.resolve();
   const ref = newRef();
   const ending = new AbortController();
@@ -230,7 +245,6 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
     finished = true;
   };
   try {
-    session = await openSession(cli, kit, given, directories, target);
     const own = request !== undefined || given["on-failure"] !== "";
     const solving = kit.solve(
       {
@@ -312,7 +326,7 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
   } finally {
     process.off("SIGINT", interrupt);
     process.off("SIGTERM", interrupt);
-    session?.close();
+    session.close();
     kit.close();
   }
 }

@@ -1,8 +1,6 @@
 // What a build is given on the command line: a directory, an address, or standard input; and where the Dockerfile is.
 import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { basename, dirname, isAbsolute, join, relative, resolve } from "node:path";
-import { gunzipSync, zstdDecompressSync } from "node:zlib";
 import { isRemote } from "./parse.ts";
 
 export interface BuildContext {
@@ -35,16 +33,17 @@ function isTar(bytes: Buffer): boolean {
   return Number.parseInt(bytes.toString("latin1", 148, 156).replace(/[\0 ]/g, " ").trim(), 8) === sum && sum > 8 * 0x20;
 }
 
+/** The modules are loaded here, as few builds need them. */
 function plain(bytes: Buffer): Buffer {
-  if (bytes[0] === 0x1f && bytes[1] === 0x8b) return gunzipSync(bytes);
-  if (bytes.length > 4 && bytes.readUInt32LE(0) === 0xfd2fb528) return zstdDecompressSync(bytes);
+  if (bytes[0] === 0x1f && bytes[1] === 0x8b) return process.getBuiltinModule("node:zlib").gunzipSync(bytes);
+  if (bytes.length > 4 && bytes.readUInt32LE(0) === 0xfd2fb528) return process.getBuiltinModule("node:zlib").zstdDecompressSync(bytes);
   return bytes;
 }
 
 export async function openContext(argument: string, file: string): Promise<BuildContext> {
   const made: string[] = [];
   const temporary = () => {
-    const directory = mkdtempSync(join(tmpdir(), "jubako-context-"));
+    const directory = mkdtempSync(join(process.getBuiltinModule("node:os").tmpdir(), "jubako-context-"));
     made.push(directory);
     return directory;
   };

@@ -13,10 +13,14 @@ export default command({
     if (given["on-failure"] && given["on-failure"] !== "shell")
       throw new Error(`invalid argument ${JSON.stringify(given["on-failure"])} for --on-failure: there is "shell"`);
     const client = await cli.client();
+    // What most builds need is loaded while the engine answers.
+    const asking = hasBuildKit(cli.env.DOCKER_BUILDKIT, client);
+    asking.catch(() => {});
+    const loading = import("../build/buildkit.ts");
     const context = await openContext(argument, given.file);
     try {
-      if (await hasBuildKit(cli.env.DOCKER_BUILDKIT, client)) {
-        const { buildWithBuildKit } = await import("../build/buildkit.ts");
+      if (await asking) {
+        const { buildWithBuildKit } = await loading;
         return await buildWithBuildKit(cli, client, given, context);
       }
       const { buildClassic } = await import("../build/classic.ts");

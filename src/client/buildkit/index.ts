@@ -1,8 +1,8 @@
 // BuildKit's protocol from the client's side, as `docker buildx build` speaks it: Control on /grpc, what we lend to the build on /session. Works with jubakod and with
 // dockerd. Loaded only by commands that build, and made to be loaded quickly: no generated messages, no node:http2, but for the rarer calls (gateway).
 //
+//   const session = await lend(client, { directories: new Map([["context", "."]]), … });
 //   const kit = await openBuildKit(client);
-//   const session = await kit.session({ directories: new Map([["context", "."]]), … });
 //   const ref = newRef();
 //   for await (const update of kit.status(ref)) …          // beside:
 //   const response = await kit.solve({ Ref: ref, Session: session.id, Frontend: "dockerfile.v0", … });
@@ -29,9 +29,12 @@ export interface BuildKit {
   status(ref: string, signal?: AbortSignal): AsyncGenerator<StatusResponse>;
   /** What a client that is its own frontend may ask. */
   gateway(): Promise<GrpcClient<typeof LLBBridge>>;
-  session(options: SessionOptions): Promise<Session>;
   close(): void;
 }
+
+/** Opens a session, on a connection of its own. */
+export const lend = (client: Client, options: SessionOptions): Promise<Session> =>
+  openSession((headers) => client.build.connection("/session", headers), options);
 
 /** A name for a build that no one else has. */
 export const newRef = randomName;
@@ -57,7 +60,6 @@ export async function openBuildKit(client: Client): Promise<BuildKit> {
       ]);
       return createClient(service, grpcTransport(connection, closed));
     },
-    session: (options) => openSession((headers) => client.build.connection("/session", headers), options),
     close: () => connection.close(),
   };
 }

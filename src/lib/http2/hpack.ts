@@ -162,7 +162,8 @@ export function createDecoder(): Decoder {
 }
 
 const whole = new Map(STATIC.map(([name, value], i) => [`${name}=${value}`, i + 1]));
-const names = new Map([...STATIC].reverse().map(([name]) => [name, STATIC.findIndex(([each]) => each === name) + 1]));
+const names = new Map<string, number>();
+for (const [i, [name]] of STATIC.entries()) if (!names.has(name)) names.set(name, i + 1);
 
 /** `first`: the first block of a connection says that our table has no room, whatever the peer allows. */
 export function encodeFields(fields: Fields, first: boolean): Buffer {
