@@ -44,7 +44,8 @@ function followed(root: string, paths: readonly string[]): string[] {
       }
       const here = [above, part].filter(Boolean).join("/");
       const stat = lstatSync(join(root, here), { throwIfNoEntry: false });
-      if (!stat) break;
+      // nothing is below a file, though a pattern may look there
+      if (!stat || stat.isFile()) break;
       if (!stat.isSymbolicLink()) continue;
       found.add(here);
       const target = readlinkSync(join(root, here));

@@ -1,0 +1,4 @@
+#!/bin/sh
+set -e
+head -n 1 /opt/tools/list
+exec "$@"

@@ -1,2 +1,0 @@
-use Area;
-print Area::rectangle(@ARGV), "\n";

@@ -1,3 +1,0 @@
-package Area;
-sub rectangle { my ($a, $b) = @_; return $a * $b }
-1;

@@ -1,3 +1,0 @@
-from shout import shout
-
-print(shout("it works"))
