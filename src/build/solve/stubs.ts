@@ -43,15 +43,15 @@ export function removeMountPoints(mounts: readonly SnapshotMount[], destinations
     if (!empty) continue;
     if (shows(lower, parts) && !stat.isDirectory()) continue;
     if (shows(lower, parts) && !sameAsBelow(lower, parts, stat)) continue;
+    const times = parts.map((_, depth) => lstat([upper, ...parts.slice(0, depth)].join("/"))!);
     if (stat.isDirectory()) rmdirSync(path);
     else unlinkSync(path);
     for (let depth = parts.length - 1; depth > 0; depth--) {
       const above = parts.slice(0, depth);
       const directory = [upper, ...above].join("/");
       if (readdirSync(directory).length > 0) {
-        const below = lower.map((layer) => lstat([layer, ...above].join("/"))).find(Boolean);
-        // its time is that of our own removal
-        if (below) utimesSync(directory, below.atime, below.mtime);
+        // The command's own changes stay dated, ours is none.
+        utimesSync(directory, times[depth]!.atime, times[depth]!.mtime);
         break;
       }
       const own = lstat(directory);
