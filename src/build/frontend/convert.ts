@@ -286,7 +286,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
         if (clean !== "" && clean !== "." && contexts.ignored?.(clean))
           linter.warn("CopyIgnoredFile", range, `Attempting to ${verb} file ${JSON.stringify(path)} that is excluded by .dockerignore`);
       };
-      const made = await copyNode({ ...common, instruction, escapeChar, wanted });
+      const made = await copyNode({ ...common, instruction, escapeChar, rootAbove: options.labelsAreStep, wanted });
       state.output = made.output;
       note(made.text, made.output);
     } else if (instruction.kind === "ARG") {

@@ -18,6 +18,8 @@ interface Options {
   meta(text: string): Meta;
   tree(ref: string): Promise<Output | undefined>;
   context(path: string): Output | undefined;
+  /** Directories on the way to the destination are root's whatever --chown says, as the classic builder makes them. */
+  rootAbove: boolean;
   /** Hears of each path of the context that is copied. */
   wanted(path: string): void;
 }
@@ -142,12 +144,21 @@ export async function copyNode(options: Options): Promise<{ output: Output; text
     const found = inputs.findIndex(({ node, index }, i) => (base < 0n || i > 0) && node === tree.node && index === tree.index);
     return BigInt(found < 0 ? inputs.push(tree) - 1 : found);
   });
-  const actions: MessageInitShape<typeof FileActionSchema>[] = all.map(({ copy }, i) => ({
-    input: i === 0 ? base : BigInt(inputs.length + i - 1),
-    secondaryInput: places[i]!,
-    output: i === all.length - 1 ? 0n : -1n,
-    action: { case: "copy" as const, value: (owner === "" ? copy : { ...copy, owner: ownerMessage(owner, base) }) as FileActionCopy },
-  }));
+  const actions: MessageInitShape<typeof FileActionSchema>[] = [];
+  const add = (secondaryInput: bigint, output: bigint, action: (typeof actions)[number]["action"]) =>
+    actions.push({
+      input: actions.length === 0 ? base : BigInt(inputs.length + actions.length - 1),
+      secondaryInput,
+      output,
+      action: action!,
+    });
+  const above = posix.dirname(resolved);
+  if (options.rootAbove && owner !== "" && above !== "/")
+    add(-1n, -1n, { case: "mkdir", value: { path: above, mode: 0o755, makeParents: true, timestamp: -1n } });
+  for (const [i, { copy }] of all.entries()) {
+    const value = (owner === "" ? copy : { ...copy, owner: ownerMessage(owner, base) }) as FileActionCopy;
+    add(places[i]!, i === all.length - 1 ? 0n : -1n, { case: "copy", value });
+  }
   const file: Node["op"] = { case: "file", value: { actions } };
   if (!alone || !state.output) return { output: { node: { op: file, inputs, platform: state.platform, meta }, index: 0 }, text: history };
   // A layer of its own upon whatever lies below: it stays the same when that changes.
