@@ -153,7 +153,8 @@ export async function copySource(
       try {
         if (wanted) made();
         await children(fd, made, path, below);
-        if (target >= 0) stampOf(target, stat);
+        // one that is only on the way to what was asked for is of now
+        if (wanted) stampOf(target, stat);
       } finally {
         close(fd);
         if (target >= 0) close(target);
@@ -190,11 +191,13 @@ export async function copySource(
   if (source.directory) {
     const fd = must(openDirectory(root, source.path), "open", source.path);
     try {
+      const stat = files.statOf(fd);
       if (name === undefined) {
         await children(fd, () => parent, "", "");
+        // as BuildKit: the directory is dated as the one whose content it has, also where it was there before
+        stampOf(parent, stat);
         return;
       }
-      const stat = files.statOf(fd);
       const made = files.mkdirAt(parent, name, 0o755);
       const target = must(files.openAt(parent, name, DIRECTORY | O_NOFOLLOW, 0), "mkdir", name);
       try {

@@ -122,8 +122,10 @@ async function copy(host: BuilderHost, root: number, action: FileActionCopy, tre
   const sources = sourcesOf(action, tree);
   const target = pathOf(action.dest);
   const into = action.dest.endsWith("/") || sources.length > 1 || isDirectoryAt(root, target);
+  // As in BuildKit, directories that are made on the way have the mode, too, where it is a number, but for its set-id bits.
+  const modeOnTheWay = mode && /^[0-7]*$/.test(action.modeStr) ? mode(0o755, true) & 0o777 : 0o755;
   const directoryAt = (path: string): number => {
-    if (action.createDestPath) return makeDirectories(root, path, made, 0o755, times);
+    if (action.createDestPath) return makeDirectories(root, path, made, modeOnTheWay, times);
     const fd = openDirectory(root, path);
     if (fd < 0) throw notFound(`lstat /${files.shown(path)}: no such file or directory`);
     return fd;
@@ -136,7 +138,7 @@ async function copy(host: BuilderHost, root: number, action: FileActionCopy, tre
         removeAll(above, posix.basename(target));
         close(above);
       }
-      if (directory < 0) directory = makeDirectories(root, target, made, 0o755, times);
+      if (directory < 0) directory = makeDirectories(root, target, made, modeOnTheWay, times);
       try {
         await copySource(tree.root, source, directory, undefined, options);
       } finally {

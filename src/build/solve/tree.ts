@@ -271,7 +271,7 @@ export function makeDirectories(
   const clean = posix.join("/", path).slice(1).replace(/\/$/, "");
   const there = openDirectory(root, clean);
   if (there !== -errno.ENOENT || clean === "") return must(there, "open", clean);
-  const above = makeDirectories(root, posix.dirname(clean), owner, 0o755, times);
+  const above = makeDirectories(root, posix.dirname(clean), owner, mode, times);
   try {
     const name = posix.basename(clean);
     must(files.mkdirAt(above, name, mode), "mkdir", clean);
