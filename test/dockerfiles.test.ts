@@ -1,5 +1,6 @@
-// Dockerfiles of real projects' kinds (test/dockerfiles/): each is built by jubako's CLI and engine, and its result runs. Where Debian's dockerd is there, it builds
-// the same files, by the classic protocol or by its BuildKit, and the trees and configs must be equal: names, kinds, modes, owners, contents, links.
+// Dockerfiles for what the language can do, one feature after another (test/dockerfiles/features), on busybox: each is built by jubako's CLI and engine, and its
+// result runs. Where Debian's dockerd is there, it builds the same files, by the classic protocol or by its BuildKit, and the trees and configs must be equal:
+// names, kinds, modes, owners, contents, links. Those that projects write are in dockerfile-projects.test.ts.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
@@ -7,12 +8,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { startPlainDockerd } from "./support/dockerd.ts";
 import { bin, lacks, type Output, root, sh, startEngine, type TestEngine, which } from "./support/engine.ts";
-import { HOST_IMAGES, hostImage } from "./support/host-image.ts";
 import { imageTree } from "./support/image-tree.ts";
 
 interface Check {
-  /** The image that it is built on: busybox, or one of host-image.ts. */
-  base: string;
   /** What of dockerd must make the same: its classic builder, or its BuildKit; absent: it can't build this. */
   compare?: "classic" | "buildkit";
   args?: string[];
@@ -28,7 +26,7 @@ interface Check {
   stubs?: string[];
 }
 
-const place = join(root, "test/dockerfiles");
+const place = join(root, "test/dockerfiles/features");
 const checks = readdirSync(place).map((name) => ({
   name,
   check: JSON.parse(readFileSync(join(place, name, "check.json"), "utf8")) as Check,
@@ -70,11 +68,10 @@ function configOf(host: string, image: string): Record<string, unknown> {
   );
 }
 
-describe.skipIf(lacks("docker", "busybox", "ldd"))("Dockerfiles", () => {
+describe.skipIf(lacks("docker", "busybox"))("Dockerfiles", () => {
   let engine: TestEngine;
   let dockerd: Awaited<ReturnType<typeof startPlainDockerd>> | undefined;
   const dir = mkdtempSync(join(tmpdir(), "jubako-dockerfiles-"));
-  const images = new Map<string, boolean>();
   beforeAll(async () => {
     engine = await startEngine();
     if (which("dockerd")) dockerd = await startPlainDockerd();
@@ -85,22 +82,6 @@ describe.skipIf(lacks("docker", "busybox", "ldd"))("Dockerfiles", () => {
     await dockerd?.stop();
     rmSync(dir, { recursive: true, force: true });
   }, 60_000);
-
-  /** Makes a base image be in both engines; false where this machine can't. */
-  function has(base: string): boolean {
-    if (base === "busybox") return true;
-    let known = images.get(base);
-    if (known === undefined) {
-      const tar = HOST_IMAGES[base] ? hostImage(base) : undefined;
-      known = tar !== undefined;
-      for (const host of tar ? [engine.host, ...(dockerd ? [dockerd.host] : [])] : []) {
-        const imported = spawnSync("docker", ["-H", host, "import", "-", `${base}:latest`], { input: tar, encoding: "utf8" });
-        if (imported.status !== 0) throw new Error(`docker import: ${imported.stderr}`);
-      }
-      images.set(base, known);
-    }
-    return known;
-  }
 
   /** The context, complete. */
   function contextOf(name: string, check: Check): string {
@@ -127,7 +108,6 @@ describe.skipIf(lacks("docker", "busybox", "ldd"))("Dockerfiles", () => {
 
   for (const { name, check } of checks) {
     test(name, () => {
-      if (!has(check.base)) return;
       build(engine.host, false, name, check);
       const ran = engine.docker("run", "--rm", name, ...(check.run ?? []));
       expect(ran.stdout).toBe(check.output);
@@ -138,7 +118,7 @@ describe.skipIf(lacks("docker", "busybox", "ldd"))("Dockerfiles", () => {
     const { compare } = check;
     if (!compare) continue;
     test(`${name}: as dockerd's ${compare} builder makes it`, async () => {
-      if (!dockerd || !has(check.base)) return;
+      if (!dockerd) return;
       const classic = compare === "classic";
       build(dockerd.host, classic, name, check);
       const tag = classic ? `${name}-classic` : name;

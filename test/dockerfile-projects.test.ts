@@ -1,0 +1,241 @@
+// Dockerfiles as real projects write them (test/dockerfiles/projects), on base images made with debootstrap and served by a registry on loopback
+// (test/bases). Each is built by jubako's CLI and engine and its result runs; then one of Docker's builders builds the same files, both results are pushed,
+// and their layers and configs must be equal: kinds, modes, owners, contents, links, devices, attributes, and times where they are not those of the build.
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { spawnSync } from "node:child_process";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type BaseRegistry, baseImage, makeBases, repository, startBaseRegistry } from "./bases/index.ts";
+import { type Buildkitd, startBuildkitd } from "./support/buildkitd.ts";
+import { startPlainDockerd } from "./support/dockerd.ts";
+import { bin, lacks, type Output, root, sh, startEngine, type TestEngine, until, which } from "./support/engine.ts";
+import { type PushedImage, pushedImage } from "./support/layer-tree.ts";
+import { freePort } from "./support/registry.ts";
+
+interface Check {
+  /** The images of test/bases that it is built on; the first one is that of its last stage where it has one. */
+  bases: string[];
+  /** Whose result ours must equal: dockerd's classic builder, its BuildKit (20.10), or buildkitd. */
+  peer: "classic" | "buildkit" | "buildkitd";
+  args?: string[];
+  /** Shell lines that complete the context. */
+  prepare?: string;
+  /** The apt repository is in the context, as "repository". */
+  repository?: boolean;
+  /** Another Dockerfile, built first; the build argument BASE names its image. */
+  first?: string;
+  /** Files whose content may differ, and why; the rest of them must not. */
+  varies?: Record<string, string>;
+  /** Places of cache mounts: BuildKit 20.10 leaves empty directories there, later ones and ours don't. */
+  stubs?: string[];
+  /** Options of `docker run`. */
+  options?: string[];
+  /** What is run instead of the image's own command. */
+  run?: string[];
+  output?: string;
+  /** A server that runs as the image says: what it answers, and how it ends when it is stopped. */
+  serves?: { port: number; path: string; body: string; exit: number };
+}
+
+const place = join(root, "test/dockerfiles/projects");
+const only = process.env.JUBAKO_TEST_PROJECT;
+const checks = readdirSync(place)
+  .filter((name) => !only || only.split(",").includes(name))
+  .map((name) => ({ name, check: JSON.parse(readFileSync(join(place, name, "check.json"), "utf8")) as Check }));
+
+/** Fields of a config that both must say alike; those that are empty count as absent. */
+function settings(config: Record<string, unknown>): Record<string, unknown> {
+  const fields = [
+    "User",
+    "ExposedPorts",
+    "Env",
+    "Entrypoint",
+    "Cmd",
+    "Volumes",
+    "WorkingDir",
+    "Labels",
+    "StopSignal",
+    "Healthcheck",
+    "Shell",
+    "OnBuild",
+  ];
+  return Object.fromEntries(
+    fields.flatMap((name) => {
+      const value = config[name];
+      const empty = value === undefined || value === null || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
+      return empty ? [] : [[name, value]];
+    }),
+  );
+}
+
+/** Leaves the times of directories out, and directories that differ in nothing else. */
+function dropDirectoryTimes(changes: Record<string, string>, base: Record<string, string>): void {
+  const timeless = (line: string | undefined) => line?.replace(/^(directory \d+ \d+:\d+) \S+/, "$1");
+  for (const [path, line] of Object.entries(changes)) {
+    if (timeless(line) === timeless(base[path])) delete changes[path];
+    else changes[path] = timeless(line)!;
+  }
+}
+
+function must(what: string, { status, stdout, stderr }: Output): void {
+  if (status !== 0) throw new Error(`${what}: ${stdout.slice(-4000)}${stderr.slice(-4000)}`);
+}
+
+const able = !lacks("docker", "busybox") && makeBases();
+describe.skipIf(!able)("Dockerfiles of projects", () => {
+  let registry: BaseRegistry;
+  let engine: TestEngine;
+  let dockerd: Awaited<ReturnType<typeof startPlainDockerd>> | undefined;
+  let buildkitd: Buildkitd | undefined;
+  const dir = mkdtempSync(join(tmpdir(), "jubako-projects-"));
+  const began = Math.floor(Date.now() / 1000);
+
+  beforeAll(async () => {
+    registry = await startBaseRegistry();
+    const peers = new Set(checks.map(({ check }) => check.peer));
+    [engine, dockerd, buildkitd] = await Promise.all([
+      startEngine(),
+      (peers.has("classic") || peers.has("buildkit")) && which("dockerd") ? startPlainDockerd() : undefined,
+      peers.has("buildkitd") && !lacks("buildkitd", "buildctl") ? startBuildkitd(registry.address) : undefined,
+    ]);
+  }, 60_000);
+  afterAll(async () => {
+    await engine?.stop();
+    await dockerd?.stop();
+    await buildkitd?.stop();
+    await registry?.stop();
+    rmSync(dir, { recursive: true, force: true });
+  }, 60_000);
+
+  /** The context, complete. */
+  function contextOf(name: string, check: Check): string {
+    const context = join(dir, name);
+    if (existsSync(context)) return context;
+    cpSync(join(place, name), context, { recursive: true });
+    rmSync(join(context, "check.json"));
+    if (check.repository) cpSync(repository, join(context, "repository"), { recursive: true });
+    // a checkout has times of its own: not those of the test
+    must("prepare", sh(`cd ${context} && set -e\n${check.prepare ?? ""}\nfind . -exec touch -h -d @1600000000 {} +`));
+    return context;
+  }
+
+  const jubako = (host: string, classic: boolean, ...args: string[]): Output => {
+    const env = { ...process.env, DOCKER_BUILDKIT: classic ? "0" : "1" };
+    const result = spawnSync(bin("jubako"), ["-H", host, ...args], { encoding: "utf8", timeout: 120_000, env });
+    return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: `${result.stderr ?? ""}${result.error ?? ""}` };
+  };
+
+  type Builder = "ours" | "ours-classic" | Check["peer"];
+  const reference = (name: string, by: Builder) => `${registry.address}/projects/${name}:${by}`;
+
+  /** Builds it by one builder and pushes the result. */
+  function build(name: string, check: Check, by: Builder): void {
+    const context = contextOf(name, check);
+    const files: [file: string, reference: string][] = [
+      ...(check.first ? [[check.first, `${reference(name, by)}-base`] as [string, string]] : []),
+      ["Dockerfile", reference(name, by)],
+    ];
+    for (const [file, ref] of files) {
+      const args = [
+        "--build-arg",
+        `REGISTRY=${registry.address}`,
+        ...(check.first ? ["--build-arg", `BASE=${reference(name, by)}-base`] : []),
+        ...(check.args ?? []),
+      ];
+      if (by === "buildkitd") {
+        const options = args.map((arg, i) =>
+          args[i - 1] === "--build-arg" ? `build-arg:${arg}` : args[i - 1] === "--target" ? `target=${arg}` : undefined,
+        );
+        // its own frontend, not the image that the file may name
+        const dockerfile = join(dir, `${name}.file`);
+        mkdirSync(dockerfile, { recursive: true });
+        writeFileSync(join(dockerfile, file), readFileSync(join(context, file), "utf8").replace(/^# syntax=.*\n/, "#\n"));
+        must(
+          `buildkitd: ${name}`,
+          buildkitd!.buildctl(
+            ...[
+              "build",
+              "--progress",
+              "plain",
+              "--frontend",
+              "dockerfile.v0",
+              "--local",
+              `context=${context}`,
+              "--local",
+              `dockerfile=${dockerfile}`,
+            ],
+            ...["--opt", `filename=${file}`, "--opt", "force-network-mode=none"],
+            ...options.flatMap((option) => (option ? ["--opt", option] : [])),
+            ...["--output", `type=image,name=${ref},push=true`],
+          ),
+        );
+        continue;
+      }
+      const host = by.startsWith("ours") ? engine.host : dockerd!.host;
+      const classic = by.endsWith("classic");
+      must(`${by}: ${name}`, jubako(host, classic, "build", "-t", ref, "-f", join(context, file), "--network", "none", ...args, context));
+      must(`push of ${ref}`, sh(`docker -H ${host} push ${ref}`));
+    }
+  }
+
+  const has = (check: Check): boolean => check.bases.every((base) => baseImage(base) !== undefined);
+
+  for (const { name, check } of checks) {
+    test(name, async () => {
+      if (!has(check)) return console.log(`skip: ${name} has no base`);
+      build(name, check, "ours");
+      const image = reference(name, "ours");
+      const options = check.options ?? [];
+      if (check.output !== undefined) {
+        const ran = engine.docker("run", "--rm", ...options, image, ...(check.run ?? []));
+        expect([ran.stdout, ran.stderr]).toEqual([check.output, expect.any(String)]);
+      }
+      if (!check.serves) return;
+      const { port, path, body, exit } = check.serves;
+      const published = await freePort();
+      must(
+        "run",
+        engine.docker("run", "-d", "--name", name, "-p", `127.0.0.1:${published}:${port}`, ...options, image, ...(check.run ?? [])),
+      );
+      const answer = await until(
+        "an answer",
+        () =>
+          fetch(`http://127.0.0.1:${published}${path}`).then(
+            (response) => response.text(),
+            () => undefined,
+          ),
+        15_000,
+      ).catch((error) => {
+        throw new Error(`${error}\n${engine.docker("logs", name).stdout}${engine.docker("logs", name).stderr}`);
+      });
+      expect(answer).toBe(body);
+      must("stop", engine.docker("stop", name));
+      expect(engine.docker("inspect", "-f", "{{.State.ExitCode}}", name).stdout.trim()).toBe(String(exit));
+      engine.docker("rm", "-v", name);
+    }, 120_000);
+
+    test(`${name}: as ${check.peer} makes it`, async () => {
+      const peer = check.peer === "buildkitd" ? buildkitd : dockerd;
+      if (!has(check) || !peer) return console.log(`skip: no ${check.peer} to compare ${name} with`);
+      // dockerd's classic builder is compared with our own classic door, which makes a layer of each instruction, too
+      const mine: Builder = check.peer === "classic" ? "ours-classic" : "ours";
+      build(name, check, check.peer);
+      if (mine !== "ours") build(name, check, mine);
+      const base = baseImage(check.bases[0]!)!;
+      const [theirs, ours] = (await Promise.all(
+        [check.peer, mine].map((by) => pushedImage(registry.address, `projects/${name}`, by, base, began)),
+      )) as [PushedImage, PushedImage];
+      for (const { changes } of [theirs, ours])
+        for (const path of Object.keys(check.varies ?? {}))
+          if (changes[path]) changes[path] = changes[path].replace(/\d+ [0-9a-f]{16}$/, "(varies)");
+      for (const stub of check.stubs ?? []) if (theirs.changes[stub]?.startsWith("directory")) delete theirs.changes[stub];
+      // dockerd 20.10 dates directories that it copies, or copies to, otherwise than BuildKit does now.
+      if (check.peer !== "buildkitd") for (const { changes } of [theirs, ours]) dropDirectoryTimes(changes, base.tree);
+      expect(ours.changes).toEqual(theirs.changes);
+      // Steps that change nothing make no layer here.
+      expect(ours.own).toBeLessThanOrEqual(theirs.own);
+      expect(settings(ours.config)).toEqual(settings(theirs.config));
+    }, 120_000);
+  }
+});

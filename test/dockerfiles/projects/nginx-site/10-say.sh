@@ -1,0 +1,2 @@
+#!/bin/sh
+echo "serving $SERVER_NAME"

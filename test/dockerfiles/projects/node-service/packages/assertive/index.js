@@ -1,0 +1,1 @@
+exports.equal = require("node:assert/strict").equal;

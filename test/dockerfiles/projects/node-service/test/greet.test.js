@@ -1,0 +1,5 @@
+const test = require("node:test");
+const { equal } = require("assertive");
+const { greet } = require("greeter");
+
+test("greets", () => equal(greet("you"), "hello you"));

@@ -1,0 +1,9 @@
+import sys
+
+
+def shout(text):
+    return text.upper() + "!"
+
+
+def main():
+    print(shout(" ".join(sys.argv[1:])))

@@ -1,4 +1,0 @@
-#!/bin/sh
-set -e
-head -n 1 /opt/tools/list
-exec "$@"

@@ -1,0 +1,64 @@
+// BuildKit's own daemon, with buildctl as its client: steps without a network, images pulled from and pushed to registries on loopback.
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Output, sh, until } from "./engine.ts";
+
+export interface Buildkitd {
+  buildctl(...args: string[]): Output;
+  stop(): Promise<void>;
+}
+
+/** `registry` is spoken to without TLS. */
+export async function startBuildkitd(registry: string): Promise<Buildkitd> {
+  const dir = mkdtempSync(join(tmpdir(), "jubako-buildkitd-"));
+  const address = `unix://${dir}/sock`;
+  const log = join(dir, "log");
+  writeFileSync(
+    join(dir, "config.toml"),
+    `root = "${dir}/root"
+[grpc]
+address = ["${address}"]
+[worker.oci]
+enabled = true
+networkMode = "host"
+[worker.containerd]
+enabled = false
+[registry."${registry}"]
+http = true
+`,
+  );
+  const out = openSync(log, "a");
+  const child: ChildProcess = spawn("buildkitd", ["--config", join(dir, "config.toml")], { stdio: ["ignore", out, out] });
+  const stop = async () => {
+    if (child.exitCode === null && child.signalCode === null) {
+      const exited = new Promise((resolve) => child.once("exit", resolve));
+      child.kill("SIGTERM");
+      const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
+      await exited;
+      clearTimeout(timer);
+    }
+    for (const line of readFileSync("/proc/self/mounts", "utf8").split("\n").reverse()) {
+      const place = line.split(" ")[1] ?? "";
+      if (place.startsWith(`${dir}/`)) sh(`umount -l ${place}`);
+    }
+    rmSync(dir, { recursive: true, force: true });
+  };
+  const buildctl = (...args: string[]): Output => {
+    const result = spawnSync("buildctl", ["--addr", address, ...args], { encoding: "utf8", timeout: 120_000, maxBuffer: 64 << 20 });
+    return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: `${result.stderr ?? ""}${result.error ?? ""}` };
+  };
+  try {
+    await until(
+      "buildkitd",
+      () => child.exitCode !== null || (existsSync(`${dir}/sock`) && buildctl("debug", "workers").status === 0),
+      30_000,
+    );
+    if (child.exitCode !== null) throw new Error(`buildkitd ended:\n${readFileSync(log, "utf8").slice(-2000)}`);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+  return { buildctl, stop };
+}
