@@ -3,9 +3,8 @@
 //   bun bench/images.ts [megabytes, compressed] [files] [rounds]          (300 25000 1; the figures of record: 1400 110000 1)
 // One round is the honest figure: in a second one both pay for the removal of the first's files, as ext4 then passes over inodes that were freed lately,
 // and jubakod removes them while the next pull runs.
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { createServer } from "node:net";
+import { spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createGzip } from "node:zlib";
@@ -23,6 +22,7 @@ import {
 } from "../src/oci/index.ts";
 import { median, type Row, report } from "./support/measure.ts";
 import { DOCKER, must, type Peer, startDockerd, startJubakod } from "./support/peers.ts";
+import { startRegistry } from "./support/registry.ts";
 
 const megabytes = Number(process.argv[2] ?? 300);
 const files = Number(process.argv[3] ?? 25_000);
@@ -30,44 +30,6 @@ const rounds = Number(process.argv[4] ?? 1);
 const LAYERS = 8;
 /** Bytes of the generated files for each byte that gzip makes of them, about. */
 const RATIO = 1.8;
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (address === null || typeof address === "string") throw new Error("no port");
-  return address.port;
-}
-
-interface Registry {
-  address: string;
-  stop(): Promise<void>;
-}
-
-async function startRegistry(dir: string): Promise<Registry> {
-  const port = await freePort();
-  mkdirSync(dir, { recursive: true });
-  writeFileSync(
-    join(dir, "config.yml"),
-    `version: 0.1\nlog: { level: error, accesslog: { disabled: true } }\nstorage: { filesystem: { rootdirectory: ${dir}/data } }\nhttp: { addr: "127.0.0.1:${port}" }\n`,
-  );
-  const child: ChildProcess = spawn("docker-registry", ["serve", join(dir, "config.yml")], { stdio: "ignore" });
-  const address = `127.0.0.1:${port}`;
-  for (let tries = 0; tries < 200; tries++) {
-    if ((await fetch(`http://${address}/v2/`).catch(() => undefined))?.ok) break;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  return {
-    address,
-    async stop() {
-      const exited = new Promise((resolve) => child.once("exit", resolve));
-      child.kill("SIGTERM");
-      if (child.exitCode === null) await exited;
-      rmSync(dir, { recursive: true, force: true });
-    },
-  };
-}
 
 /** Numbers that are the same in every run. */
 function createRandom(seed: number): () => number {

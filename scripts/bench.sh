@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/setup.sh gcc libc6-dev libseccomp2 busybox-static docker.io containerd runc crun docker-registry wrk curl iproute2 procps
-sh scripts/go-tools.sh buildx
+sh scripts/go-tools.sh buildx buildkitd
 export PATH="$PWD/build/tools:$PATH"
 sh scripts/build.sh
 for name in ${*:-runtime engine memory}; do

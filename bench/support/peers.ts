@@ -45,7 +45,7 @@ async function up(host: string, child: ChildProcess, log: string): Promise<void>
   throw new Error(`${host} did not come up:\n${existsSync(log) ? readFileSync(log, "utf8").slice(-3000) : ""}`);
 }
 
-async function end(child: ChildProcess): Promise<void> {
+export async function end(child: ChildProcess): Promise<void> {
   if (child.exitCode !== null) return;
   const exited = new Promise((resolve) => child.once("exit", resolve));
   child.kill("SIGTERM");
@@ -67,7 +67,7 @@ function processes(...words: string[]): number[] {
   });
 }
 
-function unmountBelow(dir: string): void {
+export function unmountBelow(dir: string): void {
   const mounts = readFileSync("/proc/self/mounts", "utf8")
     .split("\n")
     .map((line) => line.split(" ")[1] ?? "");
