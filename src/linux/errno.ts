@@ -83,11 +83,17 @@ export const errno = {
 } as const;
 export type ErrnoName = keyof typeof errno;
 
-const names = new Map<number, string>();
-for (const [name, number] of Object.entries(errno)) if (!names.has(number)) names.set(number, name);
+let names: Map<number, string> | undefined;
+
+function namesByNumber(): Map<number, string> {
+  const all = new Map<number, string>();
+  for (const [name, number] of Object.entries(errno)) if (!all.has(number)) all.set(number, name);
+  return all;
+}
 
 /** "ENOENT" for 2. */
 export function errnoName(number: number): string {
+  names ??= namesByNumber();
   return names.get(number) ?? `errno ${number}`;
 }
 

@@ -22,21 +22,25 @@ const encoder = new TextEncoder();
 
 /** A NULL-ended array of C strings; the returned buffers must be kept while the kernel reads them. */
 export function stringVector(strings: string[]): { pointers: BigUint64Array; keep: Uint8Array } {
-  const parts = strings.map((s) => encoder.encode(`${s}\0`));
-  const keep = new Uint8Array(
-    Math.max(
-      1,
-      parts.reduce((n, p) => n + p.length, 0),
-    ),
-  );
+  const parts: Uint8Array[] = [];
+  let size = 1;
+  for (const each of strings) {
+    const part = encoder.encode(`${each}\0`);
+    parts.push(part);
+    size += part.length;
+  }
+  const keep = new Uint8Array(size);
   const pointers = new BigUint64Array(strings.length + 1);
-  const base = binding.address(keep);
+  const words = new Uint32Array(pointers.buffer);
+  let at = binding.address(keep);
   let offset = 0;
-  parts.forEach((part, i) => {
-    keep.set(part, offset);
-    pointers[i] = BigInt(base + offset);
-    offset += part.length;
-  });
+  for (let i = 0; i < strings.length; i++) {
+    words[2 * i] = at;
+    words[2 * i + 1] = at / 0x100000000;
+    keep.set(parts[i]!, offset);
+    offset += parts[i]!.length;
+    at += parts[i]!.length;
+  }
   return { pointers, keep };
 }
 
@@ -53,7 +57,7 @@ export function spawn(options: Spawn): { pid: number; pidfd: number } {
       options.exe,
       binding.address(argv.pointers),
       binding.address(env.pointers),
-      Int32Array.from(options.fds),
+      new Int32Array(options.fds),
       (options.setsid ? SETSID : 0) | (options.sibling ? CLONE_PARENT : 0),
       out,
     ),

@@ -186,9 +186,10 @@ export const SYS = {
   setpriority: 141,
 } as const;
 
-const names = new Map<number, string>(Object.entries(SYS).map(([name, number]) => [number, name]));
+let names: Map<number, string> | undefined;
 
 /** "mount" for 165. */
 export function syscallName(number: number): string {
+  names ??= new Map<number, string>(Object.entries(SYS).map(([name, at]) => [at, name]));
   return names.get(number) ?? `syscall_${number}`;
 }

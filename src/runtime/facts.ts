@@ -1,8 +1,11 @@
 // What plans must know of this machine, asked once.
 import { invalidArgument, notFound, unimplemented } from "../lib/errors.ts";
 import {
+  binding,
+  check,
   close,
   existsSync,
+  INITIAL_MAP,
   kernelRelease,
   lstatSync,
   O_DIRECTORY,
@@ -18,13 +21,14 @@ import {
   readFileSync,
   readlinkSync,
   type Status,
+  SYS,
   SystemError,
   statSync,
 } from "../linux/index.ts";
 import type { RootMount } from "./face.ts";
 import type { Entry } from "./plan/copyup.ts";
 import type { Facts } from "./plan/facts.ts";
-import { splitLayers } from "./plan/mounts.ts";
+import { splitLayers } from "./plan/layers.ts";
 
 let cached: Facts | undefined;
 
@@ -34,16 +38,21 @@ export function kernelVersion(text: string): number {
   return major + minor / 100;
 }
 
-/** CapPrm of /proc/PID/status. */
-export function permittedCapabilities(status: string): [low: number, high: number] {
-  const hex = /^CapPrm:\t([0-9a-f]{16})$/m.exec(status)?.[1] ?? "ffffffffffffffff";
-  return [Number.parseInt(hex.slice(8), 16) | 0, Number.parseInt(hex.slice(0, 8), 16) | 0];
+const LINUX_CAPABILITY_VERSION_3 = 0x20080522;
+
+/** This process' own (capget(2)). */
+function permittedCapabilities(): [low: number, high: number] {
+  const header = new Int32Array([LINUX_CAPABILITY_VERSION_3, 0]);
+  // effective, permitted, inheritable; then the same for the capabilities from 32 on.
+  const data = new Int32Array(6);
+  check(binding.syscall(SYS.capget, header, data), "capget");
+  return [data[1]!, data[4]!];
 }
 
 export function facts(): Facts {
   cached ??= {
     kernel: kernelVersion(kernelRelease()),
-    capabilities: permittedCapabilities(readFileSync("/proc/self/status", "latin1")),
+    capabilities: permittedCapabilities(),
     lastCapability: Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8")),
     ...identity(),
     apparmor: existsSync("/sys/kernel/security/apparmor"),
@@ -59,11 +68,9 @@ export function facts(): Facts {
   return cached;
 }
 
-const INITIAL_MAP = /^\s*0\s+0\s+4294967295\s*$/;
-
 function identity(): Pick<Facts, "ordinaryUser" | "inUserNamespace" | "groupsDenied"> {
   const uid = process.geteuid?.() ?? 0;
-  const inUserNamespace = !INITIAL_MAP.test(readFileSync("/proc/self/uid_map", "utf8"));
+  const inUserNamespace = readFileSync("/proc/self/uid_map", "utf8") !== INITIAL_MAP;
   return {
     ordinaryUser: uid === 0 ? undefined : { uid, gid: process.getegid?.() ?? 0 },
     inUserNamespace,

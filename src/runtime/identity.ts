@@ -18,7 +18,7 @@ export function parseStat(text: string): Identity | undefined {
 
 export function identityOf(pid: number): Identity | undefined {
   try {
-    return parseStat(readFileSync(`/proc/${pid}/stat`, "latin1"));
+    return parseStat(readFileSync(`/proc/${pid}/stat`, "utf8"));
   } catch {
     return undefined;
   }

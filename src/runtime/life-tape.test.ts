@@ -81,6 +81,8 @@ real("what is not as it was told is left to the program", async () => {
     spec.linux!.namespaces = spec.linux!.namespaces!.filter(({ type }) => type !== "pid");
   });
   expect(here("start", id)).toEqual(done);
+  const processes = () => (JSON.parse(jubako("ps", "--format", "json", id).stdout) as number[]).length;
+  for (let i = 0; i < 200 && processes() < 2; i++) await Bun.sleep(10);
   // The second process outlives the first: its cgroups stay until somebody kills it.
   expect(here("delete", "--force", id)).toMatchObject({ status: 0, asked: `--root ${root} delete --force ${id}` });
   expect([cgroups(), existsSync(`${root}/${id}`)]).toEqual(["", false]);

@@ -1,11 +1,12 @@
 // What `start` and `delete` will do with a container, as a tape that its creation writes beside its state: the launcher (launcher.ts) plays it, and
 // no program of ours has to be started. What it finds otherwise than it was told, it leaves to that program: it then runs the command as if
 // there were no tape.
-import { errno, type FileIdentity, SYS } from "../linux/index.ts";
+import { errno, type FileIdentity, SYS, utf8 } from "../linux/index.ts";
 import type { CgroupLocation } from "./cgroups/index.ts";
 import { FAILED_FILE, LIFE_FILE } from "./life-file.ts";
 import { FD } from "./plan/layout.ts";
-import { createTape, type Label, type Tape, type Word } from "./tape.ts";
+import { planRemoval } from "./plan/removal.ts";
+import { type Block, createTape, dataOf, type Label, type Tape, type Word } from "./tape.ts";
 
 /** Descriptors that the launcher leaves to the tape. */
 export const LIFE_FD = { root: 200, directory: 201, call: 202 } as const;
@@ -20,20 +21,19 @@ export interface Life {
   gate: FileIdentity;
   /** The process, where the kernel gives each an inode of its own. */
   process: FileIdentity | undefined;
-  /** What goes through the gate. */
-  home: string;
   cgroup: CgroupLocation;
 }
 
 const KILL = 9;
+/** "THAWED\n", and "0\n" of v2, as a word. */
+const THAWED = 0x0a444557414854n;
+const RUNNING = 0x0a30n;
 const SIGPIPE = 13;
 const LOCK_EX = 2;
 const AT_REMOVEDIR = 0x200;
 const AT_EMPTY_PATH = 0x1000;
 const O_CREATE = 0o1 | 0o100 | 0o1000 | 0o2000000;
 const EX_NOT_FOUND = 127;
-/** Of half a millisecond each. */
-const MOST_TRIES = 10;
 
 /** Goes to `other` where a descriptor is not that file. */
 function expectFile(tape: Tape, fd: Word, file: FileIdentity, other: Label): void {
@@ -53,49 +53,21 @@ function expectThawed(tape: Tape, { version, directories }: CgroupLocation, froz
   tape.step(SYS.openat, [-100, file, 0o2000000, 0], { why: "see that it is not paused", store: fd, jump: { to: frozen } });
   tape.step(SYS.read, [fd, text, 8], { jump: { to: frozen } });
   tape.step(SYS.close, [fd], { ignore: "all" });
-  tape.when(
-    tape.wordAt(text, 0, 8, "state"),
-    "NE",
-    Buffer.from(version === 1 ? "THAWED\n\0" : "0\n\0\0\0\0\0\0").readBigUInt64LE(),
-    frozen,
-  );
+  tape.when(tape.wordAt(text, 0, 8, "state"), "NE", version === 1 ? THAWED : RUNNING, frozen);
 }
 
-/** Removes the container's cgroups; goes to `left` where one stays, or had others below it. */
-export function planRemoval(tape: Tape, { directories }: CgroupLocation, left: Label): void {
-  const all = [...new Set(Object.values(directories))];
-  const result = tape.word("result");
-  const tries = tape.word("tries");
-  const pause = tape.structure([0, 500_000], "{0.5 ms}");
-  const again = tape.label();
-  const over = tape.label();
-  tape.place(again);
-  const troubles = all.map((directory) => {
-    const trouble = tape.label();
-    const next = tape.label();
-    tape.step(SYS.rmdir, [directory], { why: `remove cgroup ${directory}`, store: result, jump: { to: trouble } });
-    tape.place(next);
-    return { trouble, next };
-  });
-  tape.jump(over);
-  const busy = tape.label();
-  for (const { trouble, next } of troubles) {
-    tape.place(trouble);
-    tape.when(result, "NE", -errno.ENOENT, busy);
-    tape.jump(next);
-  }
-  // A process that has ended is in its cgroup for a moment more.
-  tape.place(busy);
-  tape.when(result, "NE", -errno.EBUSY, left);
-  tape.when(tries, "GE", MOST_TRIES, left);
-  tape.compute("ADD", tries, 1, tries);
-  tape.step(SYS.nanosleep, [pause, 0], { why: "wait for its processes to be gone", ignore: "all" });
-  tape.jump(again);
-  tape.place(over);
+export interface LifeTape {
+  file: Uint8Array;
+  /** What goes through the gate; false where there is no room for it. */
+  setHome(home: string): boolean;
 }
 
-export function lifeTape(life: Life): Uint8Array {
+const HOME_ROOM = 240;
+
+export function lifeTape(life: Life): LifeTape {
   const tape = createTape();
+  const home = tape.room(HOME_ROOM, "home");
+  const homeLength = tape.word("home_length");
   const call = tape.room(CALL.size, "call");
   const [path, argv, envp, root, command] = (["path", "argv", "envp", "root", "command"] as const).map((name) =>
     tape.wordAt(call, CALL[name], 8, name),
@@ -104,16 +76,27 @@ export function lifeTape(life: Life): Uint8Array {
   const remove = tape.label();
   tape.step(SYS.pread64, [LIFE_FD.call, call, CALL.size, 0], { why: "see which command it is" });
   tape.when(command, "NE", COMMAND.start, remove);
-  planStart(tape, life, program);
+  planStart(tape, life, { home, homeLength }, program);
   tape.place(remove);
   planDelete(tape, life, command, root, { path, envp }, program);
   tape.place(program);
   tape.step(SYS.execve, [path, argv, envp], { why: "leave it to the program", ignore: "all" });
   tape.step(SYS.exit_group, [EX_NOT_FOUND]);
-  return tape.encode();
+  const file = tape.encode();
+  const data = dataOf(file);
+  return {
+    file,
+    setHome(text) {
+      const bytes = utf8(`${text}\0`);
+      if (bytes.length > HOME_ROOM) return false;
+      file.set(bytes, data + home.block);
+      file[data + homeLength.word] = bytes.length;
+      return true;
+    },
+  };
 }
 
-function planStart(tape: Tape, life: Life, program: Label): void {
+function planStart(tape: Tape, life: Life, { home, homeLength }: { home: Block; homeLength: Word }, program: Label): void {
   const jump = { to: program };
   const pidfd = tape.word("pidfd");
   const gate = tape.word("gate");
@@ -126,8 +109,7 @@ function planStart(tape: Tape, life: Life, program: Label): void {
   tape.step(SYS.pidfd_getfd, [pidfd, FD.reportRead, 0], { why: "open the gate", store: report, jump });
   // Whoever was killed meanwhile is told of by the error.
   tape.step(SYS.rt_sigaction, [SIGPIPE, tape.structure([1, 0, 0, 0], "{SIG_IGN}"), 0, 8], { jump });
-  const home = `${life.home}\0`;
-  tape.step(SYS.write, [gate, tape.bytes(Buffer.from(home), "home"), Buffer.byteLength(home)], { jump });
+  tape.step(SYS.write, [gate, home, homeLength], { jump });
   const wait = tape.label();
   const polled = tape.structure([0], "{report}");
   const record = tape.room(16, "record");

@@ -9,7 +9,7 @@ let player: number | undefined;
 
 /** The player's executable as a sealed memfd: it cannot be changed by a container that gets hold of /proc/PID/exe. */
 export function playerExecutable(): number {
-  player ??= sealedMemfd("player", Buffer.from(playerText, "base64"));
+  player ??= sealedMemfd("player", Uint8Array.fromBase64(playerText));
   return player;
 }
 
@@ -80,17 +80,11 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
     const placed = keep(eventfd());
     const terminalReady = keep(eventfd());
     const map = new Array<number>(TIMING_FD + 1).fill(-1);
-    fds.stdio.forEach((fd, i) => {
-      map[i] = fd < 0 ? nullDevice() : fd;
-    });
-    fds.preserved.forEach((fd, i) => {
-      map[3 + i] = fd;
-    });
+    for (let i = 0; i < 3; i++) map[i] = fds.stdio[i]! < 0 ? nullDevice() : fds.stdio[i]!;
+    for (let i = 0; i < fds.preserved.length; i++) map[3 + i] = fds.preserved[i]!;
     // Every number from here on is taken, so that what the tape opens never lands on one that means something.
     for (let fd = FD.hold; fd < TAPE_FD; fd++) map[fd] = placed;
-    fds.hold.forEach((fd, i) => {
-      map[FD.hold + i] = fd;
-    });
+    for (let i = 0; i < fds.hold.length; i++) map[FD.hold + i] = fds.hold[i]!;
     if (fds.holdStdin >= 0) map[FD.holdStdin] = fds.holdStdin;
     if (fds.notify >= 0) map[FD.notify] = fds.notify;
     if (fds.control >= 0) map[FD.control] = fds.control;

@@ -16,16 +16,19 @@ export type Report =
   | { tag: "end" };
 
 function parseReports(bytes: Uint8Array): Report[] {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
   const reports: Report[] = [];
   for (let at = 0; at + REPORT.size <= bytes.length; at += REPORT.size) {
-    const tag = view.getUint32(at, true);
-    const value = Number(view.getBigInt64(at + 8, true));
-    if (tag === REPORT.failed) reports.push({ tag: "failed", index: view.getUint32(at + 4, true), errno: value });
+    const w = at >> 2;
+    const tag = words[w]!;
+    const index = words[w + 1]! >>> 0;
+    // Pids, descriptors, errnos.
+    const value = words[w + 2]!;
+    if (tag === REPORT.failed) reports.push({ tag: "failed", index, errno: value });
     else if (tag === REPORT.pid) reports.push({ tag: "pid", pid: value });
     else if (tag === REPORT.ready) reports.push({ tag: "ready" });
     else if (tag === REPORT.hooks) reports.push({ tag: "hooks" });
-    else if (tag === REPORT.missing) reports.push({ tag: "missing", index: view.getUint32(at + 4, true), root: value });
+    else if (tag === REPORT.missing) reports.push({ tag: "missing", index, root: value });
     else if (tag === REPORT.maps) reports.push({ tag: "maps" });
     else if (tag === REPORT.notify) reports.push({ tag: "notify", fd: value });
   }

@@ -21,13 +21,15 @@ function isAll(rule: DeviceRule): boolean {
 
 /** The rules that count: everything before the last rule for all devices is void; a container starts with nothing allowed. */
 export function effectiveRules(rules: readonly DeviceRule[]): { allowAll: boolean; rules: DeviceRule[] } {
-  const last = rules.findLastIndex(isAll);
+  let last = rules.length - 1;
+  while (last >= 0 && !isAll(rules[last]!)) last--;
   const allowAll = last >= 0 && rules[last]!.allow;
   const rest = rules.slice(last + 1);
   if (allowAll) return { allowAll, rules: rest.filter((rule) => !rule.allow) };
   // What is denied before anything was allowed is denied anyway.
-  const first = rest.findIndex((rule) => rule.allow);
-  return { allowAll, rules: [...(first < 0 ? [] : rest.slice(first)), ...alwaysAllowed] };
+  let first = 0;
+  while (first < rest.length && !rest[first]!.allow) first++;
+  return { allowAll, rules: rest.slice(first).concat(alwaysAllowed) };
 }
 
 /** "c 1:3 rwm", as v1's devices.allow takes it. */

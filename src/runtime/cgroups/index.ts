@@ -90,7 +90,10 @@ export function hierarchies(): Hierarchies {
   return cached;
 }
 
-const unescaped = (text: string) => text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+const unescaped = (text: string) =>
+  text.includes("\\") ? text.replace(/\\([0-7]{3})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8))) : text;
+
+const noController = ["rw", "ro", "xattr", "noprefix", "clone_children", "release_agent"];
 
 /** Where systemd and those who follow it mount v2 beside v1's controllers. */
 const HYBRID = "/sys/fs/cgroup/unified";
@@ -100,20 +103,20 @@ export function readHierarchies(mountinfo: string, cgroup: string): Hierarchies 
   const mounts = new Map<string, string>();
   let version: 1 | 2 = 1;
   for (const line of mountinfo.split("\n")) {
-    const [left, right] = line.split(" - ");
-    if (!left || !right) continue;
-    const mountPoint = unescaped(left.split(" ")[4] ?? "");
-    const [type, , options] = right.split(" ");
+    const separator = line.indexOf(" - cgroup");
+    if (separator < 0) continue;
+    const mountPoint = unescaped(line.slice(0, separator).split(" ")[4] ?? "");
+    const fields = line.slice(separator + 3).split(" ");
+    const type = fields[0];
+    const options = fields[2];
     if (type === "cgroup2" && mountPoint === "/sys/fs/cgroup") {
       version = 2;
       mounts.set("", mountPoint);
     } else if (type === "cgroup2" && mountPoint === HYBRID) {
       mounts.set("", mountPoint);
     } else if (type === "cgroup") {
-      for (const option of (options ?? "").split(",")) {
-        if (!["rw", "ro", "xattr", "noprefix", "clone_children", "release_agent"].includes(option) && !mounts.has(option))
-          mounts.set(option, mountPoint);
-      }
+      for (const option of (options ?? "").split(","))
+        if (!noController.includes(option) && !mounts.has(option)) mounts.set(option, mountPoint);
     }
   }
   if (version === 2) for (const name of [...mounts.keys()]) if (name !== "") mounts.delete(name);
@@ -124,8 +127,10 @@ export function readHierarchies(mountinfo: string, cgroup: string): Hierarchies 
 export function pathsOf(cgroup: string): Map<string, string> {
   const paths = new Map<string, string>();
   for (const line of cgroup.split("\n")) {
-    const match = /^\d+:([^:]*):(.*)$/.exec(line);
-    if (match) for (const name of match[1]!.split(",")) paths.set(name, match[2]!);
+    // ID:CONTROLLER,…:PATH
+    const names = line.indexOf(":") + 1;
+    const path = line.indexOf(":", names) + 1;
+    if (names > 0 && path > 0) for (const name of line.slice(names, path - 1).split(",")) paths.set(name, line.slice(path));
   }
   return paths;
 }

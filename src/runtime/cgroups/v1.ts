@@ -127,7 +127,7 @@ const prepared = new Set<string>();
 /** A cpuset without cpus or memory takes no process: what a parent lacks it gets from its own parent. */
 function prepareParent(controller: string, directory: string, top: string): void {
   const parent = dirname(directory);
-  if (!parent.startsWith(`${top}/`) || (prepared.has(parent) && existsSync(parent))) return;
+  if (!parent.startsWith(`${top}/`) || ((prepared.has(parent) || controller !== "cpuset") && existsSync(parent))) return;
   prepareParent(controller, parent, top);
   makeCgroup(parent);
   if (controller === "cpuset") {
@@ -164,8 +164,10 @@ export function controlGroupsV1(location: CgroupLocation): Cgroup {
       const writes: CgroupWrite[] = [];
       const put = collect(writes);
       const { mounts: top, own } = hierarchies();
-      for (const [controller, directory] of rehearsal ? [] : Object.entries(directories))
+      for (const controller of rehearsal ? [] : Object.keys(directories)) {
+        const directory = directories[controller]!;
         prepareParent(controller, directory, top.get(controller) ?? dirname(directory));
+      }
       if (directories.cpuset)
         for (const [name, value] of inherited(directories.cpuset)) put("cpuset", name, value, "give the cpuset what its parent has");
       limits(resources, put);

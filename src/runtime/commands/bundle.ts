@@ -33,7 +33,9 @@ function object(value: unknown, what: string): Record<string, unknown> {
 
 function strings(value: unknown, what: string): void {
   if (value === undefined || value === null) return;
-  if (!Array.isArray(value) || value.some((v) => typeof v !== "string")) throw invalidArgument(`${what} must be a list of strings`);
+  let right = Array.isArray(value);
+  if (right) for (const each of value as unknown[]) if (typeof each !== "string") right = false;
+  if (!right) throw invalidArgument(`${what} must be a list of strings`);
 }
 
 /** Go's encoders write null where a member is absent. */
@@ -51,7 +53,7 @@ function withoutNulls(value: unknown): unknown {
 export function checkSpec(value: unknown, nulls = true): Spec {
   const spec = object(nulls ? withoutNulls(value) : value, "config.json");
   if (typeof spec.ociVersion !== "string") throw invalidArgument("config.json: ociVersion is missing");
-  if (!/^1\./.test(spec.ociVersion)) throw invalidArgument(`config.json: ociVersion ${spec.ociVersion} is not supported`);
+  if (!spec.ociVersion.startsWith("1.")) throw invalidArgument(`config.json: ociVersion ${spec.ociVersion} is not supported`);
   if (spec.root !== undefined && typeof object(spec.root, "root").path !== "string")
     throw invalidArgument("config.json: root.path is missing");
   if (spec.process !== undefined) checkProcess(spec.process, false);

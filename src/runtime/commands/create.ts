@@ -7,14 +7,13 @@ import { type CgroupLocation, openCgroup } from "../cgroups/index.ts";
 import type { StartedUnit } from "../cgroups/systemd.ts";
 import { facts } from "../facts.ts";
 import { identityOf } from "../identity.ts";
-import { lifeTape } from "../life-tape.ts";
+import type { LifeTape } from "../life-tape.ts";
 import type { CreateInput } from "../plan/create.ts";
 import { pausesBeforePivot } from "../plan/pause.ts";
 import { rootPathOf } from "../plan/root-path.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
-import { attend } from "./foreground.ts";
 import { type Launched, launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
 import { homeFor, leaveRoot, locate, openGateNow, openNotify, removeContainer, startCreated } from "./life.ts";
 import type { NotifySocket } from "./notify-socket.ts";
@@ -116,6 +115,8 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     };
     store.announce(id, spec);
     const creating = (pid: number) => stateOf({ ...stored, init: { pid, start: "" } }, "creating");
+    const plain = lifeIsPlain(spec, found);
+    let life: LifeTape | undefined;
     launched = await launch(
       planned,
       process,
@@ -131,10 +132,13 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
         await runHooks("createContainer", spec.hooks, creating(pid), { target: pidfd, cwd: rootPathOf(spec, bundle) });
       },
       context.debug,
+      async (pid, pidfd, gate) => {
+        stored.init = identityOf(pid) ?? stored.init;
+        store.save(stored);
+        if (detached && plain) life = await lifeOf(id, pid, pidfd, gate, found);
+      },
     );
-    stored.init = identityOf(launched.pid) ?? stored.init;
-    store.save(stored);
-    if (detached && lifeIsPlain(spec, found)) store.saveTape(id, lifeOf(id, spec, found, launched));
+    if (life?.setHome(homeFor(launched.pid, process))) store.saveTape(id, life.file);
     launched.made();
     context.debug?.("init: closing the pipe to signal completion: the container is written down");
     const socket = flags.value("console-socket");
@@ -167,9 +171,9 @@ function lifeIsPlain({ hooks, linux }: Spec, { systemd }: CgroupLocation): boole
 /** Since then a pidfd's inode tells one process from all others. */
 const PIDFS = 6.09;
 
-function lifeOf(id: string, spec: Spec, cgroup: CgroupLocation, { pid, pidfd, gate }: Launched): Uint8Array {
+async function lifeOf(id: string, pid: number, pidfd: number, gate: number, cgroup: CgroupLocation): Promise<LifeTape> {
   const process = facts().kernel >= PIDFS ? fileIdentity(pidfd) : undefined;
-  return lifeTape({ id, pid, gate: fileIdentity(gate), process, home: homeFor(pid, spec.process!), cgroup });
+  return (await import("../life-tape.ts")).lifeTape({ id, pid, gate: fileIdentity(gate), process, cgroup });
 }
 
 /** As /etc/passwd has it; who is not there is called by his number, as runc does. */
@@ -229,7 +233,7 @@ export async function run(context: Context, argv: string[]): Promise<number> {
     }
     told?.catch((error: unknown) => context.warn(messageOf(error)));
     stay?.begin();
-    const status = await attend(launched.pidfd, launched.terminal);
+    const status = await (await import("./foreground.ts")).attend(launched.pidfd, launched.terminal);
     notify?.close();
     if (!flags.on("keep")) await removeContainer(context, stored, spec);
     return status;

@@ -11,7 +11,6 @@ import { checkProcess, parseJson } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { checkConsole } from "./create.ts";
 import { type Flags, type FlagTable, parseFlags, usageError } from "./flags.ts";
-import { attend } from "./foreground.ts";
 import { launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
 import { homeFor, openGateNow } from "./life.ts";
 import { prepareStay } from "./stay.ts";
@@ -178,7 +177,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       throw error;
     }
     if (!detached && launched.terminal === undefined) prepareStay(launched.pidfd, undefined).begin();
-    if (!detached) return await attend(launched.pidfd, launched.terminal);
+    if (!detached) return await (await import("./foreground.ts")).attend(launched.pidfd, launched.terminal);
     if (launched.terminal !== undefined) close(launched.terminal);
     return 0;
   } finally {

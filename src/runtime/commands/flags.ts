@@ -23,7 +23,7 @@ export function parseFlags(argv: string[], table: FlagTable): Flags {
       i++;
       break;
     }
-    if (!/^-[^-]|^--./.test(word)) break;
+    if (word[0] !== "-" || word.length < (word[1] === "-" ? 3 : 2)) break;
     const equals = word.indexOf("=");
     let name = word.slice(word.startsWith("--") ? 2 : 1, equals < 0 ? undefined : equals);
     let kind = Object.hasOwn(table, name) ? table[name] : undefined;
@@ -38,9 +38,14 @@ export function parseFlags(argv: string[], table: FlagTable): Flags {
       value = argv[++i];
       if (value === undefined) throw usageError(`flag needs an argument: -${name}`);
     }
-    found.set(name, [...(found.get(name) ?? []), value]);
+    const values = found.get(name);
+    if (values) values.push(value);
+    else found.set(name, [value]);
   }
-  const last = (name: string) => found.get(name)?.at(-1);
+  const last = (name: string) => {
+    const values = found.get(name);
+    return values?.[values.length - 1];
+  };
   return {
     value: last,
     values: (name) => found.get(name) ?? [],

@@ -31,7 +31,9 @@ export function preservedFds(count: number): { fds: number[]; env: string[] } {
   const listening = Number(process.env.LISTEN_FDS ?? 0) || 0;
   const all = listening + count;
   if (all > MAX_PRESERVED) throw invalidArgument(`at most ${MAX_PRESERVED} descriptors can be preserved`);
-  return { fds: Array.from({ length: all }, (_, i) => 3 + i), env: listening ? [`LISTEN_FDS=${listening}`, "LISTEN_PID=1"] : [] };
+  const fds: number[] = [];
+  for (let i = 0; i < all; i++) fds.push(3 + i);
+  return { fds, env: listening ? [`LISTEN_FDS=${listening}`, "LISTEN_PID=1"] : [] };
 }
 
 /** Which of stdin, stdout and stderr are given to the program's user: never the host's /dev/null. */
@@ -44,16 +46,18 @@ export function ownStdio(process: Process): boolean[] {
 export const nullStdio = () => stdio((rdev) => rdev === DEV_NULL);
 
 function stdio(is: (rdev: number) => boolean): boolean[] {
-  return [0, 1, 2].map((fd) => {
+  const answers: boolean[] = [];
+  for (let fd = 0; fd < 3; fd++) {
     try {
-      return is(fstatSync(fd).rdev);
+      answers.push(is(fstatSync(fd).rdev));
     } catch {
-      return false;
+      answers.push(false);
     }
-  });
+  }
+  return answers;
 }
 
-/** `linux` has the id maps that the plan may leave to the maker. `atHooks` is called while the process waits for the hooks that come before pivot_root. */
+/** `linux` has the id maps that the plan may leave to the maker. `onPid` is called while the process is on its way; `atHooks` while the process waits for the hooks that come before pivot_root. */
 export async function launch(
   planned: Planned,
   spec: Process,
@@ -62,6 +66,7 @@ export async function launch(
   linux: Linux = {},
   atHooks?: (pid: number, pidfd: number) => Promise<void>,
   debug?: Context["debug"],
+  onPid?: (pid: number, pidfd: number, gate: number) => Promise<void>,
 ): Promise<Launched> {
   const failure = async (index: number, number: number) => {
     const plan = await planned.plan();
@@ -83,9 +88,10 @@ export async function launch(
     let ready = false;
     let hooks = false;
     let maps = false;
-    let more = false;
+    let known = false;
+    let more = true;
     const asked: Asking[] = [];
-    do {
+    while (more) {
       hooks = false;
       maps = false;
       hearNow(player.report, (report) => {
@@ -98,15 +104,20 @@ export async function launch(
         else if (report.tag === "maps") maps = true;
         else if (report.tag === "missing" || report.tag === "notify") asked.push(report);
         // The child may be ready before its parent has told its pid: both must be known.
-        return report.tag === "failed" || report.tag === "end" || ((ready || hooks || maps || asked.length > 0) && pid > 0);
+        return report.tag === "failed" || report.tag === "end" || (pid > 0 && (!known || ready || hooks || maps || asked.length > 0));
       });
       if (failed) throw await failure(failed.index, failed.errno);
+      if (pid > 0 && !known) {
+        known = true;
+        await onPid?.(pid, pidfd, player.gate);
+        if (!ready && !hooks && !maps && asked.length === 0) continue;
+      }
       more = hooks || maps || asked.length > 0;
       if (maps) (await import("../idmaps.ts")).mapIds(pid, linux);
       for (const each of asked.splice(0)) (await import("../answers.ts")).answer(await planned.plan(), { pid, pidfd }, each);
       if (hooks) await atHooks?.(pid, pidfd);
       if (more) player.goOn();
-    } while (more);
+    }
     if (!ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
     reapNow(player.pidfd);
     const terminal = spec.terminal ? pidfdGetfd(pidfd, FD.terminal) : undefined;

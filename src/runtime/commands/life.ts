@@ -1,6 +1,6 @@
 // What becomes of a container that is made, for the commands that make none: its start and its end.
 import type { Failure } from "../../lib/errors.ts";
-import { binding, check, SYS } from "../../linux/index.ts";
+import { binding, check, SYS, utf8 } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { type CgroupLocation, locateCgroup, openCgroup } from "../cgroups/index.ts";
 import { homeOf } from "../home.ts";
@@ -28,7 +28,7 @@ export async function openGateNow(
   failure: (index: number, errno: number) => Failure | Promise<Failure>,
   meanwhile?: () => void,
 ): Promise<void> {
-  const message = Buffer.from(`${home}\0`);
+  const message = utf8(`${home}\0`);
   check(binding.syscall(SYS.write, gate, message, message.length), "write gate");
   meanwhile?.();
   let failed: Extract<Report, { tag: "failed" }> | undefined;

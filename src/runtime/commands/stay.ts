@@ -4,15 +4,17 @@
 import { programCommand } from "../../lib/program.ts";
 import { binding, check, close, errno, SYS, stringVector, write } from "../../linux/index.ts";
 import type { CgroupLocation } from "../cgroups/index.ts";
-import { planRemoval } from "../life-tape.ts";
+import { planRemoval } from "../plan/removal.ts";
 import { playerExecutable } from "../player.ts";
 import { createTape, TAPE_FD, TIMING_FD } from "../tape.ts";
 
 /** The process, in the player. */
 const PROCESS_FD = TIMING_FD + 1;
 const NAME = "jubako-runtime";
-/** SIGHUP SIGINT SIGQUIT SIGUSR1 SIGUSR2 SIGTERM SIGCONT */
-export const FORWARDED = [1, 2, 3, 10, 12, 15, 18] as const;
+/** The set of SIGHUP SIGINT SIGQUIT SIGUSR1 SIGUSR2 SIGTERM SIGCONT. */
+const FORWARDED = 0x24a07;
+/** Behind the descriptor in struct pollfd. */
+const POLLIN = 0x100000000;
 const SIGCHLD = 17;
 const SIG_BLOCK = 0;
 const SIG_SETMASK = 2;
@@ -41,14 +43,14 @@ export function prepareStay(pidfd: number, forgotten: Forgotten | undefined): St
   const memory = check(binding.syscall(SYS.memfd_create, "tape", 1), "memfd_create");
   write(memory, tape);
   const argv = stringVector([NAME]);
-  const env = stringVector(
-    ["PATH", "HOME", "TMPDIR", "BUN_TMPDIR"].flatMap((name) => (process.env[name] ? [`${name}=${process.env[name]}`] : [])),
-  );
+  const environment: string[] = [];
+  for (const name of ["PATH", "HOME", "TMPDIR", "BUN_TMPDIR"]) if (process.env[name]) environment.push(`${name}=${process.env[name]}`);
+  const env = stringVector(environment);
   const executable = playerExecutable();
   return {
     begin() {
-      const mask = new BigUint64Array([FORWARDED.reduce((set, signal) => set | (1n << BigInt(signal - 1)), 0n)]);
-      const old = new BigUint64Array(1);
+      const mask = new Int32Array([FORWARDED, 0]);
+      const old = new Int32Array(2);
       binding.syscall(SYS.rt_sigprocmask, SIG_BLOCK, mask, old, 8);
       check(binding.syscall(SYS.dup3, memory, TAPE_FD, 0), "dup3");
       check(binding.syscall(SYS.dup3, pidfd, PROCESS_FD, 0), "dup3");
@@ -66,18 +68,17 @@ function stayTape(forgotten: Forgotten | undefined): Uint8Array {
   const stack = tape.word("stack");
   const signals = tape.word("signals");
   const status = tape.word("status");
-  const mask = tape.structure([FORWARDED.reduce((set, signal) => set | (1n << BigInt(signal - 1)), 0n)], "{forwarded}");
-  const polled = tape.structure([BigInt(PROCESS_FD) | (1n << 32n), 0], "{process, signals}");
+  const mask = tape.structure([FORWARDED], "{forwarded}");
+  const polled = tape.structure([PROCESS_FD + POLLIN, 0], "{process, signals}");
   const wait = tape.label();
   const ended = tape.label();
   const info = tape.room(128, "siginfo");
-  const IN = 1n << 16n;
   tape.step(SYS.prctl, [PR_SET_NAME, NAME], { why: "be found by its name", ignore: "all" });
   tape.step(SYS.signalfd4, [-1, mask, 8, O_CLOEXEC], { why: "hear of signals", store: signals });
-  tape.compute("ADD", signals, 1n << 32n, tape.wordAt(polled, 8, 8, "pollfd[1]"));
+  tape.compute("ADD", signals, POLLIN, tape.wordAt(polled, 8, 8, "pollfd[1]"));
   tape.place(wait);
   tape.step(SYS.ppoll, [polled, 2, 0, 0, 0], { why: "wait for the process' end, or a signal", retry: errno.EINTR });
-  tape.when(tape.wordAt(polled, 4, 4, "process.revents"), "GE", IN, ended);
+  tape.when(tape.wordAt(polled, 4, 4, "process.revents"), "GE", 0x10000, ended);
   tape.step(SYS.read, [signals, info, 128], { retry: errno.EINTR });
   tape.step(SYS.pidfd_send_signal, [PROCESS_FD, tape.wordAt(info, 0, 4, "ssi_signo"), 0, 0], { why: "pass the signal on", ignore: "all" });
   tape.jump(wait);

@@ -56,8 +56,12 @@ export interface Store {
   locked<T>(id: string, fn: () => Promise<T>): Promise<T>;
 }
 
+const ID_CHARACTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_+.-";
+
 export function checkId(id: string): void {
-  if (!/^[\w+.-]+$/.test(id) || id === "." || id === "..") throw invalidArgument(`invalid container ID format: ${JSON.stringify(id)}`);
+  let known = id !== "" && id !== "." && id !== "..";
+  for (let i = 0; i < id.length; i++) if (!ID_CHARACTERS.includes(id[i]!)) known = false;
+  if (!known) throw invalidArgument(`invalid container ID format: ${JSON.stringify(id)}`);
 }
 
 export function openStore(root: string): Store {

@@ -24,6 +24,7 @@ import {
 } from "./constants.ts";
 import { type Entry, planCopyUp } from "./copyup.ts";
 import { planIdmap } from "./idmap.ts";
+import { splitLayers } from "./layers.ts";
 import { type MountOptions, parseOptions } from "./mount-options.ts";
 import type { Planner } from "./planner.ts";
 
@@ -170,22 +171,6 @@ function commonDirectory(paths: readonly string[]): string {
     n = i;
   }
   return first.slice(0, n).join("/") || "/";
-}
-
-/** The directories of lowerdir=a:b\:c. */
-export function splitLayers(value: string): string[] {
-  const layers: string[] = [];
-  let layer = "";
-  for (let i = 0; i < value.length; i++) {
-    const c = value[i]!;
-    if (c === "\\" && i + 1 < value.length) layer += value[++i];
-    else if (c === ":") {
-      layers.push(layer);
-      layer = "";
-    } else layer += c;
-  }
-  layers.push(layer);
-  return layers;
 }
 
 export interface PlannedMount {

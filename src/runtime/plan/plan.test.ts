@@ -11,8 +11,8 @@ import { MOUNT_ATTR, MS } from "./constants.ts";
 import { type CreateInput, planCreate } from "./create.ts";
 import { planExec } from "./exec.ts";
 import type { Facts } from "./facts.ts";
+import { splitLayers } from "./layers.ts";
 import { parseOptions } from "./mount-options.ts";
-import { splitLayers } from "./mounts.ts";
 
 const facts: Facts = {
   entriesOf: () => [],
