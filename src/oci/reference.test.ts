@@ -53,6 +53,83 @@ test("an image id is told from a name", () => {
   expect(asImageId("busybox")).toEqual({});
 });
 
+const docker = Bun.which("docker");
+if (!docker) console.log("skip: docker not installed");
+test.skipIf(!docker)(
+  "names, and names that were damaged, are taken and refused as docker's own parser does, in its words",
+  async () => {
+    const names = [
+      "busybox",
+      "user/app:1.0",
+      "localhost:5000/a/b_c:Tag",
+      "registry.example.com/deep/er/name__x.y-z:v1",
+      "[2001:db8::1]:5000/app",
+      "index.docker.io/app",
+      "Host/app",
+      `repo/app:1@${DIGEST}`,
+      "a".repeat(64),
+      `${"a/".repeat(127)}b`,
+      `app@sha512:${"b".repeat(128)}`,
+    ];
+    const alphabet = [
+      "a",
+      "B",
+      "0",
+      ".",
+      "..",
+      "-",
+      "_",
+      "___",
+      "/",
+      "//",
+      ":",
+      "@",
+      "[",
+      "]",
+      " ",
+      "é",
+      ":80",
+      "A/",
+      "%41",
+      "sha256:",
+      "\n",
+    ];
+    let seed = 11;
+    const random = (n: number) => {
+      seed = (Math.imul(seed, 1_664_525) + 1_013_904_223) >>> 0;
+      return Math.floor((seed / 2 ** 32) * n);
+    };
+    const cases = [...names];
+    while (cases.length < 130) {
+      let text = names[random(names.length)]!;
+      for (let n = random(2); n >= 0; n--) {
+        const at = random(text.length + 1);
+        text = text.slice(0, at) + alphabet[random(alphabet.length)] + text.slice(at + random(3));
+      }
+      if (!text.startsWith("-") && text !== "") cases.push(text);
+    }
+    const said = async (text: string): Promise<string> => {
+      const child = Bun.spawn([docker!, "-H", "unix:///nowhere/docker.sock", "pull", text], { stdout: "ignore", stderr: "pipe" });
+      const told = await new Response(child.stderr).text();
+      return /Cannot connect|failed to connect/i.test(told) ? "taken" : told.trim();
+    };
+    const ours = (text: string): string => {
+      try {
+        parseReference(text);
+        return "taken";
+      } catch (error) {
+        return (error as Error).message;
+      }
+    };
+    for (let at = 0; at < cases.length; at += 10) {
+      const some = cases.slice(at, at + 10);
+      const theirs = await Promise.all(some.map(said));
+      expect(some.map((text) => [text, ours(text)])).toEqual(some.map((text, i) => [text, theirs[i]!]));
+    }
+  },
+  30_000,
+);
+
 test("random names are parsed or refused, and quickly", () => {
   const alphabet = "ab0.-_/:@[]A é%";
   let seed = 7;

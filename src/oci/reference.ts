@@ -46,11 +46,14 @@ export function parseReference(text: string): Reference {
   if (text.length > 1024) throw invalidArgument("invalid reference format");
   if (/^[a-f0-9]{64}$/.test(text)) throw invalidArgument(`invalid repository name (${text}), cannot specify 64-byte hexadecimal strings`);
   const [domain, rest] = splitDomain(text);
-  const end = rest.search(/[:@]/);
+  const end = rest.indexOf(":");
   const remote = end < 0 ? rest : rest.slice(0, end);
   if (remote.toLowerCase() !== remote) throw invalidArgument(`invalid reference format: repository name (${remote}) must be lowercase`);
   const match = REFERENCE.exec(`${domain}/${rest}`);
-  if (!match) throw invalidArgument("invalid reference format");
+  if (!match) {
+    const lowercase = REFERENCE.test(`${domain}/${rest}`.toLowerCase());
+    throw invalidArgument(lowercase ? "repository name must be lowercase" : "invalid reference format");
+  }
   const path = match[1]!.slice(domain.length + 1);
   if (path === "" || !match[1]!.startsWith(`${domain}/`)) throw invalidArgument("invalid reference format");
   if (path.length > MAX_NAME) throw invalidArgument(`repository name must not be more than ${MAX_NAME} characters`);
