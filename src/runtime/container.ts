@@ -3,7 +3,6 @@
 //   state.json       id, bundle, cgroup: what the runtime decided before anything was done
 //   record           pids of keeper and init with their start times, and init's exit (plan/layout.ts)
 //   exec-ID/record   the same for each further process
-import { mkdirSync, rmdirSync, rmSync, unlinkSync, writeFileSync } from "node:fs";
 import { alreadyExists, Failure, failedPrecondition } from "../lib/errors.ts";
 import {
   binding,
@@ -11,6 +10,7 @@ import {
   close,
   EPOLLIN,
   kill,
+  mkdirSync,
   O_CREAT,
   O_NONBLOCK,
   O_RDWR,
@@ -18,8 +18,12 @@ import {
   open,
   pidfdGetfd,
   pidfdSignal,
+  rmdirSync,
+  rmSync,
   SYS,
+  unlinkSync,
   watch,
+  writeFileSync,
 } from "../linux/index.ts";
 import type { Process, Spec, State } from "../oci/runtime-spec.ts";
 import { active } from "../trace/index.ts";

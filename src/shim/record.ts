@@ -3,17 +3,20 @@
 // that is whole or not at all for whoever reads it after this process' death, and costs a fifth of replacing the file. The runtime's own record
 // is beside them, in STATE/c/ID/runtime; exits stand there, with the keepers.
 import {
-  closeSync,
+  binding,
+  check,
+  close,
   mkdirSync,
-  openSync,
+  O_WRONLY,
+  open,
   readdirSync,
   readFileSync,
   rmdirSync,
   rmSync,
+  SYS,
   unlinkSync,
   writeFileSync,
-  writeSync,
-} from "node:fs";
+} from "../linux/index.ts";
 import type { Process as SpecProcess } from "../oci/runtime-spec.ts";
 import type { Restoration } from "./checkpoint.ts";
 import type { Driver } from "./drivers.ts";
@@ -69,11 +72,11 @@ export function records(state: string): Records {
   mkdirSync(root, { recursive: true, mode: 0o700 });
 
   const poke = (path: string, position: number, letter: string): void => {
-    const fd = openSync(path, "r+");
+    const fd = open(path, O_WRONLY);
     try {
-      writeSync(fd, letter, position);
+      check(binding.syscall(SYS.pwrite64, fd, letter, 1, position), `write ${path}`);
     } finally {
-      closeSync(fd);
+      close(fd);
     }
   };
   const read = <T>(path: string): { line: string; rest: T; phase: Phase } | undefined => {
