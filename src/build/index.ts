@@ -44,6 +44,7 @@ export type {
 } from "./host.ts";
 export { createPolicy, type SourcePolicy, withPolicy } from "./policy.ts";
 export type { BuildEvent, KeyPart, LogEvent, MissEvent, StatusEvent, VertexEvent, WarningEvent } from "./progress.ts";
+export { checkCacheExport } from "./remote/export.ts";
 export type {
   Attestation,
   BuildSession,

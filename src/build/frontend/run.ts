@@ -282,14 +282,11 @@ export async function runNode(options: Options): Promise<{ output: Output; text:
   return { output: { node, index: 0 }, text: `RUN ${counted}${args.join(" ")} # buildkit` };
 }
 
-/** A here-document's first lines say what it is about. */
+/** A here-document's first line says what it is about. */
 function summary({ original, keyword, heredocs }: Of<"RUN">): string {
   const line = `RUN${original.slice(keyword.length)}`;
   const [document] = heredocs;
   if (heredocs.length !== 1 || !/\d*<<-?\s*\S+$/.test(line.trim())) return line;
-  const lines = document!.content
-    .split("\n")
-    .map((each) => each.trim())
-    .filter((each) => each !== "");
-  return `${line} (${lines.slice(0, 3).join("...").slice(0, 100)}${lines.length > 3 ? "..." : ""})`;
+  const [first = "", ...more] = document!.content.trim().split(/\r?\n/);
+  return `${line} (${first}${more.length > 0 ? "..." : ""})`;
 }

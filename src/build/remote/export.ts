@@ -27,6 +27,17 @@ async function exported(context: ExportContext, result: Result, mode: "min" | "m
   return found;
 }
 
+/** Whether it is an export that can be, before anything is built for it. InvalidArgument, Unimplemented. */
+export function checkCacheExport({ type, attrs }: CacheOption): void {
+  if (["gha", "s3", "azblob"].includes(type)) throw unimplemented(`cache exports of the type ${type}`);
+  if (!["inline", "registry", "local"].includes(type)) throw invalidArgument(`unknown cache exporter: ${JSON.stringify(type)}`);
+  if (type === "inline") return;
+  const { mode = "min", ref } = attrs;
+  if (mode !== "min" && mode !== "max") throw invalidArgument(`invalid cache mode ${mode}`);
+  if (type === "registry" && !ref) throw invalidArgument("failed to configure registry cache exporter: ref is required");
+  imageOptions(attrs);
+}
+
 export async function exportCache(
   context: ExportContext,
   build: BuildHost,
@@ -34,12 +45,11 @@ export async function exportCache(
   { type, attrs }: CacheOption,
   sink: Pick<ExportSink, "tree">,
 ): Promise<ExportAnswer> {
+  checkCacheExport({ type, attrs });
   if (type === "inline") return {};
-  if (type !== "registry" && type !== "local") throw unimplemented(`cache exports of the type ${type}`);
   const { host, lease, signal, status } = context;
   const { manager } = host;
-  const mode = attrs.mode ?? "min";
-  if (mode !== "min" && mode !== "max") throw invalidArgument(`invalid cache mode ${mode}`);
+  const mode = attrs.mode === "max" ? "max" : "min";
   const options = imageOptions(attrs);
   const trees = await exported(context, result, mode);
   // Also what nothing has needed until now.

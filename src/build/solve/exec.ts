@@ -93,6 +93,7 @@ export async function execute(options: ExecOptions): Promise<void> {
   const output = openStepOutput(join(scratch, "stdout"), (bytes) => options.onOutput(1, bytes));
   const undo: (() => unknown)[] = [() => rmSync(scratch, { recursive: true, force: true }), () => output.close()];
   let destinations: string[] = [];
+  let started = false;
   try {
     const step = await build.prepareStep(stepRequest(id, op, prepared, options.resources));
     undo.push(() => step.close());
@@ -134,6 +135,7 @@ export async function execute(options: ExecOptions): Promise<void> {
         stop();
         throw error;
       }
+      started = true;
       if (signal.aborted) stop();
       const { exitStatus } = await exit;
       await output.drained();
@@ -143,6 +145,10 @@ export async function execute(options: ExecOptions): Promise<void> {
     } finally {
       signal.removeEventListener("abort", stop);
     }
+  } catch (error) {
+    // What could not begin says which command it was.
+    if (!started && error instanceof Error && !signal.aborted) Object.assign(error, { command: op.meta!.args });
+    throw error;
   } finally {
     // Whatever ran is dead: with process 1 go all of its namespace.
     removeMountPoints(prepared.rootfs, [...destinations, "/dev/console", "/dev/pipes"]);

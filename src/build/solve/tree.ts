@@ -270,7 +270,7 @@ export function makeDirectories(
 ): number {
   const clean = posix.join("/", path).slice(1).replace(/\/$/, "");
   const there = openDirectory(root, clean);
-  if (there !== -errno.ENOENT || clean === "") return must(there, "open", clean);
+  if (there !== -errno.ENOENT || clean === "") return must(there, "mkdir", `/${clean}`);
   const above = makeDirectories(root, posix.dirname(clean), owner, mode, times);
   try {
     const name = posix.basename(clean);

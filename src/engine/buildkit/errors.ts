@@ -39,9 +39,12 @@ export class ClientFailure extends Error {
 /** The builder says of common mistakes what the classic builder did; BuildKit's clients know other sentences. */
 export const sentenceOf = (text: string): string =>
   text
-    .replace(/The command '(.*)' returned a non-zero code: (\d+)$/s, 'process "$1" did not complete successfully: exit code: $2')
     .replace(
-      /^(?:COPY|ADD) failed: file not found in build context or excluded by \.dockerignore: stat (.*): file does not exist$/,
+      /The command '(.*)' returned a non-zero code: (\d+)$/s,
+      (_, command: string, code: string) => `process ${JSON.stringify(command)} did not complete successfully: exit code: ${code}`,
+    )
+    .replace(
+      /^(?:COPY|ADD) failed: (?:file not found in build context or excluded by \.dockerignore: )?stat (.*): file does not exist$/,
       'failed to compute cache key: failed to calculate checksum: "/$1": not found',
     );
 
@@ -101,7 +104,9 @@ export function toConnectError(error: unknown, sources: readonly Source[] = []):
   }
   const aborted = error instanceof DOMException && error.name === "AbortError";
   const code = aborted ? Code.Canceled : error instanceof Failure ? (CODES[error.kind] ?? Code.Unknown) : Code.Unknown;
-  const text = aborted ? "context canceled" : sentenceOf(messageOf(error));
+  const said = aborted ? "context canceled" : sentenceOf(messageOf(error));
+  const { command } = (error ?? {}) as { command?: readonly string[] };
+  const text = command ? `process ${JSON.stringify(command.join(" "))} did not complete successfully: ${said}` : said;
   const result = new ConnectError(text.length > MAX_MESSAGE ? `${text.slice(0, MAX_MESSAGE)}…` : text, code);
   if (!(error instanceof Error)) return result;
   const { vertex, range, source } = error as Located;

@@ -33,8 +33,9 @@ async function refuseMissing(request: SolveRequest): Promise<void> {
   if (request.SourcePolicySession !== "") throw unimplemented("source policies that a client serves");
   if (request.EnableSessionExporter) throw unimplemented("exporters that a client serves");
   if (request.ProxyNetwork) throw unimplemented("the proxy network of builds");
-  const { checkExport } = await import("../../build/index.ts");
+  const { checkCacheExport, checkExport } = await import("../../build/index.ts");
   for (const exporter of exportersOf(request)) checkExport(exporter);
+  for (const option of cacheOptions(request.Cache?.Exports ?? [])) checkCacheExport(option);
 }
 
 interface Exporter {
