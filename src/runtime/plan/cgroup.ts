@@ -82,7 +82,7 @@ export function planCgroupSources(p: Planner, cgroup: CgroupPlan, namespace: boo
     const directory = namespace ? own : withoutNamespace;
     const source = p.tape.word("cgroup");
     const options = {
-      ...parseOptions(["rbind"]),
+      ...parseOptions(["bind"]),
       set: MOUNT_ATTR.MOUNT_ATTR_NOSUID | MOUNT_ATTR.MOUNT_ATTR_NODEV | MOUNT_ATTR.MOUNT_ATTR_NOEXEC,
     };
     cloneTree(p, AT_FDCWD, directory, options, source, `take cgroup ${directory}`);
@@ -121,7 +121,9 @@ export function planCgroupMount(
   p.close(place);
   for (const { name, links, source } of sources) {
     readonly(source);
-    p.ensure(root, `${destination}/${name}`, "directory", place, `mount cgroup ${name} on ${destination}/${name}`);
+    // Of what was just mounted nobody else knows.
+    tape.step(SYS.mkdirat, [top, name, { value: 0o755, name: "0755" }], { why: `mount cgroup ${name} on ${destination}/${name}` });
+    p.open(name, O.O_PATH | O.O_DIRECTORY, place, { at: top });
     attach(p, source, place);
     p.close(place);
     p.close(source);

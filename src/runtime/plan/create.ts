@@ -90,7 +90,6 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
 
   // ---- the keeper. Nobody in a new user namespace has power over this process; its own user needs some over the one that waits at the gate.
   if (!ordinary) tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 0], { why: "close this process to the container's eyes" });
-  if (input.keeper) recordSelf(p, RECORD.keeper, "record the keeper");
   tape.step(SYS.umask, [0], { why: "clear the umask" });
   // Of v1, the keeper makes the cgroups while the process mounts its file systems: a third of a millisecond that the other core has time for.
   // Those of v2 have to be there before it; so have all where the process will not be able to take them from the host.
@@ -136,6 +135,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
 
   // ---- the keeper, as the parent
   reportPid(p, pid);
+  if (input.keeper) recordSelf(p, RECORD.keeper, "record the keeper");
   const mapsByMaker = ordinary && ownUser && !mapsHimself(spec, facts.ordinaryUser!);
   if (ownUser && !mapsByMaker) planMaps(p, pid.pid, ownIds.uids, ownIds.gids, ordinary);
   if (ownUser && input.cgroup?.version === 1) planPlace(p, pid.pid, input.cgroup);

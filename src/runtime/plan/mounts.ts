@@ -81,8 +81,9 @@ export function cloneTree(p: Planner, at: Arg, path: Arg, options: MountOptions,
   if (path === "") set.push("AT_EMPTY_PATH");
   p.tape.step(SYS.open_tree, [at, path, flags(how, ...set)], { why, store });
   // A copy is a peer of its source, or a slave where that is one: without this, a mount made inside the container would appear on the host.
-  if (options.propagation !== MS.MS_SHARED && !slave) setAttributes(p, store, 0, 0, MS.MS_SLAVE, true);
-  setAttributes(p, store, options.set, cleared(options.clear, options.set), 0, false);
+  const propagation = options.propagation !== MS.MS_SHARED && !slave ? MS.MS_SLAVE : 0;
+  if (options.recursive) setAttributes(p, store, 0, 0, propagation, true);
+  setAttributes(p, store, options.set, cleared(options.clear, options.set), options.recursive ? 0 : propagation, false);
   setAttributes(p, store, options.recursiveSet, cleared(options.recursiveClear, options.recursiveSet), 0, true);
   if (options.propagation && options.propagation !== MS.MS_SLAVE)
     setAttributes(p, store, 0, 0, options.propagation, options.propagationRecursive);
