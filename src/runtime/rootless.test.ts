@@ -18,6 +18,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import type { Spec } from "../oci/runtime-spec.ts";
+import { seccompAgent } from "./agent-harness.ts";
 
 setDefaultTimeout(30_000);
 const UID = 54321;
@@ -62,7 +63,7 @@ describe.skipIf(lacks())("a user without rights", () => {
     }
     copyFileSync(busybox!, `${work}/bundle/rootfs/bin/busybox`);
     chmodSync(`${work}/bundle/rootfs/bin/busybox`, 0o755);
-    for (const name of ["sh", "sleep", "cat", "id", "ls", "mount", "tty", "touch", "chown", "stat", "grep"])
+    for (const name of ["sh", "sleep", "cat", "id", "ls", "mount", "tty", "touch", "chown", "stat", "grep", "mkdir"])
       symlinkSync("busybox", `${work}/bundle/rootfs/bin/${name}`);
     const add = (file: string, line: string) =>
       writeFileSync(`${work}/${file}`, `${existsSync(`/etc/${file}`) ? readFileSync(`/etc/${file}`, "utf8") : ""}${line}\n`);
@@ -77,16 +78,22 @@ describe.skipIf(lacks())("a user without rights", () => {
   });
 
   /** A shell command of the user's. `before` is root's, in the same process. */
-  function asUser(command: string, before = ":"): { status: number; stdout: string; stderr: string } {
+  function userCommand(command: string, before = ":"): string[] {
     const bind = ["passwd", "group", "subuid", "subgid"]
       .map((file) => `touch /etc/${file}; mount --bind ${work}/${file} /etc/${file}`)
       .join("; ");
     const user = `exec setpriv --reuid=${UID} --regid=${UID} --clear-groups env -i PATH="$PATH" HOME=/ XDG_RUNTIME_DIR=${work}/run sh -c "$1"`;
-    const run = Bun.spawnSync(
-      ["unshare", "-m", "--propagation", "private", "sh", "-c", `set -e; ${bind}; ${before}; cd /; ${user}`, "sh", command],
-      { stdin: "ignore" },
-    );
+    return ["unshare", "-m", "--propagation", "private", "sh", "-c", `set -e; ${bind}; ${before}; cd /; ${user}`, "sh", command];
+  }
+  function asUser(command: string, before?: string): { status: number; stdout: string; stderr: string } {
+    const run = Bun.spawnSync(userCommand(command, before), { stdin: "ignore" });
     return { status: run.exitCode, stdout: run.stdout.toString(), stderr: run.stderr.toString() };
+  }
+  /** The same, while this process goes on. */
+  async function meanwhile(args: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
+    const run = Bun.spawn(userCommand(words(args)), { stdin: "ignore", stdout: "pipe", stderr: "pipe" });
+    const [stdout, stderr] = await Promise.all([new Response(run.stdout).text(), new Response(run.stderr).text()]);
+    return { status: await run.exited, stdout, stderr };
   }
   const words = (args: string[]) => [process.execPath, main, "jubako-runtime", ...args].map((word) => `'${word}'`).join(" ");
   const runtime = (args: string[], before?: string) => asUser(words(args), before);
@@ -165,6 +172,41 @@ describe.skipIf(lacks())("a user without rights", () => {
     expect(runtime(["exec", "--user", "9:10", "many", "id", "-u"]).stdout).toBe("9\n");
     expect(runtime(["exec", "many", "grep", "^Uid", "/proc/1/status"]).stdout).toBe("Uid:\t7\t7\t7\t7\n");
     expect(runtime(["delete", "--force", "many"])).toMatchObject({ status: 0, stderr: "" });
+  });
+
+  const users: [who: string, change: (spec: Spec) => void][] = [
+    ["himself alone", () => {}],
+    ["other users inside", withSubIds],
+  ];
+  if (!Bun.which("newuidmap")) console.log(`skip: newuidmap not installed: no seccomp agent for ${users.pop()![0]}`);
+  test.each(users)("a seccomp agent decides for %s, in run and exec", async (_, change) => {
+    const path = `${work}/run/agent.sock`;
+    rmSync(path, { force: true });
+    const agent = seccompAgent(path);
+    try {
+      chmodSync(path, 0o777);
+      const user = change === withSubIds ? { uid: 7, gid: 8 } : { uid: 0, gid: 0 };
+      const config = bundle(["sh", "-c", "mkdir /dev/shm/x; exec sleep 1000 >/dev/null 2>&1"], (spec) => {
+        change(spec);
+        spec.process!.user = user;
+        spec.linux!.seccomp = {
+          defaultAction: "SCMP_ACT_ALLOW",
+          listenerPath: path,
+          listenerMetadata: "rootless",
+          syscalls: [{ names: ["mkdir", "mkdirat"], action: "SCMP_ACT_NOTIFY" }],
+        };
+      });
+      expect(await meanwhile(["run", "--detach", ...config, "life"])).toMatchObject({ status: 0 });
+      const { pid } = JSON.parse(runtime(["state", "life"]).stdout) as { pid: number };
+      expect(agent.state()).toMatchObject({ metadata: "rootless", pid, state: { id: "life", pid } });
+      const further = await meanwhile(["exec", "life", "mkdir", "/dev/shm/y"]);
+      expect(further.stderr).toContain("No medium found");
+      expect(further.status).toBe(1);
+      expect(agent.state()).toMatchObject({ state: { id: "life", pid, status: "running" } });
+    } finally {
+      agent.close();
+      runtime(["delete", "--force", "life"]);
+    }
   });
 
   test.skipIf(!Bun.which("newuidmap"))("ids of others are refused by newuidmap, and a machine without it says so", () => {
