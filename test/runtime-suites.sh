@@ -2,14 +2,17 @@
 # Tests of OCI runtimes that others wrote, run against any runtime: test/runtime-suites.sh [RUNTIME…], by default jubako-runtime of dist/ and the runc
 # on the PATH, one after the other; prints counts, and each failure with what is known of it.
 #
-#   bats         runc's own integration tests, from Debian's source package of runc, fetched by apt (no change to the system's sources)
+#   bats         runc's own integration tests, from Debian's source package of runc, fetched by apt (no change to the system's sources); with
+#                SUITE_RUNC=1.5.2 (or latest) those of that version, from its Go module, which is built and stands for runc where none is named
 #   checkpoint   of them those of checkpoint and restore, in a virtual machine whose kernel CRIU knows (test/vm/bats.ts); three minutes
+#   v2           of them those that have to do with cgroups, in that machine, which has cgroup v2; half an hour
+#   systemd      the same where cgroups are units of systemd's; half an hour
 #   rootless     the same by an ordinary user, who exists in a mount namespace only: as tests/rootless.sh does, without sub-ids and cgroups, and with both
 #   validation   the programs of github.com/opencontainers/runtime-tools, built by Go
 #
 # Needs root, apt-get, dpkg-source, jq, gcc, script, busybox-static; for bats gawk and bats, for some of its files debootstrap (hooks), Go and
 # libseccomp-dev (seccomp-notify), fuse (sshfs), criu (checkpoint); for rootless uidmap; for validation Go. What is missing is left out and said.
-# Environment: SUITES="bats checkpoint rootless validation"; SUITE_FILES="exec.bats …" and SUITE_PROGRAMS="mounts …" for some only; SUITE_WORK=DIR keeps what was
+# Environment: SUITES="bats checkpoint rootless validation" (the default), v2, systemd; SUITE_RUNC=VERSION; SUITE_FILES="exec.bats …" and SUITE_PROGRAMS="mounts …" for some only; SUITE_WORK=DIR keeps what was
 # fetched and built there for the next time; SUITE_OUTPUT=PREFIX keeps the outputs.
 set -eu
 cd "$(dirname "$0")/.."
@@ -34,20 +37,10 @@ left_out() { echo "runtime-suites: left out: $*"; }
 
 # ---- fetch and prepare runc's tests
 prepare_bats() {
+  [ -n "${tests:-}" ] && return
   suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
-  if ! ls -d "$work"/runc-*/tests/integration >/dev/null 2>&1; then
-    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${SUITE_MIRROR:-http://deb.debian.org/debian} $suite main" >"$work/sources.list"
-    apt="apt-get -qq -o Dir::Etc::sourcelist=$work/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$work/lists"
-    (cd "$work" && $apt update && $apt source runc) >"$work/fetch.log" 2>&1 || { tail -5 "$work/fetch.log" >&2; exit 1; }
-  fi
-  tests=$(echo "$work"/runc-*/tests/integration)
-  tools=$(echo "$work"/runc-*/contrib/cmd)
-  [ -x "$tools/recvtty/recvtty" ] || gcc -Wall -o "$tools/recvtty/recvtty" "$here/test/support/recvtty.c"
   without="-e nothing"
-  if [ ! -x "$tools/seccompagent/seccompagent" ] && ! build_agent >"$work/agent.log" 2>&1; then
-    left_out "seccomp-notify.bats: its agent needs Go and libseccomp-dev: $(tail -1 "$work/agent.log")"
-    without="$without -e seccomp-notify"
-  fi
+  if [ -n "${SUITE_RUNC:-}" ]; then fetch_module; else fetch_package; fi
   if ! prepare_sshfs >"$work/sshfs.log" 2>&1; then
     left_out "mounts_sshfs.bats: needs sshfs and sftp-server"
     without="$without -e sshfs"
@@ -55,7 +48,13 @@ prepare_bats() {
   # Two runs at once must not share their cgroups.
   cgroups=jubako-suites-$(echo "$work" | cksum | cut -d ' ' -f 1)
   sed -i "s/runc-cgroups-integration-test/$cgroups/g" "$tests"/*.bash "$tests"/*.bats
-  [ -e "$work/busybox.tar" ] && return
+  [ -e "$work/busybox.tar" ] || make_images
+  [ -e "$work/debian.tar" ] && debian=$work/debian.tar || debian=$work/busybox.tar
+  printf '#!/bin/sh\necho BUSYBOX_IMAGE=%s\necho HELLO_IMAGE=%s\necho DEBIAN_IMAGE=%s\n' "$work/busybox.tar" "$work/hello.tar" "$debian" >"$tests/get-images.sh"
+  chmod +x "$tests/get-images.sh"
+}
+
+make_images() {
   # Images as the tests expect them: no /proc and no /sys in busybox's.
   mkdir -p "$work/busybox/bin" "$work/busybox/etc" "$work/busybox/dev" "$work/busybox/tmp" "$work/busybox/root" "$work/busybox/usr" "$work/busybox/var" "$work/hello"
   cp "$(command -v busybox)" "$work/busybox/bin/busybox"
@@ -66,15 +65,50 @@ prepare_bats() {
   printf '#include <stdio.h>\nint main(void) { puts("Hello"); return 0; }\n' >"$work/hello.c"
   gcc -static -o "$work/hello/hello" "$work/hello.c"
   tar -C "$work/hello" -cf "$work/hello.tar" .
-  debian=$work/busybox.tar
   if has debootstrap && debootstrap --variant=minbase "$suite" "$work/debian" >"$work/debootstrap.log" 2>&1; then
-    rm -rf "$work/debian/proc" "$work/debian/sys"
+    # What nobody reads is unpacked by each test.
+    (cd "$work/debian" && rm -rf proc sys var/cache/apt var/lib/apt usr/share/doc usr/share/man usr/share/locale usr/share/perl* usr/lib/*/perl* usr/lib/*/gconv)
     tar -C "$work/debian" -cf "$work/debian.tar" .
-    debian=$work/debian.tar
   fi
-  printf '#!/bin/sh\necho BUSYBOX_IMAGE=%s\necho HELLO_IMAGE=%s\necho DEBIAN_IMAGE=%s\n' "$work/busybox.tar" "$work/hello.tar" "$debian" >"$tests/get-images.sh"
-  chmod +x "$tests/get-images.sh"
   tar -C "$work/busybox" -cf "$work/busybox.tar" .
+}
+
+# Debian's package: its test programs are the tests' own, but for the one that answers for a terminal.
+fetch_package() {
+  if ! ls -d "$work"/runc-*/tests/integration >/dev/null 2>&1; then
+    echo "deb-src [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] ${SUITE_MIRROR:-http://deb.debian.org/debian} $suite main" >"$work/sources.list"
+    apt="apt-get -qq -o Dir::Etc::sourcelist=$work/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$work/lists"
+    (cd "$work" && $apt update && $apt source runc) >"$work/fetch.log" 2>&1 || { tail -5 "$work/fetch.log" >&2; exit 1; }
+  fi
+  tests=$(echo "$work"/runc-*/tests/integration)
+  tools=$(echo "$work"/runc-*/contrib/cmd)
+  runc=$(command -v runc || true)
+  [ -x "$tools/recvtty/recvtty" ] || gcc -Wall -o "$tools/recvtty/recvtty" "$here/test/support/recvtty.c"
+  if [ ! -x "$tools/seccompagent/seccompagent" ] && ! build_agent >"$work/agent.log" 2>&1; then
+    left_out "seccomp-notify.bats: its agent needs Go and libseccomp-dev: $(tail -1 "$work/agent.log")"
+    without="$without -e seccomp-notify"
+  fi
+}
+
+# A version that Debian does not have: the module has the tests with all of their programs, and is built as runc itself.
+fetch_module() {
+  has go || { echo "runtime-suites: SUITE_RUNC needs go and libseccomp-dev" >&2; exit 77; }
+  version=${SUITE_RUNC#v}
+  if [ ! -e "$work/module-runc-$version/built" ]; then
+    (
+      mkdir -p "$work/module" && cd "$work/module" && { [ -e go.mod ] || go mod init fetch; } &&
+        source=$(go mod download -json "github.com/opencontainers/runc@$(echo "$version" | sed 's/^[0-9]/v&/')" | jq -r .Dir) &&
+        rm -rf "$work/module-runc-$version" && cp -r "$source" "$work/module-runc-$version" && chmod -R u+w "$work/module-runc-$version" &&
+        cd "$work/module-runc-$version" && export CGO_ENABLED=1 && mkdir -p tests/cmd/_bin &&
+        go build -trimpath -tags "seccomp urfave_cli_no_docs" -ldflags "-X main.gitCommit=module" -o runc . &&
+        for program in tests/cmd/*/; do
+          case $program in */_bin/) continue ;; esac
+          go build -trimpath -tags seccomp -o tests/cmd/_bin "./$program" || exit 1
+        done && touch built
+    ) >"$work/module.log" 2>&1 || { tail -5 "$work/module.log" >&2; exit 1; }
+  fi
+  tests=$work/module-runc-$version/tests/integration
+  runc=$work/module-runc-$version/runc
 }
 
 # The agent's source is in runc's package; what it imports comes by Go's proxy, in the versions that runc names.
@@ -158,10 +192,23 @@ explain_failure() {
 
 # ---- run, in a terminal, as runc run and exec expect one
 write_runner() {
+  # Where nothing is typed and nothing ends: the end of its input is a character to a terminal, which would be passed on and echoed.
+  [ -p "$work/typed" ] || mkfifo "$work/typed"
+  exec 3<>"$work/typed"
   cat >"$work/run" <<'END'
 #!/bin/sh
 cd "$1"
-for file in $3; do timeout --foreground -k 5 120 bats -t "$file" | sed "s|^\(not \)\?ok [0-9]* |&$(basename "$file" .bats): |"; done >"$2" 2>&1
+for file in $3; do
+  ended=
+  timeout --foreground -k 5 400 bats -t "$file" >"$2.part" 2>&1 || ended=$?
+  name=$(basename "$file" .bats)
+  sed "s|^\(not \)\?ok [0-9]* |&$name: |" "$2.part"
+  # What a file that was ended left running would hold its terminal and its cgroups.
+  if [ "$ended" = 124 ]; then
+    echo "not ok 0 $name: was ended after 400 s"
+    for running in $(grep -lz "^BATS_RUN_TMPDIR=$TMPDIR/" /proc/[0-9]*/environ 2>/dev/null | cut -d / -f 3); do kill -9 "$running"; done 2>/dev/null
+  fi
+done >"$2" 2>&1
 END
   chmod +x "$work/run"
 }
@@ -169,7 +216,7 @@ END
 run_bats() {
   out=$work/out.bats.$(basename "$1")
   files=${SUITE_FILES:-$(cd "$tests" && ls ./*.bats | grep -v $without)}
-  PATH=$work/sshfs:$PATH RUNC=$1 TMPDIR=$work/tmp script -qec "$work/run '$tests' '$out' '$(echo $files)'" /dev/null </dev/null >/dev/null || true
+  PATH=$work/sshfs:$PATH RUNC=$1 TMPDIR=$work/tmp script -qec "$work/run '$tests' '$out' '$(echo $files)'" /dev/null <&3 >/dev/null || true
   report "$1" bats "$out"
 }
 
@@ -194,7 +241,7 @@ as_user() {
   esac
   case $2 in *idmap*) export ROOTLESS_UIDMAP_START=100000 ROOTLESS_UIDMAP_LENGTH=65536 ROOTLESS_GIDMAP_START=200000 ROOTLESS_GIDMAP_LENGTH=65536 ;; esac
   export ROOTLESS_FEATURES="$2" HOME="$work/user/home" XDG_RUNTIME_DIR="$work/user/run" TMPDIR="$work/user/tmp" RUNC="$1"
-  exec setpriv --reuid=$uid --regid=$uid --clear-groups script -qec "$work/run '$tests' '$work/user/tmp/out' '$3'" /dev/null </dev/null >/dev/null
+  exec setpriv --reuid=$uid --regid=$uid --clear-groups script -qec "$work/run '$tests' '$work/user/tmp/out' '$3'" /dev/null <&3 >/dev/null
 }
 
 run_rootless() {
@@ -215,10 +262,28 @@ as_user \"\$@\"" sh "$1" "$features" "$(echo $files)" || true
 
 run_checkpoint() {
   out=$work/out.checkpoint.$(basename "$1")
-  [ -x node_modules/.bin/bun ] || { left_out "checkpoint: npm ci has not run"; return; }
-  node_modules/.bin/bun test/vm/bats.ts "$1" "$(dirname "$(dirname "$tests")")" "$work" checkpoint.bats >"$work/tmp.checkpoint" 2>&1 || true
-  sed "s|^\(not \)\?ok [0-9]* |&vm checkpoint: |" "$work/tmp.checkpoint" >"$out"
-  if grep -q '^1\.\.' "$out"; then report "$1" checkpoint "$out"; else left_out "checkpoint: $(tail -1 "$out")"; fi
+  in_machine "$1" checkpoint "$out" checkpoint.bats
+}
+
+# In a virtual machine with Linux 6.1: Debian's CRIU knows that, and there is one hierarchy of cgroups, v2, with all controllers.
+in_machine() {
+  [ -x node_modules/.bin/bun ] || { left_out "$2: npm ci has not run"; return; }
+  node_modules/.bin/bun test/vm/bats.ts "$1" "$(dirname "$(dirname "$tests")")" "$work" $4 >"$work/tmp.machine" 2>&1 || true
+  awk '/^== /{ name = $2 } /^(not )?ok [0-9]/{ sub(/ok [0-9]+ /, "&vm " name ": ") } { print }' "$work/tmp.machine" >"$3"
+  if grep -aq '^1\.\.' "$3"; then report "$1" "$2" "$3"; else left_out "$2: $(tail -1 "$3")"; fi
+}
+
+# What has to do with cgroups and with what this machine holds back (network devices, limits), and a container's life.
+run_v2() {
+  files=${SUITE_FILES:-cgroups.bats cgroup_delegation.bats update.bats events.bats pause.bats delete.bats kill.bats dev.bats create.bats start.bats exec.bats run.bats netdev.bats rlimits.bats timens.bats userns.bats}
+  present=$(cd "$tests" && ls $files 2>/dev/null)
+  BATS_MINUTES=${SUITE_MINUTES:-45} in_machine "$1" v2 "$work/out.v2.$(basename "$1")" "$(echo $present)"
+}
+
+# The same where cgroups are systemd's units.
+run_systemd() {
+  files=${SUITE_FILES:-cgroups.bats update.bats pause.bats delete.bats kill.bats exec.bats}
+  BATS_SYSTEMD=1 BATS_MINUTES=${SUITE_MINUTES:-45} in_machine "$1" systemd "$work/out.systemd.$(basename "$1")" "$files"
 }
 
 run_validation() {
@@ -240,9 +305,9 @@ run_validation() {
 }
 
 report() {
-  skipped=$(grep -ci '^ok .*# skip' "$3" || true)
-  echo "$1, $2: $(($(grep -c '^ok' "$3") - skipped)) passed, $(grep -c '^not ok' "$3" || true) failed, $skipped skipped"
-  grep '^not ok' "$3" | sed 's/^not ok [0-9]* *-* */   /' | while IFS= read -r line; do
+  skipped=$(grep -aci '^ok .*# skip' "$3" || true)
+  echo "$1, $2: $(($(grep -ac '^ok' "$3") - skipped)) passed, $(grep -ac '^not ok' "$3" || true) failed, $skipped skipped"
+  grep -a '^not ok' "$3" | sed 's/^not ok [0-9]* *-* */   /' | while IFS= read -r line; do
     echo "   $line"
     explain_failure "$line"
   done
@@ -256,7 +321,7 @@ for suite_name in $suites; do
       prepare_bats
       write_runner
       ;;
-    bats | checkpoint)
+    bats | checkpoint | v2 | systemd)
       for program in bats gawk; do has $program || { left_out "$suite_name: $program is not installed"; continue 2; }; done
       prepare_bats
       write_runner
@@ -264,7 +329,7 @@ for suite_name in $suites; do
     validation) if ! has go || ! prepare_validation; then left_out "validation: not built: $(tail -1 "$work/validation.log" 2>/dev/null)"; continue; fi ;;
     *) echo "runtime-suites: no suite $suite_name" >&2; exit 2 ;;
   esac
-  if [ $# -gt 0 ]; then runtimes=$*; else runtimes="$here/dist/bin/jubako-runtime $(command -v runc || true)"; fi
+  if [ $# -gt 0 ]; then runtimes=$*; else runtimes="$here/dist/bin/jubako-runtime ${runc-$(command -v runc || true)}"; fi
   for runtime in $runtimes; do
     case $runtime in /*) ;; *) runtime=$(command -v "$runtime") ;; esac
     "run_$suite_name" "$runtime"

@@ -113,6 +113,7 @@ export async function main(argv: string[]): Promise<number> {
     return await command(
       {
         store: openStore(flags.value("root") ?? defaultRoot()),
+        rootGiven: flags.value("root") !== undefined,
         systemdCgroup: flags.on("systemd-cgroup"),
         rootless: isRootless(flags.value("rootless") ?? "auto"),
         criu: flags.value("criu"),

@@ -36,6 +36,7 @@ import { execPlans } from "./exec-plans.ts";
 import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from "./face.ts";
 import { stepFailure } from "./failures.ts";
 import { type Kept, readExit, runningProcess } from "./keeper.ts";
+import { environmentOf } from "./plan/environment.ts";
 import { FD, MAX_HOLD } from "./plan/layout.ts";
 import { pausesBeforePivot } from "./plan/pause.ts";
 import { rootPathOf } from "./plan/root-path.ts";
@@ -90,9 +91,9 @@ async function launch(
       { stdio, preserved: [], hold: io.hold, holdStdin: io.holdStdin, record: recordFd, notify, control, target },
       trace ? planned.plan().tape.steps.length : 0,
     );
-    const hasHome = (process.env ?? []).some((e) => e.startsWith("HOME="));
+    const { needsHome } = environmentOf(process.env);
     const uid = process.user?.uid ?? 0;
-    if (early) await passEarly(keeper, early, hasHome ? undefined : uid, heard, failure);
+    if (early) await passEarly(keeper, early, needsHome ? uid : undefined, heard, failure);
     else await standAtGate(keeper, planned, heard, failure, atHooks);
     if (heard.failed) throw heard.failed;
     const { pid, pidfd } = heard;
@@ -114,7 +115,7 @@ async function launch(
       gate: {
         write: keeper.gate,
         report: keeper.report,
-        home: hasHome ? undefined : { uid },
+        home: needsHome ? { uid } : undefined,
         open: early !== undefined,
       },
       failure,
@@ -268,11 +269,12 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
         (await import("./hooks.ts")).runHooks("startContainer", hooks, stateOf("created", init.pid), {
           target: init.pidfd,
           seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
+          process: spec.process,
         });
       const traced = init.onStarted;
       init.onStarted = async () => {
         await traced?.();
-        await (await import("./hooks.ts")).runHooksAnyway("poststart", hooks, stateOf("running", init.pid), () => {});
+        await (await import("./hooks.ts")).runPoststart(hooks, stateOf("running", init.pid), init.pidfd);
       };
     }
     done = true;

@@ -17,8 +17,10 @@ import {
   watch,
   write,
 } from "../linux/index.ts";
-import type { Hook, Hooks, State } from "../oci/runtime-spec.ts";
+import type { Hook, Hooks, Process, State } from "../oci/runtime-spec.ts";
+import { homeOf } from "./home.ts";
 import { CLONE, flags } from "./plan/constants.ts";
+import { environmentOf } from "./plan/environment.ts";
 import { reportPid } from "./plan/keeper.ts";
 import { FD } from "./plan/layout.ts";
 import { cloneProcess } from "./plan/namespaces.ts";
@@ -37,6 +39,8 @@ export interface Inside {
   cwd?: string | undefined;
   /** The container's filter, for hooks of a container that is set up. */
   seccomp?: { program: Uint8Array; flags: number } | undefined;
+  /** Whose environment a hook has that names none. */
+  process?: Process | undefined;
 }
 
 /** Runs the hooks of one kind, one after the other; throws at the first that fails. `inside`: for those in the container's namespaces. */
@@ -50,7 +54,17 @@ export async function runHooks(name: HookName, hooks: Hooks | undefined, state: 
   }
 }
 
-/** poststart and poststop: a hook that fails is told of, and the others run. */
+/** A container whose poststart hook fails is stopped (runtime-spec runtime.md, "Lifecycle"). `init`: its pidfd. */
+export async function runPoststart(hooks: Hooks, state: State, init: number): Promise<void> {
+  try {
+    await runHooks("poststart", hooks, state);
+  } catch (error) {
+    pidfdSignal(init, 9);
+    throw error;
+  }
+}
+
+/** poststop: a hook that fails is told of, and the others run. */
 export async function runHooksAnyway(
   name: HookName,
   hooks: Hooks | undefined,
@@ -126,7 +140,7 @@ function othersNamespaces(pidfd: number): (typeof NAMESPACES)[keyof typeof NAMES
 
 /** The tape that runs a hook in the namespaces of the process behind FD.target. */
 function planHook(hook: Hook, inside: Inside): Tape {
-  const { cwd, seccomp } = inside;
+  const { cwd, seccomp, process } = inside;
   const p = createPlanner();
   const { tape } = p;
   const target = { value: FD.target, name: "init" };
@@ -146,10 +160,16 @@ function planHook(hook: Hook, inside: Inside): Tape {
   if (cwd) tape.step(SYS.chdir, [cwd], { why: `go to ${cwd}`, ignore: "all" });
   tape.step(SYS.close_range, [3, 0xffffffff, { value: 4, name: "CLOSE_RANGE_CLOEXEC" }], { why: "let no descriptor through" });
   if (seccomp) planSeccomp(p, seccomp);
-  tape.step(SYS.execve, [hook.path, tape.vector(hook.args ?? [hook.path], "args"), tape.vector(hook.env ?? [], "env")], {
+  const env = hook.env?.length || !process ? (hook.env ?? []) : programEnvironment(process, inside.target);
+  tape.step(SYS.execve, [hook.path, tape.vector(hook.args ?? [hook.path], "args"), tape.vector(env, "env")], {
     why: `run hook ${hook.path}`,
   });
   return tape;
+}
+
+function programEnvironment(process: Process, init: number): string[] {
+  const { env, needsHome } = environmentOf(process.env);
+  return needsHome ? [...env, `HOME=${homeOf(pidsOf(init)[0]!, process.user?.uid ?? 0)}`] : env;
 }
 
 async function runInside(hook: Hook, state: string, inside: Inside): Promise<string | undefined> {

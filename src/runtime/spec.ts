@@ -1,17 +1,21 @@
 // The example that `spec` writes: a shell in a container with the usual mounts, as runc's.
-import type { Spec } from "../oci/runtime-spec.ts";
+
+import type { Namespace, Spec } from "../oci/runtime-spec.ts";
+import { hierarchies } from "./cgroups/index.ts";
 
 export function exampleSpec(): Spec {
   const capabilities = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
+  // Where there is one hierarchy, its root is the container's own.
+  const cgroup: Namespace[] = hierarchies().version === 2 ? [{ type: "cgroup" }] : [];
   return {
-    ociVersion: "1.0.2-dev",
+    ociVersion: "1.3.0",
     process: {
       terminal: true,
       user: { uid: 0, gid: 0 },
       args: ["sh"],
       env: ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TERM=xterm"],
       cwd: "/",
-      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities, ambient: capabilities },
+      capabilities: { bounding: capabilities, effective: capabilities, permitted: capabilities },
       rlimits: [{ type: "RLIMIT_NOFILE", hard: 1024, soft: 1024 }],
       noNewPrivileges: true,
     },
@@ -33,7 +37,7 @@ export function exampleSpec(): Spec {
     ],
     linux: {
       resources: { devices: [{ allow: false, access: "rwm" }] },
-      namespaces: [{ type: "pid" }, { type: "network" }, { type: "ipc" }, { type: "uts" }, { type: "mount" }],
+      namespaces: [{ type: "pid" }, { type: "network" }, { type: "ipc" }, { type: "uts" }, { type: "mount" }, ...cgroup],
       maskedPaths: [
         "/proc/acpi",
         "/proc/asound",

@@ -2,9 +2,10 @@
 //
 //   RUNTIME  an OCI runtime's path; SOURCE  runc's source tree, prepared by test/runtime-suites.sh; IMAGES  where its busybox.tar is
 //
-// Prints what bats prints. The programs that the tests use are this machine's.
+// Prints what bats prints, of each file after a line "== NAME". The programs that the tests use are this machine's.
+// Environment: BATS_SYSTEMD=1 for a machine that systemd runs, whose units the cgroups are; BATS_MINUTES.
 import { spawnSync } from "node:child_process";
-import { lstatSync, readdirSync, readlinkSync, realpathSync } from "node:fs";
+import { existsSync, lstatSync, readdirSync, readlinkSync, realpathSync } from "node:fs";
 import { basename, join } from "node:path";
 import { boot, libraries, machineLacks } from "./boot.ts";
 import type { Entry } from "./initramfs.ts";
@@ -24,8 +25,12 @@ const PACKAGES = [
   "iproute2",
   "iptables",
   "criu",
+  "procps",
+  "bsdutils",
+  "hostname",
 ];
-const MINUTES = 12;
+const MINUTES = Number(process.env.BATS_MINUTES ?? 12);
+const systemd = process.env.BATS_SYSTEMD === "1";
 
 function add(files: Record<string, Entry>, path: string, as = path): void {
   const status = lstatSync(path);
@@ -61,7 +66,11 @@ for (const name of PACKAGES) addPackage(files, name);
 files["usr/bin/awk"] = { link: "gawk" };
 for (const name of ["iptables", "ip6tables"])
   for (const verb of ["", "-save", "-restore"]) files[`usr/sbin/${name}${verb}`] = { link: "xtables-nft-multi" };
-for (const part of ["tests/integration", "contrib/cmd"]) add(files, join(source, part), join("/suite", part));
+// Programs of the tests' own are below contrib/cmd in older sources, below tests/cmd/_bin in newer ones.
+for (const part of ["tests/integration", "contrib/cmd", "tests/cmd/_bin"])
+  if (existsSync(join(source, part))) add(files, join(source, part), join("/suite", part));
+for (const { from } of Object.values(files).filter((entry) => "from" in entry))
+  if (from.startsWith(join(source, "tests/cmd"))) Object.assign(files, libraries(from));
 for (const name of ["busybox.tar", "hello.tar"]) add(files, join(images, name), join("/suite", name));
 const own = basename(runtime).startsWith("jubako");
 if (!own) Object.assign(files, libraries(runtime), { "runtime/runc": { from: realpathSync(runtime), mode: 0o755 } });
@@ -76,10 +85,18 @@ export PATH=/usr/sbin:/usr/bin:/jubako/bin:/bin LC_ALL=C
 ln -s /proc/self/fd /dev/fd
 ln -s /usr/bin/bash /bin/bash
 mkdir -p /var/run /etc/criu
+echo ID=jubako-vm >/etc/os-release
+# Tests look below the root for what the kernel's controllers have.
+for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$controller >/sys/fs/cgroup/cgroup.subtree_control; done
+mkdir -p /sys/fs/cgroup/other
 cd /suite/tests/integration
-echo == bats
+export RUNC=${own ? "/jubako/bin/jubako-runtime" : "/runtime/runc"} TMPDIR=/tmp ${systemd ? "RUNC_USE_SYSTEMD=1" : ""}
+# A terminal, which runc run and exec expect, at which nothing is typed.
+mkfifo /tmp/typed; exec 3<>/tmp/typed
 for file in ${tests.map((name) => basename(name)).join(" ")}; do
-  RUNC=${own ? "/jubako/bin/jubako-runtime" : "/runtime/runc"} TMPDIR=/tmp timeout 600 bats -t $file </dev/null
+  echo "== \${file%.bats}"
+  script -qec "timeout 900 bats -t $file" /tmp/out <&3 >/dev/null
+  sed '/^Script started/d; /^Script done/d' /tmp/out
 done
 `;
 const diagnoses = ["unix_diag", "tcp_diag", "udp_diag", "raw_diag", "inet_diag", "netlink_diag", "af_packet_diag"];
@@ -88,6 +105,8 @@ const { sections, output } = await boot({
   files,
   memoryMb: 3072,
   timeoutMs: MINUTES * 60_000,
-  modules: ["nft_compat", "xt_mark", ...diagnoses],
+  modules: ["nft_compat", "xt_mark", "dummy", "loop", ...diagnoses],
+  systemd,
 });
-console.log(sections.bats ?? output);
+const told = tests.map((name) => basename(name, ".bats")).filter((name) => sections[name] !== undefined);
+console.log(told.length ? told.map((name) => `== ${name}\n${sections[name]}`).join("\n") : output);

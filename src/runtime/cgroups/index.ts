@@ -135,8 +135,8 @@ export function pathsOf(cgroup: string): Map<string, string> {
   return paths;
 }
 
-/** v1 controllers that a container always gets; others only where its limits ask for them. */
-export const V1_CONTROLLERS = ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids"];
+/** v1 hierarchies in which a container always gets a place (the last is for others to find it by); others only where its limits ask for them. */
+export const V1_CONTROLLERS = ["cpuset", "cpu", "cpuacct", "memory", "devices", "freezer", "blkio", "pids", "name=systemd"];
 
 /** Absolute paths count from the hierarchy's root, others (and the default, the id) from this process' own cgroup. */
 export function locateCgroup(spec: Spec, id: string, rootless = false, all: Hierarchies = hierarchies()): CgroupLocation {

@@ -120,7 +120,7 @@ export function limitProperties(resources: Resources, cgroups: 1 | 2, version: n
   const properties: Property[] = devices ? deviceProperties(devices) : [];
   const quota = quotaProperties(cpu?.quota ?? 0, cpu?.period ?? 0, version);
   const cpuset = cpusetProperties(cpu?.cpus, cpu?.mems, version);
-  const tasks: Property[] = pids?.limit ? [["TasksMax", u64(pids.limit)]] : [];
+  const tasks: Property[] = pids?.limit !== undefined ? [["TasksMax", u64(pids.limit || 1)]] : [];
   if (cgroups === 1) {
     if (memory?.limit) properties.push(["MemoryLimit", u64(memory.limit)]);
     if (cpu?.shares) properties.push(["CPUShares", u64(cpu.shares)]);

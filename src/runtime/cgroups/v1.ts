@@ -71,7 +71,8 @@ function limits(resources: Resources, put: Write): void {
     if (cpu.cpus) put("cpuset", "cpuset.cpus", cpu.cpus, `allow cpus ${cpu.cpus}`);
     if (cpu.mems) put("cpuset", "cpuset.mems", cpu.mems, `allow memory nodes ${cpu.mems}`);
   }
-  if (pids?.limit) put("pids", "pids.max", pids.limit < 0 ? "max" : pids.limit, "limit the number of processes");
+  // 0 stands for the least that there can be (runc 1.4 and later).
+  if (pids?.limit !== undefined) put("pids", "pids.max", pids.limit < 0 ? "max" : pids.limit || 1, "limit the number of processes");
   if (blockIO) {
     if (blockIO.weight) put("blkio", weightFile("weight"), blockIO.weight, "set the i/o weight");
     if (blockIO.leafWeight) put("blkio", "blkio.leaf_weight", blockIO.leafWeight, "set the i/o leaf weight");

@@ -53,7 +53,8 @@ function limits(resources: Resources, put: Put, top: string): void {
     if (cpu.cpus) put("cpuset.cpus", cpu.cpus, `allow cpus ${cpu.cpus}`);
     if (cpu.mems) put("cpuset.mems", cpu.mems, `allow memory nodes ${cpu.mems}`);
   }
-  if (pids?.limit) put("pids.max", orMax(pids.limit), "limit the number of processes");
+  // 0 stands for the least that there can be (runc 1.4 and later).
+  if (pids?.limit !== undefined) put("pids.max", orMax(pids.limit || 1), "limit the number of processes");
   if (blockIO) ioLimits(blockIO, put, top);
   for (const { pageSize, limit } of resources.hugepageLimits ?? []) {
     put(`hugetlb.${pageSize}.max`, limit, `limit huge pages of ${pageSize}`);

@@ -3,6 +3,8 @@ import type { Store } from "./store.ts";
 
 export interface Context {
   store: Store;
+  /** --root: it has to be there. */
+  rootGiven: boolean;
   /** cgroups that cannot be had are gone without. */
   rootless: boolean;
   /** cgroups are units of systemd's. */

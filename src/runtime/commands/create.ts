@@ -14,7 +14,18 @@ import { rootPathOf } from "../plan/root-path.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
-import { type Launched, launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { leaveLineEnds } from "./foreground.ts";
+import {
+  type Launched,
+  launch,
+  nullStdio,
+  ownStdio,
+  preservedFds,
+  sendPidfd,
+  sendTerminal,
+  tellOfCapabilities,
+  writePidFile,
+} from "./launch.ts";
 import { homeFor, leaveRoot, locate, openGateNow, openNotify, removeContainer, startCreated } from "./life.ts";
 import type { NotifySocket } from "./notify-socket.ts";
 import { planContainer } from "./plans.ts";
@@ -26,6 +37,7 @@ const shared: FlagTable = {
   b: { short: "bundle" },
   "console-socket": "value",
   "pid-file": "value",
+  "pidfd-socket": "value",
   "no-pivot": "boolean",
   "no-new-keyring": "boolean",
   "preserve-fds": "value",
@@ -65,13 +77,13 @@ export function inputOf(
   };
 }
 
-/** A cgroup that is there already: what runs in it is told of; a frozen one would hold the container for ever. */
-function lookAtCgroup({ version, directories }: Stored["cgroup"], warn: (message: string) => void): void {
+/** A cgroup that is there already: others' processes would share the container's limits and its end; a frozen one would hold it for ever. */
+function lookAtCgroup({ version, directories }: Stored["cgroup"]): void {
   const directory = version === 1 ? (directories.freezer ?? directories.pids) : directories[""];
   const procs = directory === undefined ? undefined : readText(`${directory}/cgroup.procs`);
   if (directory === undefined || procs === undefined) return;
   const running = procs.split("\n").filter(Boolean).length;
-  if (running > 0) warn(`container's cgroup is not empty: ${running} process(es) found`);
+  if (running > 0) throw failedPrecondition(`container's cgroup is not empty: ${running} process(es) found`);
   if (openCgroup({ version, directories }).frozen()) throw failedPrecondition("container's cgroup unexpectedly frozen");
 }
 
@@ -87,6 +99,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
   const { process } = spec;
   if (!process) throw invalidArgument("config.json has no process");
   checkConsole(process, flags.value("console-socket"), detached);
+  tellOfCapabilities(process, context.warn);
   const preserved = preservedFds(flags.number("preserve-fds") ?? 0);
   if (preserved.env.length) process.env = [...(process.env ?? []), ...preserved.env];
   const { store } = context;
@@ -100,7 +113,8 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     const found = await locate(context, spec, id);
     if (found.systemd) unit = await (await import("../cgroups/systemd.ts")).startUnit(found, spec);
     const planned = await planContainer(inputOf(id, bundle, spec, flags, preserved.fds.length, found));
-    if (!unit) lookAtCgroup(found, context.warn);
+    if (!unit) lookAtCgroup(found);
+    checkScheduler(spec);
     location = found;
     const stored: Stored = {
       ociVersion: spec.ociVersion,
@@ -143,6 +157,7 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     context.debug?.("init: closing the pipe to signal completion: the container is written down");
     const socket = flags.value("console-socket");
     if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
+    sendPidfd(flags.value("pidfd-socket"), launched.pidfd);
     writePidFile(flags.value("pid-file"), launched.pid);
     done = true;
     return { stored, spec, launched };
@@ -174,6 +189,12 @@ const PIDFS = 6.09;
 async function lifeOf(id: string, pid: number, pidfd: number, gate: number, cgroup: CgroupLocation): Promise<LifeTape> {
   const process = facts().kernel >= PIDFS ? fileIdentity(pidfd) : undefined;
   return (await import("../life-tape.ts")).lifeTape({ id, pid, gate: fileIdentity(gate), process, cgroup });
+}
+
+/** The kernel plans deadlines for all cpus of a root domain: a process with one can't be held on some of them (sched_setaffinity(2)). */
+function checkScheduler({ linux, process }: Spec): void {
+  if (process?.scheduler?.policy === "SCHED_DEADLINE" && linux?.resources?.cpu?.cpus)
+    throw invalidArgument("process scheduler can't be used together with AllowedCPUs");
 }
 
 /** As /etc/passwd has it; who is not there is called by his number, as runc does. */
@@ -214,7 +235,8 @@ export async function run(context: Context, argv: string[]): Promise<number> {
     const forgotten = flags.on("keep") ? undefined : { root: context.store.root, id, cgroup: stored.cgroup };
     try {
       notify = await openNotify(context, id);
-      await startCreated(context, stored, spec, launched.pidfd, () => {
+      if (!detached && launched.terminal !== undefined) leaveLineEnds(launched.terminal);
+      await startCreated(stored, spec, launched.pidfd, () => {
         return openGateNow(homeFor(launched.pid, process), launched.gate, launched.report, launched.failure, () => {
           if (plain) stay = prepareStay(launched.pidfd, forgotten);
         });

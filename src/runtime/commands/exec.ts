@@ -6,12 +6,14 @@ import type { CgroupLocation, CgroupPlan } from "../cgroups/index.ts";
 import { facts } from "../facts.ts";
 import { openIdentity } from "../identity.ts";
 import { planExec } from "../plan/exec.ts";
+import { bitList } from "../plan/settings.ts";
 import { compileSeccomp } from "../seccomp.ts";
 import { checkProcess, parseJson } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { checkConsole } from "./create.ts";
 import { type Flags, type FlagTable, parseFlags, usageError } from "./flags.ts";
-import { launch, nullStdio, ownStdio, preservedFds, sendTerminal, writePidFile } from "./launch.ts";
+import { leaveLineEnds } from "./foreground.ts";
+import { launch, nullStdio, ownStdio, preservedFds, sendPidfd, sendTerminal, tellOfCapabilities, writePidFile } from "./launch.ts";
 import { homeFor, openGateNow } from "./life.ts";
 import { prepareStay } from "./stay.ts";
 import { cgroupOf, stateOf, statusOf } from "./store.ts";
@@ -32,6 +34,7 @@ const table: FlagTable = {
   detach: "boolean",
   d: { short: "detach" },
   "pid-file": "value",
+  "pidfd-socket": "value",
   "process-label": "value",
   apparmor: "value",
   "no-new-privs": "boolean",
@@ -123,6 +126,8 @@ export function joining(plan: CgroupPlan, { version, directories }: CgroupLocati
   return { ...plan, join, ...(into === undefined ? {} : { into }) };
 }
 
+const bitMask = (cpus: string) => Buffer.from(bitList(cpus, "execCPUAffinity.initial")).reverse().toString("hex").replace(/^0+/, "");
+
 async function execIn(context: Context, id: string, flags: Flags): Promise<number> {
   const { store } = context;
   const stored = store.load(id);
@@ -135,6 +140,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
   if (flags.value("process")) (await import("../shape.ts")).checkProcessShape(process);
   const detached = flags.on("detach");
   checkConsole(process, flags.value("console-socket"), detached);
+  tellOfCapabilities(process, context.warn);
   const preserved = preservedFds(flags.number("preserve-fds") ?? 0);
   const target = openIdentity(stored.init);
   if (target === undefined) throw new Failure("FailedPrecondition", "cannot exec in a stopped container");
@@ -156,6 +162,8 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       },
       facts(),
     );
+    const { initial } = process.execCPUAffinity ?? spec.process?.execCPUAffinity ?? {};
+    if (context.debug && initial) context.debug(`nsexec: affinity: 0x${bitMask(initial)}`);
     const launched = await launch(
       { encoded: plan.tape.encode(), plan: async () => plan },
       process,
@@ -170,6 +178,8 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       context.debug?.(`setns_init: about to exec ${process.args?.[0]}`);
       const socket = flags.value("console-socket");
       if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
+      if (!detached && launched.terminal !== undefined) leaveLineEnds(launched.terminal);
+      sendPidfd(flags.value("pidfd-socket"), launched.pidfd);
       writePidFile(flags.value("pid-file"), launched.pid);
       await openGateNow(homeFor(stored.init.pid, process), launched.gate, launched.report, launched.failure);
     } catch (error) {

@@ -96,6 +96,17 @@ function serveTerminal(terminal: number): { resize(): void; end(): Promise<void>
   };
 }
 
+const ONLCR = 0o4;
+
+/** The terminal that is passed on to our own leaves the ends of lines to that one, as runc's does: what is no terminal gets none with CR. */
+export function leaveLineEnds(terminal: number): void {
+  const termios = new Uint8Array(64);
+  if (binding.syscall(SYS.ioctl, terminal, TCGETS, termios) < 0) return;
+  const flags = new DataView(termios.buffer);
+  flags.setUint32(4, flags.getUint32(4, true) & ~ONLCR, true);
+  binding.syscall(SYS.ioctl, terminal, TCSETS, termios);
+}
+
 /** cfmakeraw(3) on the kernel's struct termios: iflag, oflag, cflag, lflag, line, cc[19]. */
 function raw(saved: Uint8Array): Uint8Array {
   const termios = saved.slice();

@@ -9,11 +9,13 @@ interface Help {
 const bundle: [string, string] = ["--bundle DIR, -b DIR", "the bundle (default: the current directory)"];
 const consoleSocket: [string, string] = ["--console-socket PATH", "unix socket that gets the master of the terminal"];
 const pidFile: [string, string] = ["--pid-file FILE", "where the process' pid is written"];
+const pidfdSocket: [string, string] = ["--pidfd-socket PATH", "a socket that receives a pidfd of the process"];
 const detach: [string, string] = ["--detach, -d", "leave it running and return"];
 const creation: [string, string][] = [
   bundle,
   consoleSocket,
   pidFile,
+  pidfdSocket,
   ["--no-pivot", "chroot instead of pivot_root, for roots in RAM disks"],
   ["--no-new-keyring", "keep the caller's session keyring"],
   ["--preserve-fds N", "let N more descriptors through, from 3 on"],
@@ -69,6 +71,7 @@ export const helps: Record<string, Help> = {
       ["--process FILE, -p FILE", "all of it from a file (the process of config.json)"],
       detach,
       pidFile,
+      pidfdSocket,
       ["--process-label LABEL", "SELinux' label"],
       ["--apparmor PROFILE", "AppArmor's profile"],
       ["--no-new-privs", "allow no new privileges"],
@@ -107,6 +110,7 @@ export const helps: Record<string, Help> = {
       bundle,
       consoleSocket,
       pidFile,
+      pidfdSocket,
       detach,
       ["--no-subreaper", "do not reap what the container leaves"],
       ["--lsm-profile PROFILE", "another profile of AppArmor or SELinux: apparmor:NAME, selinux:LABEL"],

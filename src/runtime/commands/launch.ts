@@ -42,6 +42,14 @@ export function ownStdio(process: Process): boolean[] {
   return stdio((rdev) => rdev !== DEV_NULL);
 }
 
+/** What the kernel will not raise is gone without, and told of in runc's words. */
+export function tellOfCapabilities({ capabilities }: Process, warn: Context["warn"]): void {
+  for (const name of capabilities?.ambient ?? []) {
+    const may = [capabilities?.permitted, capabilities?.inheritable].every((set) => set?.includes(name));
+    if (!may) warn(`can't raise ambient capability ${name}: operation not permitted`);
+  }
+}
+
 /** Which of them are the host's null device. */
 export const nullStdio = () => stdio((rdev) => rdev === DEV_NULL);
 
@@ -79,6 +87,7 @@ export async function launch(
   const stdio: [number, number, number] = spec.terminal ? [-1, -1, -1] : [0, 1, 2];
   const fds = { stdio, preserved, hold: [], holdStdin: -1, record: -1, notify: -1, control: -1, target };
   const player = startPlayer("jubako-runtime", planned.encoded, fds, 0);
+  if (debug) await tellOfFilter(planned, debug);
   debug?.(`nsexec container setup: a tape of ${(await planned.plan()).tape.steps.length} steps`);
   let pid = 0;
   let pidfd = -1;
@@ -155,6 +164,12 @@ export async function launch(
   }
 }
 
+async function tellOfFilter(planned: Planned, debug: NonNullable<Context["debug"]>): Promise<void> {
+  const { seccomp } = await planned.plan();
+  const LISTENER = 8;
+  if (seccomp) debug(`seccomp filter flags: ${seccomp.flags | (seccomp.notifies ? LISTENER : 0)}`);
+}
+
 /** Waits for a child's end, blocking; its status as a shell gives it. */
 export function reapNow(pidfd: number): number {
   const info = new Int32Array(32);
@@ -164,6 +179,11 @@ export function reapNow(pidfd: number): number {
 
 /** Sends the terminal's master to whoever listens at --console-socket, as runc does: one message with the name of the terminal. */
 export const sendTerminal = (path: string, terminal: number) => sendDescriptor(path, Buffer.from("/dev/pts/ptmx"), terminal);
+
+/** Sends the process' pidfd to whoever listens at --pidfd-socket. */
+export function sendPidfd(path: string | undefined, pidfd: number): void {
+  if (path) sendDescriptor(path, Buffer.from("pidfd"), pidfd);
+}
 
 export function writePidFile(path: string | undefined, pid: number): void {
   if (!path) return;

@@ -4,6 +4,7 @@ import { binding, check, SYS, utf8 } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { type CgroupLocation, locateCgroup, openCgroup } from "../cgroups/index.ts";
 import { homeOf } from "../home.ts";
+import { environmentOf } from "../plan/environment.ts";
 import { rootPathOf } from "../plan/root-path.ts";
 import { hearNow, type Report } from "../reports.ts";
 import type { Context } from "./context.ts";
@@ -17,7 +18,7 @@ export async function locate({ rootless, systemdCgroup }: Context, spec: Spec, i
 
 /** What is said to the process at its gate: the HOME of its user, where its environment has none. */
 export function homeFor(pid: number, process: Process): string {
-  return process.env?.some((each) => each.startsWith("HOME=")) ? "x" : `HOME=${homeOf(pid, process.user?.uid ?? 0)}`;
+  return environmentOf(process.env).needsHome ? `HOME=${homeOf(pid, process.user?.uid ?? 0)}` : "x";
 }
 
 /** Opens the gate, blocking until the program runs; `meanwhile` is done while it is on its way. */
@@ -46,18 +47,19 @@ export async function openNotify({ store }: Context, id: string): Promise<Notify
 }
 
 /** Opens the gate, with the hooks around it. */
-export async function startCreated(context: Context, stored: Stored, spec: Spec, target: number, gate: () => Promise<void>): Promise<void> {
+export async function startCreated(stored: Stored, spec: Spec, target: number, gate: () => Promise<void>): Promise<void> {
   if (spec.hooks) {
     const { runHooks } = await import("../hooks.ts");
     await runHooks("startContainer", spec.hooks, stateOf(stored, "created"), {
       target,
       seccomp: spec.linux?.seccomp ? (await import("../seccomp.ts")).compileSeccomp(spec.linux.seccomp) : undefined,
+      process: spec.process,
     });
   }
   await gate();
   if (spec.hooks) {
-    const { runHooksAnyway } = await import("../hooks.ts");
-    await runHooksAnyway("poststart", spec.hooks, stateOf(stored, "running"), context.warn);
+    const { runPoststart } = await import("../hooks.ts");
+    await runPoststart(spec.hooks, stateOf(stored, "running"), target);
   }
 }
 

@@ -1,7 +1,7 @@
 // Commands on containers that exist: kill, delete, state, list, ps, pause, resume, update.
 import { Failure, failedPrecondition, invalidArgument, isKind } from "../../lib/errors.ts";
 import { close, kill as killPid, pidfdSignal, readFileSync } from "../../linux/index.ts";
-import type { Resources } from "../../oci/runtime-spec.ts";
+import type { Resources, Spec } from "../../oci/runtime-spec.ts";
 import { openCgroup } from "../cgroups/index.ts";
 import { openIdentity } from "../identity.ts";
 import { parseJson } from "./bundle.ts";
@@ -35,11 +35,20 @@ export async function kill(context: Context, argv: string[]): Promise<number> {
     for (const pid of pids) killPid(pid, signal);
     return 0;
   }
+  // Without a pid namespace of its own the end of its first process ends nothing else.
+  if (signal === 9 && sharesPids(safeSpec(context, id))) {
+    const pids = pidsOf(stored);
+    if (pids.length === 0) throw failedPrecondition("container not running");
+    for (const pid of pids) killPid(pid, signal);
+    if (cgroupOf(stored).frozen()) await cgroupOf(stored).freeze(false);
+    return 0;
+  }
   if (statusOf(stored) === "stopped") throw failedPrecondition("container not running");
   const pidfd = openIdentity(stored.init);
   if (pidfd === undefined) throw failedPrecondition("container not running");
   try {
-    pidfdSignal(pidfd, signal);
+    // The first process of a pid namespace hears nothing but SIGKILL until its program has said what it wants to hear.
+    pidfdSignal(pidfd, statusOf(stored) === "created" && ends(signal) ? 9 : signal);
     // A frozen process takes even SIGKILL only once it thaws.
     if (signal === 9 && cgroupOf(stored).frozen()) await cgroupOf(stored).freeze(false);
   } finally {
@@ -47,6 +56,12 @@ export async function kill(context: Context, argv: string[]): Promise<number> {
   }
   return 0;
 }
+
+/** Signals whose default it is to end the process (signal(7)): all but 0, CHLD, CONT, STOP, TSTP, TTIN, TTOU, URG, WINCH. */
+const ends = (signal: number) => ![0, 17, 18, 19, 20, 21, 22, 23, 28].includes(signal);
+
+const sharesPids = (spec: Spec | undefined) =>
+  spec !== undefined && !spec.linux?.namespaces?.some(({ type, path }) => type === "pid" && !path);
 
 export async function remove(context: Context, argv: string[]): Promise<number> {
   const flags = parseFlags(argv, { force: "boolean", f: { short: "force" } });
@@ -112,7 +127,7 @@ export async function state(context: Context, argv: string[]): Promise<number> {
 
 export async function list(context: Context, argv: string[]): Promise<number> {
   const flags = parseFlags(argv, { format: "value", f: { short: "format" }, quiet: "boolean", q: { short: "quiet" } });
-  const all = context.store.list();
+  const all = context.store.list(context.rootGiven);
   if (flags.on("quiet")) {
     for (const { id } of all) out(`${id}\n`);
     return 0;

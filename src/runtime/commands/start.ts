@@ -57,7 +57,7 @@ export async function start(context: Context, argv: string[]): Promise<number> {
       report = pidfdGetfd(pidfd, FD.reportRead);
       binding.syscall(SYS.fcntl, report, 4, 0o4000);
       const process = spec.process!;
-      await startCreated(context, stored, spec, pidfd, () => {
+      await startCreated(stored, spec, pidfd, () => {
         return openGateNow(homeFor(stored.init.pid, process), gate, report, (_, number) => notRun(process, number));
       });
       if (notify) {

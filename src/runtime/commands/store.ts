@@ -51,7 +51,8 @@ export interface Store {
   load(id: string): Stored;
   spec(id: string): Spec;
   remove(id: string): void;
-  list(): Stored[];
+  /** `strict`: the directory has to be there. */
+  list(strict: boolean): Stored[];
   /** Holds the container's lock (flock on its directory) while `fn` runs. */
   locked<T>(id: string, fn: () => Promise<T>): Promise<T>;
 }
@@ -113,11 +114,12 @@ export function openStore(root: string): Store {
         rmSync(path, { recursive: true, force: true });
       }
     },
-    list() {
+    list(strict) {
       let names: string[] = [];
       try {
         names = readdirSync(root);
-      } catch {
+      } catch (error) {
+        if (strict) throw error;
         return [];
       }
       const all: Stored[] = [];

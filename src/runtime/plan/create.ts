@@ -32,7 +32,7 @@ import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime
 import { createPlanner, type Missing, waitForMaker, waitForParent } from "./planner.ts";
 import { type Filter, type ProcessMarks, planProcess, planTerminal } from "./process.ts";
 import { rootPathOf } from "./root-path.ts";
-import { checkNetDevices, openLabel, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
+import { checkNetDevices, openLabel, planAllCpus, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
 
 export interface CreateInput {
   id: string;
@@ -58,6 +58,7 @@ export interface CreateInput {
 
 export interface Plan {
   tape: Tape;
+  seccomp?: Filter | undefined;
   marks: ProcessMarks;
   missing: readonly Missing[];
   /** Whose such a place is: the container's root, where that is not this machine's. */
@@ -100,14 +101,16 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   // Before Linux 6.8 an overlay's layers are one string of at most 255 bytes by fsconfig(2), of a page by mount(2), which needs a place to
   // mount on: that is then in the process' own mount namespace.
   const byMount = facts.kernel < LAYERS_BY_FSCONFIG && input.rootfs.some((m) => m.type === "overlay");
-  const cgroupMounts = (spec.mounts ?? []).filter((m) => m.type === "cgroup" || m.type === "cgroup2");
+  // A destination without a slash counts from the root: refused by the specification since 1.0, taken by runc to this day.
+  const mounts = (spec.mounts ?? []).map((m) => (m.destination.startsWith("/") ? m : { ...m, destination: `/${m.destination}` }));
+  const cgroupMounts = mounts.filter((m) => m.type === "cgroup" || m.type === "cgroup2");
   const ownIds = { uids: spec.linux?.uidMappings ?? [], gids: spec.linux?.gidMappings ?? [] };
   const beneath = (destination: string) => facts.entriesOf(input.rootfs.length > 0 ? input.rootfs : rootPlace, destination);
   const takeCgroups = () => (cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup, namespaces.has("cgroup")) : []);
   const takeSources = () => {
     if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
     return {
-      sources: planSources(p, spec.mounts ?? [], facts.kindOf, input.bundle, ownIds, beneath, ownMounts && !inUser, linux.mountLabel),
+      sources: planSources(p, mounts, facts.kindOf, input.bundle, ownIds, beneath, ownMounts && !inUser, linux.mountLabel, inUser),
       extraRoots: byMount ? [] : planFurtherRoots(p, input.rootfs),
       cgroupSources: beside ? [] : takeCgroups(),
       devices: inUser || facts.inUserNamespace ? planDeviceSources(p, spec) : undefined,
@@ -125,7 +128,24 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   };
   // Who is in a user namespace may not join what belongs to another one; and what is made new is to belong to the one that is joined.
   const early = joins.filter(({ type }) => inUser && type !== "mount");
-  for (const each of early) join(each);
+  // But what the host's rights can join need not belong to the one that is joined: that goes first, and what they can't (a user's) after it.
+  const first = ordinary ? [] : early.filter(({ type }) => type !== "user");
+  const joined = first.map((each) => {
+    const there = tape.word(`${each.type}_joined`);
+    const later = tape.label();
+    const why = `join the ${each.type} namespace of ${namespaces.get(each.type)!.path}`;
+    tape.step(SYS.setns, [each.fd, flags(CLONE, cloneFlags[each.type])], { why, jump: { to: later, on: [errno.EPERM] } });
+    tape.compute("ADD", 1, 0, there);
+    tape.place(later);
+    return there;
+  });
+  for (const each of early) {
+    const there = joined[first.indexOf(each)];
+    const done = tape.label();
+    if (there) tape.when(there, "EQ", 1, done);
+    join(each);
+    tape.place(done);
+  }
 
   const placed: Arg = { value: FD.placed, name: "placed" };
   const terminalReady: Arg = { value: FD.terminalReady, name: "terminal_ready" };
@@ -227,6 +247,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
       planCgroupMount(p, planned.mount.destination, planned.options.set, cgroupSources, input.cgroup, root);
   }
   enter();
+  planAllCpus(p);
   planDevices(p, spec, root, devices);
   for (const [name, value] of Object.entries(linux.sysctl ?? {})) planSysctl(p, name, value, root, linux.namespaces ?? []);
   if (process.terminal) planTerminal(p, process, root);
@@ -301,7 +322,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   };
   const rootIn = (map: IdMapping[]) => map.find(({ containerID, size }) => containerID === 0 && size > 0)?.hostID ?? 0;
   const owner = ownUser ? { owner: { uid: rootIn(ownIds.uids), gid: rootIn(ownIds.gids) } } : {};
-  return { tape, marks, missing: p.missing, ...owner, ...listenerOf(spec, input.seccomp, state) };
+  return { tape, seccomp: input.seccomp, marks, missing: p.missing, ...owner, ...listenerOf(spec, input.seccomp, state) };
 }
 
 const directoriesOf = (directory: string | undefined) => (directory === undefined ? [] : [directory]);

@@ -14,7 +14,7 @@ import { FD, RECORD } from "./layout.ts";
 import { cloneProcess } from "./namespaces.ts";
 import { createPlanner } from "./planner.ts";
 import { type Filter, planProcess, planTerminal } from "./process.ts";
-import { openLabel, planAffinity, planMemoryPolicy } from "./settings.ts";
+import { openLabel, planAffinity, planAllCpus, planMemoryPolicy, planPersonality } from "./settings.ts";
 
 export interface ExecInput {
   id: string;
@@ -91,7 +91,8 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
   if (input.keeper) tape.step(SYS.prctl, [PR.PR_SET_PDEATHSIG, { value: 9, name: "SIGKILL" }], { why: "end with the keeper" });
   if (input.keeper) recordSelf(p, RECORD.process, "record the process");
   if (!ordinary && input.cgroup?.version === 1) planJoin(p, input.cgroup);
-  planAffinity(p, affinity?.final, "final");
+  if (affinity?.initial || affinity?.final) planAffinity(p, affinity.final, "final");
+  else planAllCpus(p);
   const label = openLabel(p, { ...spec, process: withLabels(process, spec) }, facts);
   const then = ordinary ? joined.filter((flag) => flag === "CLONE_NEWNS") : joined;
   if (then.length) tape.step(SYS.setns, [target, flags(CLONE, ...then)], { why: "join the container's namespaces" });
@@ -100,6 +101,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
     tape.step(SYS.setresgid, [0, 0, 0], { why: "become root of the user namespace" });
     tape.step(SYS.setresuid, [0, 0, 0]);
   }
+  planPersonality(p, spec);
   planMemoryPolicy(p, spec);
   if (process.terminal) {
     planTerminal(p, process, undefined);
@@ -126,7 +128,7 @@ export function planExec(input: ExecInput, facts: Facts): Plan {
     },
   );
   const state: State = input.state ?? { ociVersion: spec.ociVersion, id: input.id, status: "running", bundle: "" };
-  return { tape, marks, missing: p.missing, ...listenerOf(spec, input.seccomp, state) };
+  return { tape, seccomp: input.seccomp, marks, missing: p.missing, ...listenerOf(spec, input.seccomp, state) };
 }
 
 /** A further process has the container's labels unless it has its own. */

@@ -18,6 +18,9 @@ export interface MountOptions {
   data: [key: string, value: string | undefined][];
   copyUp: boolean;
   idmap: false | "idmap" | "ridmap";
+  /** Attributes are named, which for a bind makes those that aren't the default's; the same of access times. */
+  named: boolean;
+  timesNamed: boolean;
 }
 
 type Change = { set?: number; clear?: number };
@@ -47,6 +50,39 @@ const attributes: Record<string, Change> = {
   strictatime: { set: MOUNT_ATTR_STRICTATIME, clear: MOUNT_ATTR_ATIME },
   nostrictatime: { clear: MOUNT_ATTR_ATIME },
 };
+
+/** Of the names about access times those that say how they are to be; the others leave them, as mount(8) does on a bind. */
+const timesNames = new Set(["relatime", "noatime", "strictatime", "nodiratime"]);
+
+/** Of what a bind's source may have, all that is not about access times. */
+const PLAIN = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_NOSYMFOLLOW;
+
+/**
+ * The attributes of a bind's copy: its source's where none is named, else those that are named (mount(2), "Remounting an existing mount").
+ * `locked`: to a user namespace the source's are locked (mount_namespaces(7)), what is not named stays.
+ */
+export function bindAttributes(options: MountOptions, locked: boolean): MountOptions {
+  const times = options.timesNamed ? MOUNT_ATTR_ATIME | MOUNT_ATTR_NODIRATIME : 0;
+  const others = locked || !options.named ? options.clear & PLAIN : PLAIN & ~options.set;
+  return { ...options, clear: others | (times & ~(options.set & MOUNT_ATTR_NODIRATIME)) };
+}
+
+/** What the options take from the source's attributes, and what they make of its access times, as statfs(2) tells them in f_flags. */
+export function changedFlags({ clear, set, timesNamed }: MountOptions): { taken: number; times: number | undefined } {
+  const flags: [number, number][] = [
+    [MOUNT_ATTR_RDONLY, 1],
+    [MOUNT_ATTR_NOSUID, 2],
+    [MOUNT_ATTR_NODEV, 4],
+    [MOUNT_ATTR_NOEXEC, 8],
+    [MOUNT_ATTR_NOSYMFOLLOW, 0x2000],
+  ];
+  const taken = flags.reduce((all, [attribute, flag]) => (clear & attribute ? all | flag : all), 0);
+  const mode = set & MOUNT_ATTR_NOATIME ? ST_NOATIME : set & MOUNT_ATTR_STRICTATIME ? 0 : ST_RELATIME;
+  return { taken, times: timesNamed ? mode | (set & MOUNT_ATTR_NODIRATIME ? ST_NODIRATIME : 0) : undefined };
+}
+
+const [ST_NOATIME, ST_NODIRATIME, ST_RELATIME] = [0x400, 0x800, 0x1000];
+export const ST_TIMES = ST_NOATIME | ST_NODIRATIME | ST_RELATIME;
 
 const propagations: Record<string, number> = {
   private: MS.MS_PRIVATE,
@@ -111,6 +147,8 @@ export function parseOptions(options: readonly string[]): MountOptions {
     data: [],
     copyUp: false,
     idmap: false,
+    named: false,
+    timesNamed: false,
   };
   for (const option of options) {
     if (option === "" || ignored.has(option)) continue;
@@ -118,6 +156,8 @@ export function parseOptions(options: readonly string[]): MountOptions {
     if (change) {
       parsed.set = (parsed.set & ~(change.clear ?? 0)) | (change.set ?? 0);
       parsed.clear |= change.clear ?? 0;
+      parsed.named = true;
+      if (timesNames.has(option)) parsed.timesNamed = true;
       continue;
     }
     const propagation = propagationOf(option);

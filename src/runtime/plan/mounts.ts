@@ -25,7 +25,7 @@ import {
 import { type Entry, planCopyUp } from "./copyup.ts";
 import { planIdmap } from "./idmap.ts";
 import { splitLayers } from "./layers.ts";
-import { type MountOptions, parseOptions } from "./mount-options.ts";
+import { bindAttributes, changedFlags, type MountOptions, parseOptions, ST_TIMES } from "./mount-options.ts";
 import type { Planner } from "./planner.ts";
 
 const EMPTY_PATH = flags(AT, "AT_EMPTY_PATH");
@@ -55,7 +55,7 @@ export function newFileSystem(
   p: Planner,
   type: string,
   source: string | undefined,
-  data: [string, string | undefined][],
+  data: readonly (readonly [string, string | Block | undefined])[],
   attr: number,
   store: Word,
   why: string,
@@ -204,10 +204,11 @@ export function planSources(
   ownMounts: boolean,
   /** SELinux' context of files that have none of their own. */
   mountLabel: string | undefined,
+  /** The container has a user namespace. */
+  inUser: boolean,
 ): PlannedMount[] {
   return mounts.map((mount) => {
-    const options = parseOptions(mount.options ?? []);
-    if (!mount.destination.startsWith("/")) throw invalidArgument(`mount destination ${mount.destination} is not an absolute path`);
+    let options = parseOptions(mount.options ?? []);
     if (options.copyUp && mount.type !== "tmpfs") throw invalidArgument(`option tmpcopyup is for tmpfs: ${mount.destination}`);
     const mapped = options.idmap || mount.uidMappings?.length || mount.gidMappings?.length;
     if (!options.bind && mount.type !== "bind") {
@@ -218,6 +219,8 @@ export function planSources(
     }
     if (!mount.source) throw invalidArgument(`the bind mount on ${mount.destination} has no source`);
     const path = mount.source.startsWith("/") ? mount.source : `${bundle}/${mount.source}`;
+    options = bindAttributes(options, inUser);
+    if (inUser) planLocked(p, path, options, `error mounting ${JSON.stringify(path)} to rootfs at ${JSON.stringify(mount.destination)}`);
     if (ownMounts && !mapped && options.propagation !== MS.MS_SHARED) return { mount, options, path, kind: kindOf(path) };
     const source = p.tape.word("source");
     cloneTree(p, AT_FDCWD, path, options, source, `bind ${path} on ${mount.destination}`);
@@ -228,6 +231,29 @@ export function planSources(
     }
     return { mount, options, source, kind: kindOf(path) };
   });
+}
+
+/** What the host has locked for user namespaces is not changed in a copy (mount_namespaces(7)). struct statfs has f_flags at 80. */
+function planLocked(p: Planner, path: string, options: MountOptions, why: string): void {
+  const { taken, times } = changedFlags(options);
+  if (!taken && times === undefined) return;
+  const { tape } = p;
+  const fine = tape.label();
+  const locked = tape.label();
+  const room = tape.room(120, "statfs");
+  const flags = tape.wordAt(room, 80, 8, "statfs.f_flags");
+  const reason = `unable to start container process: error during container init: ${why}`;
+  tape.step(SYS.statfs, [path, room], { why: reason });
+  if (taken) tape.when(flags, "BITS", taken, locked);
+  if (times !== undefined) {
+    const now = tape.word("times");
+    tape.compute("AND", flags, ST_TIMES, now);
+    tape.when(now, "NE", times, locked);
+  }
+  tape.jump(fine);
+  tape.place(locked);
+  tape.fail(errno.EPERM, reason);
+  tape.place(fine);
 }
 
 const freshTypes = new Set(["tmpfs", "proc", "sysfs", "devpts", "mqueue"]);
@@ -250,9 +276,13 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
     fd = tape.word("mount");
     const data = options.data;
     const source = mount.source ?? type;
+    // As runc: a tmpfs has the mode of the directory that it covers.
+    const bare = type === "tmpfs" && !planned.copy && !data.some(([key]) => key === "mode");
+    const inherited = bare && !p.fresh.some((place) => mount.destination.startsWith(place));
+    const mode = inherited ? planModeText(p, root, mount.destination, why) : undefined;
     const attr = filledLater || planned.copy ? options.set & ~MOUNT_ATTR.MOUNT_ATTR_RDONLY : options.set;
     // The read-only flag goes to the mount, never to the super block, which proc, sysfs and mqueue share.
-    newFileSystem(p, type, source, data, attr, fd, why);
+    newFileSystem(p, type, source, mode ? [...data, ["mode", mode]] : data, attr, fd, why);
     const propagation = options.propagation;
     if (propagation) setAttributes(p, fd, 0, 0, propagation, options.propagationRecursive);
   }
@@ -267,6 +297,30 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
   if (!bind && !planned.copy && freshTypes.has(type)) p.fresh.push(`${mount.destination}/`);
   p.close(to);
   p.close(fd);
+}
+
+/** The mode of what is at `path`, in octal digits; tmpfs' own default where nothing is. */
+function planModeText(p: Planner, root: Word, path: string, why: string): Block {
+  const { tape } = p;
+  const text = tape.bytes(new Uint8Array(Buffer.from("1777\0\0\0\0")), "mode");
+  const absent = tape.label();
+  const place = tape.word("place");
+  const stat = tape.room(144, "stat");
+  const digit = tape.word("digit");
+  const digits = tape.word("digits");
+  p.openInRoot(root, path, O.O_PATH, place, { why, jump: { to: absent } });
+  tape.step(SYS.fstat, [place, stat]);
+  p.close(place);
+  tape.compute("ADD", 0x30303030, 0, digits);
+  [9, 6, 3, 0].forEach((shift, i) => {
+    tape.compute("SHR", tape.wordAt(stat, 24, 4, "stat.st_mode"), shift, digit);
+    tape.compute("AND", digit, 7, digit);
+    tape.compute("SHL", digit, 8 * i, digit);
+    tape.compute("ADD", digits, digit, digits);
+  });
+  tape.compute("ADD", digits, 0, tape.wordAt(text, 0, 4, "mode"));
+  tape.place(absent);
+  return text;
 }
 
 const PROC_SUPER_MAGIC = 0x9fa0;
@@ -321,7 +375,7 @@ export function planMasked(p: Planner, paths: readonly string[], root: Word): vo
   planNullCheck(p, nothing, isNull, real);
   tape.fail(errno.ENODEV, isNull);
   tape.place(real);
-  for (const path of paths) {
+  for (const path of new Set(paths)) {
     const next = tape.label();
     const notDirectory = tape.label();
     const further = tape.label();

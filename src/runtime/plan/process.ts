@@ -5,6 +5,7 @@ import { errno, SYS } from "../../linux/index.ts";
 import type { Capabilities, Process } from "../../oci/runtime-spec.ts";
 import { type Block, REPORT_FD, TIMING_FD, type Word } from "../tape.ts";
 import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, named, O, OPEN_TREE, PR, RLIMITS, S } from "./constants.ts";
+import { environmentOf } from "./environment.ts";
 import { FD, HOME_ROOM, REPORT } from "./layout.ts";
 import { attach, planNullCheck } from "./mounts.ts";
 import { type Planner, waitForMaker } from "./planner.ts";
@@ -357,7 +358,7 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   beforeGate();
 
   // The gate: what comes through it is the HOME of the user, found in the container's /etc/passwd.
-  const env = process.env ?? [];
+  const { env, needsHome } = environmentOf(process.env);
   const home: Block = tape.room(HOME_ROOM, "home");
   const ready = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.ready, 0, 0, 0).buffer), "{ready}");
   const { seccomp } = plan;
@@ -371,11 +372,12 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   // Installing it takes a third of a millisecond: rather while others hear of the report than when the gate opens.
   if (seccomp?.letsWait && !seccomp.notifies) filter();
   waitForMaker(p, "wait until its maker has written down that it is there");
+  // Who keeps the terminal has it by now.
+  if (process.terminal) tape.step(SYS.close, [{ value: FD.terminal, name: "terminal" }], { why: "leave the terminal to its keeper" });
   tape.step(SYS.read, [{ value: FD.gateRead, name: "gate" }, home, HOME_ROOM - 1], { why: "wait at the gate", retry: errno.EINTR });
   if (!seccomp?.letsWait && !seccomp?.notifies) filter();
-  const hasHome = env.some((e) => e.startsWith("HOME="));
   const argv = tape.vector(process.args ?? [], `[${(process.args ?? []).map((a) => JSON.stringify(a)).join(", ")}]`);
-  const envp = tape.vector(hasHome ? env : [...env, home], `env of ${env.length}`);
+  const envp = tape.vector(needsHome ? [...env, home] : env, `env of ${env.length}`);
   marks.execve = tape.steps.length;
   tape.step(SYS.execve, [program, argv, envp], { why: `run ${process.args?.join(" ")}` });
   return marks;

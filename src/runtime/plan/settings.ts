@@ -120,6 +120,14 @@ export function planAffinity(p: Planner, cpus: string | undefined, when: "initia
   p.tape.step(SYS.sched_setaffinity, [0, mask.length, p.tape.bytes(mask, `[${cpus}]`)], { why: `run on cpus ${cpus}` });
 }
 
+/** As many as the kernel can have: it takes those that are there, and that its cpuset allows, now and later. */
+const ALL_CPUS = new Uint8Array(8192 / 8).fill(0xff);
+
+/** Whoever asks for a container may run on some cpus only (taskset, a systemd unit's CPUAffinity=): the container's are its cpuset's. */
+export function planAllCpus(p: Planner): void {
+  p.tape.step(SYS.sched_setaffinity, [0, ALL_CPUS.length, p.tape.bytes(ALL_CPUS, "[all]")], { why: "run on all cpus", ignore: "all" });
+}
+
 const memoryModes: Record<string, number> = {
   MPOL_DEFAULT: 0,
   MPOL_PREFERRED: 1,
@@ -131,21 +139,28 @@ const memoryModes: Record<string, number> = {
 };
 const memoryFlags: Record<string, number> = { MPOL_F_NUMA_BALANCING: 0x2000, MPOL_F_RELATIVE_NODES: 0x4000, MPOL_F_STATIC_NODES: 0x8000 };
 
+const withoutNodes = new Set(["MPOL_DEFAULT", "MPOL_LOCAL"]);
+const withNodes = new Set(["MPOL_BIND", "MPOL_INTERLEAVE", "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"]);
+
 export const memoryPolicyModes = Object.keys(memoryModes);
 export const memoryPolicyFlags = Object.keys(memoryFlags);
 
 export function planMemoryPolicy(p: Planner, spec: Spec): void {
   const policy = spec.linux?.memoryPolicy;
-  if (!policy?.mode) return;
-  let mode = memoryModes[policy.mode];
-  if (mode === undefined) throw invalidArgument(`unknown memory policy ${JSON.stringify(policy.mode)}`);
+  if (!policy) return;
+  let mode = memoryModes[policy.mode ?? ""];
+  if (mode === undefined) throw invalidArgument(`invalid memory policy mode ${JSON.stringify(policy.mode ?? "")}`);
   for (const name of policy.flags ?? []) {
     const flag = memoryFlags[name];
-    if (flag === undefined) throw invalidArgument(`unknown memory policy flag ${JSON.stringify(name)}`);
+    if (flag === undefined) throw invalidArgument(`invalid memory policy flag ${JSON.stringify(name)}`);
     mode |= flag;
   }
   const { tape } = p;
-  const mask = policy.nodes ? bitList(policy.nodes, "memoryPolicy.nodes") : undefined;
+  const mask = policy.nodes ? bitList(policy.nodes, "invalid memory policy nodes:") : undefined;
+  let count = 0;
+  for (const byte of mask ?? []) count += byte.toString(2).replaceAll("0", "").length;
+  if (count > 0 && withoutNodes.has(policy.mode ?? "")) throw invalidArgument(`memory policy mode requires 0 nodes but got ${count}`);
+  if (count === 0 && withNodes.has(policy.mode ?? "")) throw invalidArgument("memory policy mode requires at least one node but got 0");
   const nodes = mask ? [tape.bytes(mask, `[${policy.nodes}]`), mask.length * 8 + 1] : [0, 0];
   tape.step(SYS.set_mempolicy, [{ value: mode, name: [policy.mode, ...(policy.flags ?? [])].join("|") }, ...nodes], {
     why: `set the memory policy ${policy.mode}`,

@@ -24,7 +24,7 @@ const facts: Facts = {
 function input(id: string, edit: (spec: Spec) => void = () => {}): CreateInput {
   const spec = exampleSpec();
   spec.process!.args = ["program", `--name=${id}`, "é/ü"];
-  spec.process!.env = ["PATH=/bin:/usr/bin", `HOSTNAME=${id.slice(0, 12)}`, "A=é", "B", `ID=${id}`];
+  spec.process!.env = ["PATH=/bin:/usr/bin", `HOSTNAME=${id.slice(0, 12)}`, "A=é", "B=", `ID=${id}`];
   spec.hostname = id.slice(0, 12);
   spec.annotations = { id };
   spec.mounts!.push(

@@ -5,7 +5,9 @@ import type { CgroupPlan } from "../cgroups/index.ts";
 import type { RootMount } from "../face.ts";
 import { dataOf, type Tape } from "../tape.ts";
 import type { CreateInput } from "./create.ts";
+import { environmentOf } from "./environment.ts";
 import type { Facts } from "./facts.ts";
+import { MARK } from "./mark.ts";
 
 export interface Template {
   encoded: Uint8Array;
@@ -22,7 +24,6 @@ export interface Blanked {
   key: string;
 }
 
-const MARK = "\x01";
 const FILL = "\x7f";
 const UNUSUAL = new RegExp(`[\0${MARK}${FILL}]`);
 const STAND_IN = new RegExp(`/?${MARK}([0-9a-z]{2})${FILL}*`, "g");
@@ -75,7 +76,7 @@ export function blank(input: CreateInput, facts: Facts): Blanked | undefined {
     process: {
       ...process,
       ...(process.args ? { args: process.args.map((arg, i) => (i === 0 ? arg : standIn(arg))) } : {}),
-      ...(process.env ? { env: process.env.map((each) => (/^(PATH|HOME)=/.test(each) ? each : standIn(each))) } : {}),
+      ...(process.env ? { env: environmentOf(process.env).env.map((each) => (/^(PATH|HOME)=/.test(each) ? each : standIn(each))) } : {}),
     },
     mounts: blankedMounts,
     linux: {
