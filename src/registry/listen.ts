@@ -1,4 +1,5 @@
 // The address: HTTP/1.1, with or without TLS, and with TLS HTTP/2 for who can. Ends as a server should: no new requests, those under way to their end.
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { createServer, type Server as HttpServer, type RequestListener, type ServerResponse } from "node:http";
 import type { SecureServerOptions, ServerHttp2Session } from "node:http2";
@@ -19,6 +20,8 @@ export interface TlsFiles {
 export interface Listener {
   /** "127.0.0.1:5000" as it was bound. */
   address: string;
+  /** Reads the certificate's files again; connections made from now on get what they hold. Throws where they are no good: what was read before stays. */
+  reload(): void;
   /** Takes no new connections, lets requests end for so long, then ends them. */
   close(withinMs: number): Promise<void>;
 }
@@ -40,6 +43,8 @@ interface Served extends NetServer {
   /** Ends connections that have no request under way. */
   closeIdle(): void;
   closeAll(): void;
+  /** Bun's server of HTTP/1.1 with TLS has none. */
+  setSecureContext?(options: SecureServerOptions): void;
 }
 
 function plainServer(server: HttpServer): Served {
@@ -79,14 +84,16 @@ async function bothVersions(options: SecureServerOptions, handler: RequestListen
   });
 }
 
+const secureOptions = (tls: TlsFiles) => ({
+  cert: readFileSync(tls.certificate),
+  key: readFileSync(tls.key),
+  minVersion: tls.minimum,
+  ...(tls.clientCAs.length ? { ca: tls.clientCAs.map((file) => readFileSync(file)), requestCert: true, rejectUnauthorized: true } : {}),
+});
+
 async function openServer(tls: TlsFiles | undefined, handler: RequestListener, working: ReadonlySet<ServerResponse>): Promise<Served> {
   if (!tls) return plainServer(createServer(handler));
-  const options = {
-    cert: readFileSync(tls.certificate),
-    key: readFileSync(tls.key),
-    minVersion: tls.minimum,
-    ...(tls.clientCAs.length ? { ca: tls.clientCAs.map((file) => readFileSync(file)), requestCert: true, rejectUnauthorized: true } : {}),
-  };
+  const options = secureOptions(tls);
   return tls.http2 ? bothVersions(options, handler, working) : plainServer(createTlsServer(options, handler));
 }
 
@@ -112,6 +119,15 @@ export async function listen(address: string, tls: TlsFiles | undefined, handler
   const bound = server.address() as AddressInfo;
   return {
     address: `${bound.family === "IPv6" ? `[${bound.address}]` : bound.address}:${bound.port}`,
+    reload() {
+      if (!tls) return;
+      const options = secureOptions(tls);
+      if (!server.setSecureContext) throw new Error("a new certificate takes a restart where HTTP/2 is switched off");
+      // a pair that does not fit would be noticed by the clients only
+      if (!new X509Certificate(options.cert).checkPrivateKey(createPrivateKey(options.key)))
+        throw new Error(`${tls.key} is not the key of ${tls.certificate}`);
+      server.setSecureContext(options);
+    },
     async close(withinMs) {
       closing = true;
       for (const response of working) last(response);

@@ -19,7 +19,8 @@ Options of both:
 Options of serve:
       --addr HOST:PORT    address to listen on (default ${defaults().address})
       --debug-addr A      address for /metrics and /debug/health alone
-      --tls-cert FILE, --tls-key FILE   serve TLS, with HTTP/2 for who can; --tls-client-ca FILE asks clients for certificates
+      --tls-cert FILE, --tls-key FILE   serve TLS, with HTTP/2 for who can; --tls-client-ca FILE asks clients for certificates;
+                          new files are taken up within a minute, at once by SIGHUP
       --htpasswd FILE     users and their passwords (bcrypt: htpasswd -B)
       --read-only         take no pushes and deletions
       --no-delete         take no deletions
@@ -161,6 +162,7 @@ export async function main(argv: string[]): Promise<number> {
     }
     const registry = await createRegistry(config, log);
     log("info", "registry served", { address: registry.address, root: config.root, version: VERSION });
+    process.on("SIGHUP", () => registry.reload());
     await new Promise<void>((resolve) => {
       process.once("SIGTERM", resolve);
       process.once("SIGINT", resolve);

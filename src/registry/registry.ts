@@ -1,4 +1,5 @@
 // The parts put together.
+import { statSync } from "node:fs";
 import { isKind, messageOf } from "../lib/errors.ts";
 import { createBlobs } from "./blobs.ts";
 import { createCacheThrough } from "./cache-through.ts";
@@ -27,11 +28,15 @@ export interface Registry {
   expire(): Promise<number>;
   /** Removes what nothing names; waits for a collection that runs already, and answers for its own. */
   collect(options: { dryRun: boolean; deleteUntagged: boolean; report?: (line: string) => void }): Promise<Collected>;
+  /** Reads the TLS certificate again, which happens within a minute anyway where its files change; a bad one is logged, and the old one stays. */
+  reload(): void;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
 }
 
 const EXPIRE_EVERY_MS = 3_600_000;
+/** How often the certificate's files are looked at. */
+const WATCH_MS = 60_000;
 
 /** Serves until it is closed. FailedPrecondition where another process serves the same root. */
 export async function createRegistry(config: Config, log: Log): Promise<Registry> {
@@ -134,6 +139,15 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
               .catch((error) => log("error", `garbage collection: ${messageOf(error)}`));
           }, everyMs)
         : undefined;
+    const reload = () => {
+      try {
+        listeners[0]!.reload();
+        if (config.tls) log("info", "certificate read", { certificate: config.tls.certificate });
+      } catch (error) {
+        log("error", `certificate: ${messageOf(error)}`);
+      }
+    };
+    const unwatch = config.tls && watchFiles([config.tls.certificate, config.tls.key], WATCH_MS, reload);
     let closed: Promise<void> | undefined;
     const close = () => {
       closed ??= shut();
@@ -141,6 +155,7 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
     };
     const shut = async () => {
       clearInterval(timer);
+      unwatch?.();
       quiet.close();
       await control.close();
       await Promise.all(listeners.map((listener) => listener.close(config.drainMs)));
@@ -154,6 +169,7 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
       debugAddress: listeners[1]?.address,
       expire: async () => (await through?.expire()) ?? 0,
       collect: collectNow,
+      reload,
       close,
       [Symbol.asyncDispose]: close,
     };
@@ -162,6 +178,24 @@ export async function createRegistry(config: Config, log: Log): Promise<Registry
     await store.close();
     throw error;
   }
+}
+
+/** Calls `changed` some time after one of the files was written or replaced. Answers what ends it. */
+function watchFiles(paths: readonly string[], everyMs: number, changed: () => void): () => void {
+  const look = () =>
+    paths
+      .map((path) => statSync(path, { throwIfNoEntry: false }))
+      .map((stat) => `${stat?.ino} ${stat?.mtimeMs} ${stat?.size}`)
+      .join();
+  let seen = look();
+  const timer = setInterval(() => {
+    const now = look();
+    if (now === seen) return;
+    seen = now;
+    changed();
+  }, everyMs);
+  timer.unref();
+  return () => clearInterval(timer);
 }
 
 function summary(done: Collected, dryRun: boolean): string {
