@@ -34,6 +34,14 @@ const result = await Bun.build({
   format: "esm",
   splitting: true,
   target: "bun",
+  plugins: [
+    {
+      name: "the addon, embedded",
+      setup(build) {
+        build.onResolve({ filter: /\/addon\.ts$/ }, () => ({ path: new URL("../src/linux/addon-embedded.ts", import.meta.url).pathname }));
+      },
+    },
+  ],
 });
 for (const log of result.logs) console.error(log);
 if (!result.success) process.exit(1);

@@ -1,4 +1,5 @@
-// The native addon, by a literal path so that `bun build --compile` embeds it.
+// The native addon's face.
+import { addon } from "./addon.ts";
 
 /** What a system call takes: a register, or memory that the kernel reads or writes. A string is passed as a NUL-ended copy. */
 export type Argument = number | bigint | boolean | string | Uint8Array | Int32Array | BigUint64Array | ArrayBuffer | null | undefined;
@@ -15,4 +16,4 @@ export interface Binding {
   spawn(exefd: number, argv: number, envp: number, map: Int32Array, flags: number, out: Int32Array): number;
 }
 
-export const binding: Binding = require("../../build/jubako.node");
+export const binding = addon as Binding;

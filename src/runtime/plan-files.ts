@@ -4,7 +4,20 @@
 //
 // A file: u32 magic, length of the key, number of blanks, length of the encoded tape; the blanks, two u32 each; the tape; the key. Its name is
 // the key's checksum, and what it says is taken where the whole key is the same.
-import { binding, close, fstatSync, mkdirSync, O_RDONLY, readdirSync, renameSync, SYS, unlinkSync, writeFileSync } from "../linux/index.ts";
+import {
+  binding,
+  close,
+  fstatSync,
+  mkdirSync,
+  O_RDONLY,
+  readdirSync,
+  renameSync,
+  SYS,
+  textOf,
+  unlinkSync,
+  utf8,
+  writeFileSync,
+} from "../linux/index.ts";
 import type { Template } from "./plan/template.ts";
 
 const MAGIC = 0x31504a01;
@@ -63,14 +76,14 @@ function parse(file: Uint8Array, key: string): Template | undefined {
   const at = HEADER + 8 * count;
   const end = at + words[3]!;
   if (words[0] !== MAGIC || end + keyLength !== file.length) return undefined;
-  if (Buffer.from(file.buffer, end, keyLength).toString("utf8") !== key) return undefined;
+  if (textOf(file.subarray(end)) !== key) return undefined;
   const blanks: Template["blanks"] = [];
   for (let i = 0; i < count; i++) blanks.push([words[4 + 2 * i]!, words[5 + 2 * i]!]);
   return { encoded: file.subarray(at, end), blanks };
 }
 
 function serialize(key: string, { encoded, blanks }: Template): Uint8Array {
-  const text = Buffer.from(key);
+  const text = utf8(key);
   const at = HEADER + 8 * blanks.length;
   const file = new Uint8Array(at + encoded.length + text.length);
   new Uint32Array(file.buffer, 0, at >> 2).set([MAGIC, text.length, blanks.length, encoded.length, ...blanks.flat()]);

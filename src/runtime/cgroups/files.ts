@@ -1,9 +1,21 @@
 // Small files of cgroup hierarchies.
 import { Failure } from "../../lib/errors.ts";
-import { kill, mkdirSync, readdirSync, readFileSync, rmdirSync, SystemError, subdirectoriesOf, writeFileSync } from "../../linux/index.ts";
+import {
+  existsSync,
+  kill,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  SystemError,
+  subdirectoriesOf,
+  writeFileSync,
+} from "../../linux/index.ts";
 import type { CgroupWrite } from "./index.ts";
 
 export function readText(file: string): string | undefined {
+  // What is not there is asked for more often than what can't be read, and an exception costs more than the question.
+  if (!existsSync(file)) return undefined;
   try {
     return readFileSync(file, "utf8");
   } catch {

@@ -102,11 +102,11 @@ const HYBRID = "/sys/fs/cgroup/unified";
 export function readHierarchies(mountinfo: string, cgroup: string): Hierarchies {
   const mounts = new Map<string, string>();
   let version: 1 | 2 = 1;
-  for (const line of mountinfo.split("\n")) {
-    const separator = line.indexOf(" - cgroup");
-    if (separator < 0) continue;
-    const mountPoint = unescaped(line.slice(0, separator).split(" ")[4] ?? "");
-    const fields = line.slice(separator + 3).split(" ");
+  for (let separator = mountinfo.indexOf(" - cgroup"); separator >= 0; separator = mountinfo.indexOf(" - cgroup", separator + 1)) {
+    const end = mountinfo.indexOf("\n", separator);
+    const line = mountinfo.slice(mountinfo.lastIndexOf("\n", separator) + 1, end < 0 ? undefined : end);
+    const mountPoint = unescaped(line.split(" ", 5)[4] ?? "");
+    const fields = line.slice(line.indexOf(" - cgroup") + 3).split(" ");
     const type = fields[0];
     const options = fields[2];
     if (type === "cgroup2" && mountPoint === "/sys/fs/cgroup") {

@@ -14,7 +14,6 @@ import { rootPathOf } from "../plan/root-path.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
-import { leaveLineEnds } from "./foreground.ts";
 import {
   type Launched,
   launch,
@@ -29,7 +28,7 @@ import {
 import { homeFor, leaveRoot, locate, openGateNow, openNotify, removeContainer, startCreated } from "./life.ts";
 import type { NotifySocket } from "./notify-socket.ts";
 import { planContainer } from "./plans.ts";
-import { prepareStay, type Stay } from "./stay.ts";
+import type { Stay } from "./stay.ts";
 import { type Stored, stateOf } from "./store.ts";
 
 const shared: FlagTable = {
@@ -93,7 +92,14 @@ export interface Created {
   launched: Launched;
 }
 
-export async function createFromBundle(context: Context, id: string, flags: Flags, detached: boolean): Promise<Created> {
+/** `underway` is called while the process is on its way to its gate. */
+export async function createFromBundle(
+  context: Context,
+  id: string,
+  flags: Flags,
+  detached: boolean,
+  underway?: (stored: Stored, spec: Spec) => Promise<void>,
+): Promise<Created> {
   const bundle = bundleOf(flags.value("bundle"));
   const spec = readBundle(bundle);
   const { process } = spec;
@@ -129,7 +135,6 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
     };
     store.announce(id, spec);
     const creating = (pid: number) => stateOf({ ...stored, init: { pid, start: "" } }, "creating");
-    const plain = lifeIsPlain(spec, found);
     let life: LifeTape | undefined;
     launched = await launch(
       planned,
@@ -149,7 +154,8 @@ export async function createFromBundle(context: Context, id: string, flags: Flag
       async (pid, pidfd, gate) => {
         stored.init = identityOf(pid) ?? stored.init;
         store.save(stored);
-        if (detached && plain) life = await lifeOf(id, pid, pidfd, gate, found);
+        if (detached && lifeIsPlain(spec, found)) life = await lifeOf(id, pid, pidfd, gate, found);
+        await underway?.(stored, spec);
       },
     );
     if (life?.setHome(homeFor(launched.pid, process))) store.saveTape(id, life.file);
@@ -227,19 +233,19 @@ export async function run(context: Context, argv: string[]): Promise<number> {
   const detached = flags.on("detach");
   if (flags.on("dry-run")) return (await import("./inform.ts")).explainBundle(context, id, flags);
   return wrap("run", async () => {
-    const { stored, spec, launched } = await createFromBundle(context, id, flags, detached);
+    let stay: Stay | undefined;
+    const { stored, spec, launched } = await createFromBundle(context, id, flags, detached, async (made, spec) => {
+      if (detached || spec.process?.terminal || !lifeIsPlain(spec, made.cgroup)) return;
+      const forgotten = flags.on("keep") ? undefined : { root: context.store.root, id, cgroup: made.cgroup };
+      stay = (await import("./stay.ts")).prepareStay(forgotten);
+    });
     const process = spec.process!;
     let notify: NotifySocket | undefined;
-    let stay: Stay | undefined;
-    const plain = !detached && launched.terminal === undefined && lifeIsPlain(spec, stored.cgroup);
-    const forgotten = flags.on("keep") ? undefined : { root: context.store.root, id, cgroup: stored.cgroup };
     try {
       notify = await openNotify(context, id);
-      if (!detached && launched.terminal !== undefined) leaveLineEnds(launched.terminal);
+      if (!detached && launched.terminal !== undefined) (await import("./foreground.ts")).leaveLineEnds(launched.terminal);
       await startCreated(stored, spec, launched.pidfd, () => {
-        return openGateNow(homeFor(launched.pid, process), launched.gate, launched.report, launched.failure, () => {
-          if (plain) stay = prepareStay(launched.pidfd, forgotten);
-        });
+        return openGateNow(homeFor(launched.pid, process), launched.gate, launched.report, launched.failure);
       });
     } catch (error) {
       notify?.close();
@@ -254,7 +260,7 @@ export async function run(context: Context, argv: string[]): Promise<number> {
       return 0;
     }
     told?.catch((error: unknown) => context.warn(messageOf(error)));
-    stay?.begin();
+    stay?.begin(launched.pidfd);
     const status = await (await import("./foreground.ts")).attend(launched.pidfd, launched.terminal);
     notify?.close();
     if (!flags.on("keep")) await removeContainer(context, stored, spec);

@@ -12,7 +12,6 @@ import { checkProcess, parseJson } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { checkConsole } from "./create.ts";
 import { type Flags, type FlagTable, parseFlags, usageError } from "./flags.ts";
-import { leaveLineEnds } from "./foreground.ts";
 import { launch, nullStdio, ownStdio, preservedFds, sendPidfd, sendTerminal, tellOfCapabilities, writePidFile } from "./launch.ts";
 import { homeFor, openGateNow } from "./life.ts";
 import { prepareStay } from "./stay.ts";
@@ -178,7 +177,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       context.debug?.(`setns_init: about to exec ${process.args?.[0]}`);
       const socket = flags.value("console-socket");
       if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
-      if (!detached && launched.terminal !== undefined) leaveLineEnds(launched.terminal);
+      if (!detached && launched.terminal !== undefined) (await import("./foreground.ts")).leaveLineEnds(launched.terminal);
       sendPidfd(flags.value("pidfd-socket"), launched.pidfd);
       writePidFile(flags.value("pid-file"), launched.pid);
       await openGateNow(homeFor(stored.init.pid, process), launched.gate, launched.report, launched.failure);
@@ -186,7 +185,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       launched.abandon();
       throw error;
     }
-    if (!detached && launched.terminal === undefined) prepareStay(launched.pidfd, undefined).begin();
+    if (!detached && launched.terminal === undefined) prepareStay(undefined).begin(launched.pidfd);
     if (!detached) return await (await import("./foreground.ts")).attend(launched.pidfd, launched.terminal);
     if (launched.terminal !== undefined) close(launched.terminal);
     return 0;

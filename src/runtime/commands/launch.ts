@@ -45,8 +45,8 @@ export function ownStdio(process: Process): boolean[] {
 /** What the kernel will not raise is gone without, and told of in runc's words. */
 export function tellOfCapabilities({ capabilities }: Process, warn: Context["warn"]): void {
   for (const name of capabilities?.ambient ?? []) {
-    const may = [capabilities?.permitted, capabilities?.inheritable].every((set) => set?.includes(name));
-    if (!may) warn(`can't raise ambient capability ${name}: operation not permitted`);
+    if (!capabilities?.permitted?.includes(name) || !capabilities.inheritable?.includes(name))
+      warn(`can't raise ambient capability ${name}: operation not permitted`);
   }
 }
 

@@ -21,17 +21,15 @@ export function homeFor(pid: number, process: Process): string {
   return environmentOf(process.env).needsHome ? `HOME=${homeOf(pid, process.user?.uid ?? 0)}` : "x";
 }
 
-/** Opens the gate, blocking until the program runs; `meanwhile` is done while it is on its way. */
+/** Opens the gate, blocking until the program runs. */
 export async function openGateNow(
   home: string,
   gate: number,
   report: number,
   failure: (index: number, errno: number) => Failure | Promise<Failure>,
-  meanwhile?: () => void,
 ): Promise<void> {
   const message = utf8(`${home}\0`);
   check(binding.syscall(SYS.write, gate, message, message.length), "write gate");
-  meanwhile?.();
   let failed: Extract<Report, { tag: "failed" }> | undefined;
   hearNow(report, (heard) => {
     if (heard.tag === "failed") failed = heard;

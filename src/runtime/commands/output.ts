@@ -1,9 +1,9 @@
 // What a command prints. Written at once: process.stdout is a stream whose making takes longer than most commands.
-import { writeSync } from "../../linux/index.ts";
+import { utf8, writeSync } from "../../linux/index.ts";
 
 /** Writes all of it to a descriptor; waits where that is a full pipe that does not block. */
 export function print(fd: number, text: string): void {
-  let rest = Buffer.from(text);
+  let rest: Uint8Array = utf8(text);
   while (rest.length > 0) {
     try {
       rest = rest.subarray(writeSync(fd, rest));

@@ -34,11 +34,11 @@ export interface Forgotten {
 
 export interface Stay {
   /** Comes back only where the player can't run. */
-  begin(): void;
+  begin(pidfd: number): void;
 }
 
-/** Gets everything ready; the process may run already. */
-export function prepareStay(pidfd: number, forgotten: Forgotten | undefined): Stay {
+/** Gets everything ready, which takes a while that is better spent before the process runs. */
+export function prepareStay(forgotten: Forgotten | undefined): Stay {
   const tape = stayTape(forgotten);
   const memory = check(binding.syscall(SYS.memfd_create, "tape", 1), "memfd_create");
   write(memory, tape);
@@ -48,7 +48,7 @@ export function prepareStay(pidfd: number, forgotten: Forgotten | undefined): St
   const env = stringVector(environment);
   const executable = playerExecutable();
   return {
-    begin() {
+    begin(pidfd) {
       const mask = new Int32Array([FORWARDED, 0]);
       const old = new Int32Array(2);
       binding.syscall(SYS.rt_sigprocmask, SIG_BLOCK, mask, old, 8);

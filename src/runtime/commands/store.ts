@@ -8,6 +8,7 @@ import {
   binding,
   check,
   close,
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -75,7 +76,7 @@ export function openStore(root: string): Store {
     root,
     reserve(id) {
       const path = directory(id);
-      mkdirSync(root, { recursive: true, mode: 0o700 });
+      if (!existsSync(root)) mkdirSync(root, { recursive: true, mode: 0o700 });
       try {
         mkdirSync(path, { mode: 0o711 });
       } catch (error) {
