@@ -55,6 +55,17 @@ export function isInsecure(host: string, config: Pick<RegistryConfig, "insecure"
   return config.insecure.some((entry) => entry === host || entry === name || (entry.includes("/") && inCidr(name, entry)));
 }
 
+const optionsOf = (config: RegistryConfig) => ({
+  timeoutMs: config.timeoutMs ?? 60_000,
+  userAgent: config.userAgent ?? "jubako/0.1.0",
+  proxy: { ...proxiesOf(process.env), ...config.proxy },
+});
+
+/** For hosts that are no registries: nothing of what is settled for those holds. */
+export function transportElsewhere(config: RegistryConfig): Transport {
+  return createTransport({ ...optionsOf(config), insecure: false, certificates: undefined });
+}
+
 /** The addresses of a registry in the order to try them; a new authorizer for each, as credentials are one host's. */
 export function endpointsOf(
   domain: string,
@@ -63,17 +74,15 @@ export function endpointsOf(
   forPull: boolean,
   offline?: (refreshToken: string) => void,
 ): Endpoint[] {
-  const timeoutMs = config.timeoutMs ?? 60_000;
-  const userAgent = config.userAgent ?? "jubako/0.1.0";
+  const common = optionsOf(config);
   const root = config.certificates ?? "/etc/docker/certs.d";
-  const proxy = { ...proxiesOf(process.env), ...config.proxy };
   const endpoint = (address: string, insecure: boolean, mirror: boolean): Endpoint => {
     const base = new URL(address);
     const dir = `${root}/${base.host}`;
-    const transport = createTransport({ insecure, certificates: existsSync(dir) ? dir : undefined, timeoutMs, userAgent, proxy });
+    const transport = createTransport({ ...common, insecure, certificates: existsSync(dir) ? dir : undefined });
     const ask = async (url: URL, init: { method: string; headers: Record<string, string>; body?: string }) => {
       const response = await transport.request(url, { ...init, follow: false });
-      return { status: response.status, body: new TextDecoder().decode(await readBody(response, TOKEN_LIMIT, timeoutMs)) };
+      return { status: response.status, body: new TextDecoder().decode(await readBody(response, TOKEN_LIMIT, common.timeoutMs)) };
     };
     return { base, transport, mirror, authorizer: createAuthorizer(mirror ? undefined : credentials, ask, insecure, offline) };
   };

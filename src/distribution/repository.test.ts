@@ -178,6 +178,28 @@ test("nobody there is told at once, in Go's words", async () => {
   );
 });
 
+test("a foreign layer comes from where its descriptor says, without credentials; other layers do not", async () => {
+  const other = await serve((request, response) => {
+    if (request.url === "/moved") response.writeHead(302, { location: "/layer" }).end();
+    else if (request.url === "/layer") response.end(BLOB);
+    else response.writeHead(404).end();
+  });
+  const { host } = await serve((_, response) => response.writeHead(404).end('{"errors":[{"code":"BLOB_UNKNOWN","message":"no"}]}'));
+  const urls = ["file:///etc/passwd", `http://${other.host}/none`, `http://${other.host}/moved`];
+  const repository = open(host, { username: "me", password: "secret" });
+  const mediaType = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip";
+  expect((await collect(repository.stream({ ...LAYER, mediaType, urls }))).equals(BLOB)).toBe(true);
+  expect(other.seen.map(({ url, headers }) => [url, headers.authorization])).toEqual([
+    ["/none", undefined],
+    ["/moved", undefined],
+    ["/layer", undefined],
+  ]);
+  const lying = `sha256:${"0".repeat(64)}`;
+  expect(await failure(collect(repository.stream({ ...LAYER, digest: lying, mediaType, urls })))).toContain("verification failed");
+  expect(await failure(collect(repository.stream({ ...LAYER, urls })))).toContain("blob unknown");
+  expect(await failure(collect(repository.stream({ ...LAYER, mediaType, urls: [urls[0]!] })))).toContain("blob unknown");
+});
+
 test("a referrer is listed under its subject's tag where the registry keeps no list", async () => {
   const kept = new Map<string, { body: Buffer; type: string }>();
   let lists = false;

@@ -1,5 +1,5 @@
 // One repository of a registry, with one user's credentials: the verbs of the distribution specification over the nouns of oci.
-import { Failure, invalidArgument, isKind, messageOf, notFound, unavailable } from "../lib/errors.ts";
+import { Failure, invalidArgument, messageOf, notFound, unavailable } from "../lib/errors.ts";
 import {
   algorithmOf,
   createDigester,
@@ -7,6 +7,7 @@ import {
   type Digest,
   digestOf,
   isDigest,
+  isForeign,
   MAX_MANIFEST,
   MEDIA,
   matches,
@@ -15,16 +16,14 @@ import {
 } from "../oci/index.ts";
 import { type Credentials, parseChallenges } from "./auth.ts";
 import { parseRetryAfter, RegistryError, registryError } from "./errors.ts";
-import { type Endpoint, endpointsOf, type RegistryConfig } from "./hosts.ts";
+import { type Endpoint, endpointsOf, type RegistryConfig, transportElsewhere } from "./hosts.ts";
 import { type Referrer, referrerOf, referrersTag, withReferrer } from "./referrers.ts";
-import { pieces, type RequestOptions, readBody } from "./transport.ts";
+import { delayAfter, sleep, transient } from "./retry.ts";
+import { pieces, type RequestOptions, readBody, type Transport } from "./transport.ts";
 
 const ACCEPT = [MEDIA.ociIndex, MEDIA.ociManifest, MEDIA.dockerList, MEDIA.dockerManifest, "*/*"].join(", ");
 const ERROR_LIMIT = 64 << 10;
 const ATTEMPTS = 5;
-/** A registry that wants to be left alone for longer than this (milliseconds) is not waited for. */
-const MAX_RETRY_AFTER = 120_000;
-const MAX_DELAY = 8000;
 /** A blob that needs more connections than this, though each brings some bytes, is given up. */
 const CONNECTIONS = 40;
 /** Pages of a list of tags. */
@@ -69,35 +68,8 @@ export interface PushOptions {
   signal?: AbortSignal;
 }
 
-const sleep = (ms: number, signal: AbortSignal | undefined) =>
-  new Promise<void>((resolve, reject) => {
-    const timer = setTimeout(done, ms);
-    function done() {
-      signal?.removeEventListener("abort", give);
-      resolve();
-    }
-    function give() {
-      clearTimeout(timer);
-      reject(signal!.reason);
-    }
-    signal?.addEventListener("abort", give, { once: true });
-  });
-
 /** What a HEAD may say: it is there, or not. */
 const present = (status: number) => status === 200 || status === 404;
-
-/** Worth another attempt: the connection or the server, not the request. */
-function transient(error: unknown): boolean {
-  if (error instanceof RegistryError)
-    return (error.status >= 500 || error.status === 429 || error.status === 408) && (error.retryAfter ?? 0) <= MAX_RETRY_AFTER;
-  return isKind(error, "Unavailable");
-}
-
-/** Milliseconds to wait after the n-th failure, or as long as the registry says. */
-function delayAfter(error: unknown, failures: number): number {
-  const said = error instanceof RegistryError ? error.retryAfter : undefined;
-  return said ?? Math.min(MAX_DELAY, 250 * 2 ** failures);
-}
 
 export function openRepository(
   reference: Reference,
@@ -110,6 +82,7 @@ export function openRepository(
   const endpoints = endpointsOf(reference.domain, config, credentials, mode === "pull");
   /** The endpoint that answered; the others are not asked again. */
   let chosen: Endpoint | undefined;
+  let elsewhere: Transport | undefined;
   const scope = `repository:${reference.path}:${mode === "push" ? "pull,push" : "pull"}`;
 
   const authorized = async (endpoint: Endpoint, path: string | URL, options: RequestOptions, more = ""): Promise<Response> => {
@@ -215,6 +188,21 @@ export function openRepository(
       return [...found].sort();
     });
 
+  /** A layer that registries may not have, from where its descriptor says; no credentials go there. */
+  const foreign = async (descriptor: Descriptor, options: RequestOptions, error: unknown): Promise<Response> => {
+    if (!(error instanceof RegistryError) || error.status !== 404 || !isForeign(descriptor)) throw error;
+    let failure = error;
+    for (const url of descriptor.urls ?? []) {
+      if (!/^https?:\/\//i.test(url) || !URL.canParse(url)) continue;
+      elsewhere ??= transportElsewhere(config);
+      const response = await elsewhere.request(new URL(url), { ...options, follow: true });
+      if (response.status === 200 || response.status === 206) return response;
+      await response.body?.cancel();
+      failure = registryError(response.status, "", `GET ${url}`);
+    }
+    throw failure;
+  };
+
   async function* stream(descriptor: Descriptor, options: BlobOptions = {}): AsyncGenerator<Uint8Array, void> {
     const { signal } = options;
     const digester = options.verify !== false && !options.offset ? createDigester(algorithmOf(descriptor.digest)) : undefined;
@@ -227,7 +215,10 @@ export function openRepository(
         const headers: Record<string, string> = { accept: "application/octet-stream" };
         if (at > 0) headers.range = `bytes=${at}-${descriptor.size - 1}`;
         const path = `/v2/${reference.path}/blobs/${descriptor.digest}`;
-        const response = await request(path, { headers, signal }, (status) => status === 200 || status === 206);
+        const asked = { headers, signal };
+        const response = await request(path, asked, (status) => status === 200 || status === 206).catch((error: unknown) =>
+          foreign(descriptor, asked, error),
+        );
         // A server that knows no ranges sends everything again.
         let skip = at;
         if (response.status === 206) {

@@ -108,6 +108,11 @@ export function layerType(compression: Compression, dialect: "oci" | "docker" = 
   return type;
 }
 
+/** Whether a layer may not be in registries: it is to be had at the `urls` of its descriptor (image-spec, "Non-Distributable Layers"). */
+export function isForeign({ mediaType }: Pick<Descriptor, "mediaType">): boolean {
+  return /nondistributable|foreign/.test(mediaType);
+}
+
 /** Whether a media type names a layer that is a tar (compressed or not). */
 export function isLayerType(mediaType: string): boolean {
   return /^application\/vnd\.(oci\.image\.layer\.(nondistributable\.)?v1\.tar|docker\.image\.rootfs\.(foreign\.)?diff\.tar)([+.](gzip|zstd))?$/.test(

@@ -1,6 +1,6 @@
 // What the registry needs to know of a manifest or an index: its media type, what it names, what it refers to. The bytes are kept as they came.
 import { Failure, messageOf } from "../lib/errors.ts";
-import { type Descriptor, type Digest, isIndexType, isManifestType, parseDescriptor, parseManifest } from "../oci/index.ts";
+import { type Descriptor, type Digest, isForeign, isIndexType, isManifestType, parseDescriptor, parseManifest } from "../oci/index.ts";
 import { refuse } from "./errors.ts";
 
 export interface Document {
@@ -15,7 +15,6 @@ export interface Document {
 }
 
 const known = new WeakMap<Uint8Array, Document>();
-const NOT_DISTRIBUTED = /nondistributable|foreign/;
 
 function parse(bytes: Uint8Array, mediaType: string | undefined): Document {
   const parsed = parseManifest(bytes, mediaType);
@@ -28,7 +27,7 @@ function parse(bytes: Uint8Array, mediaType: string | undefined): Document {
         { digest: manifest.config.digest, optional: false },
         ...manifest.layers.map((layer) => ({
           digest: layer.digest,
-          optional: NOT_DISTRIBUTED.test(layer.mediaType) || layer.urls !== undefined,
+          optional: isForeign(layer) || layer.urls !== undefined,
         })),
       ],
       manifests: [],

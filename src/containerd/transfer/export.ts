@@ -1,7 +1,7 @@
 // Images into an archive: an OCI layout in a tar, with docker's manifest.json beside it so that `docker load` of every version reads it.
 import type { ImageExportStream, ImageStore } from "../../gen/containerd/types/transfer_pb.ts";
 import { invalidArgument } from "../../lib/errors.ts";
-import { type ArchiveImage, formatReference, hostPlatform, imageArchive, parseTagged } from "../../oci/index.ts";
+import { type ArchiveImage, formatReference, hostPlatform, imageArchive, isForeign, parseTagged } from "../../oci/index.ts";
 import { descriptorOf, hasBlob, type Place, platformsOf, readBlob, streamBlob } from "./image-content.ts";
 import { type Stream, sendData } from "./streams.ts";
 
@@ -24,7 +24,7 @@ export async function exportArchive(store: ImageStore, options: ImageExportStrea
   };
   const { tar, index } = await imageArchive(source, images, {
     ...(options.allPlatforms ? {} : { platforms: options.platforms.length > 0 ? platformsOf(options.platforms) : [hostPlatform()] }),
-    ...(options.skipNonDistributable ? { skip: ({ mediaType }) => /nondistributable|foreign/.test(mediaType) } : {}),
+    ...(options.skipNonDistributable ? { skip: isForeign } : {}),
     layoutOnly: options.skipCompatibilityManifest,
     signal: place.signal,
   });

@@ -2,6 +2,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type ChildProcess, execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openRepository } from "../../distribution/index.ts";
@@ -138,5 +140,54 @@ describe.skipIf(missing.length > 0)("push", () => {
       "InvalidArgument",
       "invalid platform: x",
     ]);
+  });
+
+  test("a layer that registries may not have is left out", async () => {
+    const tar = tarOf([{ header: tarEntry("foreign", "file") }]);
+    const mediaType = "application/vnd.oci.image.layer.nondistributable.v1.tar";
+    const layer = { mediaType, digest: digestOf(tar), size: tar.length, urls: ["http://192.0.2.1/layer"] };
+    const config = Buffer.from(
+      JSON.stringify({ architecture: "amd64", os: "linux", rootfs: { type: "layers", diff_ids: [layer.digest] } }),
+    );
+    const document = Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        mediaType: MEDIA.ociManifest,
+        config: { mediaType: MEDIA.ociConfig, digest: digestOf(config), size: config.length },
+        layers: [layer],
+      }),
+    );
+    const top = { mediaType: MEDIA.ociManifest, digest: digestOf(document), size: document.length };
+    const asked: string[] = [];
+    const server = createServer((request, response) => {
+      asked.push(`${request.method} ${request.url}`);
+      request.resume();
+      request.on("end", () =>
+        request.method === "POST"
+          ? response.writeHead(202, { location: "/upload" }).end()
+          : response.writeHead(request.method === "PUT" ? 201 : 404).end(),
+      );
+    });
+    await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+    try {
+      const address = `127.0.0.1:${(server.address() as AddressInfo).port}`;
+      const annotations = { "io.containerd.image.name": `${address}/foreign:1` };
+      const files: [string, Uint8Array][] = [
+        ["oci-layout", Buffer.from('{"imageLayoutVersion":"1.0.0"}')],
+        ["index.json", Buffer.from(JSON.stringify({ schemaVersion: 2, manifests: [{ ...top, annotations }] }))],
+        ...[document, config, tar].map((bytes): [string, Uint8Array] => [`blobs/sha256/${digestOf(bytes).slice(7)}`, bytes]),
+      ];
+      await own.lines("POST", "/images/load", {
+        body: tarOf(files.map(([name, data]) => ({ header: tarEntry(name, "file", { size: data.length }), data }))),
+      });
+      const out = await own.lines("POST", `/images/${address}/foreign/push?tag=1`);
+      expect(statuses(out)).toContain("Skipped foreign layer");
+      expect(pushed(out)).toBe(top.digest);
+      expect(asked.filter((one) => one.includes(layer.digest.slice(7)) || one.startsWith("POST"))).toHaveLength(1);
+      expect(asked.at(-1)).toBe("PUT /v2/foreign/manifests/1");
+    } finally {
+      server.closeAllConnections();
+      server.close();
+    }
   });
 });

@@ -12,6 +12,7 @@ import {
   familiarReference,
   formatPlatform,
   formatReference,
+  isForeign,
   MAX_MANIFEST,
   type Manifest,
   nameOf,
@@ -55,7 +56,9 @@ async function wholeTree(core: Core, descriptor: Descriptor, depth = 0): Promise
     if (!below) return undefined;
     out.push(...below);
   }
-  if (manifest) for (const blob of [manifest.config, ...manifest.layers]) if (!(await hasBlob(manager, blob.digest))) return undefined;
+  if (manifest)
+    for (const blob of [manifest.config, ...manifest.layers])
+      if (!isForeign(blob) && !(await hasBlob(manager, blob.digest))) return undefined;
   return [...out, { descriptor, bytes, manifest }];
 }
 
@@ -154,6 +157,7 @@ async function pushBlobs(
   const pushLayer = async (layer: Descriptor) => {
     both.throwIfAborted();
     const id = shortId(layer.digest);
+    if (isForeign(layer)) return sink.line({ status: "Skipped foreign layer", progressDetail: {}, id });
     const { label, paths } = await sourcesOf(core, layer.digest, reference);
     const from = paths.find((path) => path !== reference.path);
     const result = await repository.push(layer, () => collecting(streamBlob(manager, layer.digest), GARBAGE), {
