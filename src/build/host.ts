@@ -12,12 +12,16 @@ export interface Layer {
   diffId: string;
 }
 
-/** An image that is here; its layers may still have to be pulled and unpacked (fetchImage), where the host has that function. */
+/** An image that is here, or where it is lazy, one that is known; fetchImage() then brings its layers. */
 export interface BaseImage {
   /** Digest of its config. */
   id: string;
   /** Digest of what its name leads to: an index or a manifest. Absent: not known. */
   digest?: string;
+  /** The bytes of its config, where they are not in the content store. */
+  raw?: Uint8Array;
+  /** Its layers are still to be fetched. */
+  lazy?: boolean;
   /** What a source policy has put in place of the name that was asked for. */
   name?: string;
   config: ImageConfig;
@@ -134,7 +138,7 @@ export interface Status {
 export interface BuildHost {
   /** Looks an image up, pulling it where it is not there or must be fresh. NotFound where there is none. */
   resolveImage(ref: string, platform: string | undefined, mode?: ImageRequest["mode"]): Promise<BaseImage>;
-  /** Makes an image's layers be here and unpacked; a second call is cheap. Absent: resolveImage() has done it. */
+  /** Makes a lazy image's layers be here and unpacked; a second call is cheap. Absent: no image is lazy. */
   fetchImage?(image: BaseImage, status: (status: Status) => void, signal: AbortSignal): Promise<void>;
   /** Network, user, devices, limits: all that a command needs to run. */
   prepareStep(request: StepRequest): Promise<PreparedStep>;

@@ -108,15 +108,12 @@ export function createSolver(options: SolveOptions): Solver {
         return grow(found, true, key, store(found, key));
       }
       release();
-    }
-    if (useCache) {
-      for (const { key } of tried) {
-        for (const source of options.imports) {
-          const trees = await source.find(key, indexes);
-          if (!trees) continue;
-          tell(vertex, { started: now(), completed: now(), cached: true });
-          return imported(vertex, trees, parentOf, key, tried, about);
-        }
+      // Before the next key: to make that, files may have to be fetched and read.
+      for (const source of options.imports) {
+        const trees = await source.find(key, indexes);
+        if (!trees) continue;
+        tell(vertex, { started: now(), completed: now(), cached: true });
+        return imported(vertex, trees, parentOf, key, tried, about);
       }
     }
     const { key, parts } = tried.at(-1)!;

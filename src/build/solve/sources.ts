@@ -60,11 +60,12 @@ async function imageSource(op: Op, { identifier, attrs }: SourceOp, options: Sou
   }
   const found = image;
   const { fetchImage } = build;
-  const fetch = fetchImage && once(() => options.fetching(() => fetchImage.call(build, found, options.status, options.signal)));
+  const fetch =
+    found.lazy && fetchImage && once(() => options.fetching(() => fetchImage.call(build, found, options.status, options.signal)));
   const limit = Number(attrs["image.layerlimit"] || Number.NaN);
   const layers = Number.isInteger(limit) && limit > 0 ? image.layers.slice(0, limit) : image.layers;
   const ref = identifier.slice("docker-image://".length);
-  return { tree: treeOf(layers, fetch), cached: true, image, material: { uri: ref, digest: image.digest ?? image.id } };
+  return { tree: treeOf(layers, fetch || undefined), cached: true, image, material: { uri: ref, digest: image.digest ?? image.id } };
 }
 
 /** One file. Where its digest is known (a checksum was given, or the server says that it is what it was), it is fetched only if somebody looks into it. */

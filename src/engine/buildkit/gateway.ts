@@ -183,7 +183,7 @@ export function gatewayService(kit: BuildKit): Service<typeof LLBBridge> {
     const { host } = await narrowed(build, SourcePolicies);
     const image = await host.resolveImage(ref, platformText(platform), modeOf(ResolveMode));
     const name = formatReference(withDefaultTag(parseReference(image.name ?? ref)));
-    return { image, name, config: await readBlob(kit.engine.manager, image.id, MAX_CONFIG) };
+    return { image, name, config: image.raw ?? (await readBlob(kit.engine.manager, image.id, MAX_CONFIG)) };
   }
 
   return {

@@ -8,7 +8,7 @@ import { Auth } from "../../gen/moby/filesync/v1_pb.ts";
 import { Upload } from "../../gen/moby/upload/v1_pb.ts";
 import { Failure, failedPrecondition, messageOf } from "../../lib/errors.ts";
 import { digestOf, formatPlatform, formatReference, parseReference, type Reference, withDefaultTag } from "../../oci/index.ts";
-import { resolveBase } from "../build/images.ts";
+import { lookUpBase } from "../build/images.ts";
 import { prepareStep } from "../build/step.ts";
 import type { Engine } from "../context.ts";
 import { coreOf } from "../images/core.ts";
@@ -73,15 +73,20 @@ export function createBuildHost(options: HostOptions): BuildHost {
     return known;
   };
 
-  async function lookUp(reference: Reference, platform: string | undefined, mode: ImageRequest["mode"], vertex: (status: Status) => void) {
-    return resolveBase(core, formatReference(reference), platform, {
+  /** What brings the layers of images that are lazy. */
+  const fetches = new Map<string, (sink: ProgressSink, signal: AbortSignal) => Promise<void>>();
+  const nameOfLazy = ({ id, layers }: BaseImage) => [id, ...layers.map(({ descriptor }) => descriptor.digest)].join();
+
+  async function lookUp(reference: Reference, platform: string | undefined, mode: ImageRequest["mode"]): Promise<BaseImage> {
+    const { image, fetch } = await lookUpBase(core, formatReference(reference), platform, {
       // "local" prefers what is here, as the default does.
       always: mode === "pull",
       never: mode === "local",
       credentials: (domain) => credentialsFor(domain).catch(() => undefined),
-      sink: pullSink(vertex),
       signal,
     });
+    if (fetch) fetches.set(nameOfLazy(image), fetch);
+    return image;
   }
 
   // The same image may be asked for by several stages, and once more by its digest when it is used.
@@ -107,10 +112,7 @@ export function createBuildHost(options: HostOptions): BuildHost {
       cached: false,
     };
     onEvent({ ...vertex, started, completed: undefined, error: undefined });
-    const looking = lookUp(reference, platform, mode, ({ id, name, current, total, completed }) => {
-      const time = Date.now();
-      onEvent({ kind: "status", vertex: digest, id, name, current, total, time, started, completed: completed ? time : undefined });
-    });
+    const looking = lookUp(reference, platform, mode);
     resolved.set(key, looking);
     try {
       const image = await looking;
@@ -127,6 +129,7 @@ export function createBuildHost(options: HostOptions): BuildHost {
 
   return {
     resolveImage,
+    fetchImage: async (image, status, aborted) => fetches.get(nameOfLazy(image))?.(pullSink(status), aborted),
     prepareStep: (request) => prepareStep(engine, request, {}),
     localSource: (request, status, aborted) => locals.receive(need(), request, status, aborted),
     ociLayout: (store, digest, aborted) =>

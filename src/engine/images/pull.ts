@@ -34,7 +34,7 @@ export interface PullOptions {
   signal: AbortSignal;
 }
 
-interface Resolved {
+export interface Resolved {
   /** What the reference names. */
   top: { descriptor: Descriptor; bytes: Uint8Array };
   /** The image for the platform; the same as `top` where that is no index. */
@@ -43,7 +43,8 @@ interface Resolved {
   children: Descriptor[] | undefined;
 }
 
-async function resolve(repository: Repository, options: PullOptions): Promise<Resolved> {
+/** What a reference leads to in its registry, by manifests alone. */
+export async function resolve(repository: Repository, options: Pick<PullOptions, "reference" | "platform" | "signal">): Promise<Resolved> {
   const { reference, signal } = options;
   const top = await repository.manifest(reference.digest ?? reference.tag!, signal);
   let parsed = parseManifest(top.bytes, top.descriptor.mediaType);
