@@ -44,6 +44,7 @@ import { type Asking, eventfd, type Player, startPlayer } from "./player.ts";
 import { hearReports } from "./reports.ts";
 import { compileSeccomp } from "./seccomp.ts";
 import { tracePlayer } from "./timing.ts";
+import { waitingTape } from "./waiting-tape.ts";
 
 /** state.json. */
 export interface ContainerState {
@@ -56,9 +57,9 @@ export interface ContainerState {
 
 const LOCK_EX = 2;
 
-/** Starts the player on a plan with a keeper, and waits until the process stands at its gate. On failure nothing is left. */
+/** Starts the player on a plan with a keeper, and waits until the process stands at its gate. `plan` is asked for it while the player starts. On failure nothing is left. */
 async function launch(
-  planned: Planned,
+  plan: () => Planned,
   process: Process,
   io: ProcessIo,
   directory: string,
@@ -69,9 +70,10 @@ async function launch(
   if (io.hold.length > MAX_HOLD) throw new Failure("InvalidArgument", `a keeper holds at most ${MAX_HOLD} descriptors`);
   const record = `${directory}/record`;
   const failure = (index: number, number: number) => {
-    const failed = stepFailure(planned.plan(), process, index, number);
+    const whole = planned!.plan();
+    const failed = stepFailure(whole, process, index, number);
     const stamps = keeper?.stamps();
-    if (trace && stamps) tracePlayer(trace, planned.plan(), stamps, { index, why: failed.message });
+    if (trace && stamps) tracePlayer(trace, whole, stamps, { index, why: failed.message });
     return failed;
   };
   const trace = active();
@@ -81,20 +83,27 @@ async function launch(
   const notify = eventfd();
   const control = eventfd();
   let keeper: ReturnType<typeof startPlayer> | undefined;
+  let planned: Planned | undefined;
   const heard: Heard = { pid: 0, pidfd: -1, ready: false, failed: undefined };
   let done = false;
   try {
     const stdio: [number, number, number] = io.terminal ? [-1, -1, -1] : [io.stdin, io.stdout, io.stderr];
     keeper = startPlayer(
       "jubako-keeper",
-      trace ? planned.plan().tape.encode(true) : planned.encoded,
+      waitingTape(),
       { stdio, preserved: [], hold: io.hold, holdStdin: io.holdStdin, record: recordFd, notify, control, target },
-      trace ? planned.plan().tape.steps.length : 0,
+      trace ? 1 : 0,
     );
+    const made = plan();
+    planned = made;
+    if (trace) {
+      const { tape } = made.plan();
+      keeper.give(tape.encode(true), tape.steps.length);
+    } else keeper.give(made.encoded, 0);
     const { needsHome } = environmentOf(process.env);
     const uid = process.user?.uid ?? 0;
     if (early) await passEarly(keeper, early, needsHome ? uid : undefined, heard, failure);
-    else await standAtGate(keeper, planned, heard, failure, atHooks);
+    else await standAtGate(keeper, made, heard, failure, atHooks);
     if (heard.failed) throw heard.failed;
     const { pid, pidfd } = heard;
     if (!heard.ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
@@ -123,7 +132,7 @@ async function launch(
       onStarted: trace
         ? () => {
             const stamps = player.stamps();
-            if (stamps) tracePlayer(trace, planned.plan(), stamps);
+            if (stamps) tracePlayer(trace, made.plan(), stamps);
           }
         : undefined,
     };
@@ -230,23 +239,24 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
   let unit: StartedUnit | undefined;
   try {
     if (bySystemd) unit = await (await import("./cgroups/systemd.ts")).startUnit(cgroup, spec);
-    const planned = containerPlan({
-      id,
-      bundle,
-      spec,
-      rootfs: options.rootfs,
-      cgroup: openCgroup(cgroup).plan(spec.linux?.resources ?? {}),
-      seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
-      keeper: true,
-      holds: io.hold.length,
-      holdStdin: io.holdStdin >= 0,
-      ownStdio: [io.stdin >= 0, io.stdout >= 0, io.stderr >= 0],
-      nullStdio: [io.stdin < 0, io.stdout < 0, io.stderr < 0],
-      preserved: 0,
-      noPivot: false,
-      keyring: true,
-      pauseForHooks: pausesBeforePivot(spec),
-    });
+    const plan = () =>
+      containerPlan({
+        id,
+        bundle,
+        spec,
+        rootfs: options.rootfs,
+        cgroup: openCgroup(cgroup).plan(spec.linux?.resources ?? {}),
+        seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
+        keeper: true,
+        holds: io.hold.length,
+        holdStdin: io.holdStdin >= 0,
+        ownStdio: [io.stdin >= 0, io.stdout >= 0, io.stderr >= 0],
+        nullStdio: [io.stdin < 0, io.stdout < 0, io.stderr < 0],
+        preserved: 0,
+        noPivot: false,
+        keyring: true,
+        pauseForHooks: pausesBeforePivot(spec),
+      });
     const { hooks } = spec;
     const stateOf = (status: State["status"], pid: number): State => ({
       ociVersion: spec.ociVersion,
@@ -256,7 +266,7 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
       bundle,
       ...(spec.annotations ? { annotations: spec.annotations } : {}),
     });
-    const init = await launch(planned, process, io, state, -1, async (pid, pidfd) => {
+    const init = await launch(plan, process, io, state, -1, async (pid, pidfd) => {
       if (spec.linux?.netDevices) (await import("./net-devices.ts")).moveNetDevices(spec, pid);
       if (!hooks) return;
       const { runHooks } = await import("./hooks.ts");
@@ -338,7 +348,7 @@ export function runtimeContainer(
         // The master of a terminal is fetched from the process at its gate.
         const early = io.terminal || planned.plan().listener ? undefined : { rooted: initKept.pid, opens };
         if (opens && !early && !(await opens)) throw new Failure("Cancelled", "the process was not wanted");
-        const kept = await launch(planned, process, io, directory, initKept.pidfd, undefined, early);
+        const kept = await launch(() => planned, process, io, directory, initKept.pidfd, undefined, early);
         const running = runningProcess(kept, () => {
           execs.delete(running);
           removeState(directory, ["record"]);

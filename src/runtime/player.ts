@@ -33,6 +33,8 @@ export interface Failed {
 
 /** A player that runs. The descriptors here are this side's and are closed by close(). */
 export interface Player {
+  /** Brings the tape that one which was started without waits for; `timedSteps` as startPlayer has it. */
+  give(tape: Uint8Array, timedSteps: number): void;
   pid: number;
   pidfd: number;
   /** Read end of the report pipe, non-blocking. */
@@ -58,15 +60,26 @@ export function eventfd(): number {
   return check(binding.syscall(SYS.eventfd2, 0, O_CLOEXEC), "eventfd2");
 }
 
-export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, timedSteps: number): Player {
+/** Where a tape that waits for another (waiting-tape.ts) finds it. */
+export const NEXT_FD = TIMING_FD + 1;
+
+/** `tape`: a descriptor of one that waits for what give() brings. */
+export function startPlayer(name: string, tape: Uint8Array | number, fds: PlayerFds, timedSteps: number): Player {
   const opened: number[] = [];
   const keep = (fd: number) => {
     opened.push(fd);
     return fd;
   };
   try {
-    const memory = keep(check(binding.syscall(SYS.memfd_create, "tape", 1), "memfd_create"));
-    if (write(memory, tape) !== tape.length) throw new SystemError("write tape", 28);
+    const memory = check(binding.syscall(SYS.memfd_create, "tape", 1), "memfd_create");
+    const fill = (content: Uint8Array) => {
+      if (write(memory, content) !== content.length) throw new SystemError("write tape", 28);
+    };
+    let given = typeof tape !== "number";
+    if (typeof tape !== "number") {
+      keep(memory);
+      fill(tape);
+    }
     let timing = timedSteps > 0 ? check(binding.syscall(SYS.memfd_create, "timing", 1), "memfd_create") : undefined;
     if (timing !== undefined) check(binding.syscall(SYS.ftruncate, timing, timedSteps * 16), "ftruncate");
     const report = pipe(O_NONBLOCK);
@@ -79,7 +92,7 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
     check(binding.syscall(SYS.fcntl, report.write, 4, 0), "fcntl F_SETFL");
     const placed = keep(eventfd());
     const terminalReady = keep(eventfd());
-    const map = new Array<number>(TIMING_FD + 1).fill(-1);
+    const map = new Array<number>(NEXT_FD + 1).fill(-1);
     for (let i = 0; i < 3; i++) map[i] = fds.stdio[i]! < 0 ? nullDevice() : fds.stdio[i]!;
     for (let i = 0; i < fds.preserved.length; i++) map[3 + i] = fds.preserved[i]!;
     // Every number from here on is taken, so that what the tape opens never lands on one that means something.
@@ -92,6 +105,7 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
     if (fds.target >= 0) map[FD.target] = fds.target;
     // A process that is gone has told so, or will be found gone.
     const goOn = () => void binding.syscall(SYS.write, maker.write, new Uint8Array(1), 1);
+    let stamped = timedSteps;
     let holding = true;
     const letGo = () => {
       if (holding) close(maker.write);
@@ -103,7 +117,8 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
     map[FD.maker] = maker.read;
     map[FD.placed] = placed;
     map[FD.terminalReady] = terminalReady;
-    map[TAPE_FD] = memory;
+    map[TAPE_FD] = typeof tape === "number" ? tape : memory;
+    if (!given) map[NEXT_FD] = memory;
     map[REPORT_FD] = report.write;
     map[TIMING_FD] = timing ?? -1;
     try {
@@ -113,6 +128,14 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
         pidfd,
         report: report.read,
         gate: gate.write,
+        give(content, steps) {
+          fill(content);
+          if (timing !== undefined) check(binding.syscall(SYS.ftruncate, timing, steps * 16), "ftruncate");
+          stamped = steps;
+          close(memory);
+          given = true;
+          goOn();
+        },
         goOn,
         made() {
           goOn();
@@ -120,13 +143,14 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
         },
         stamps() {
           if (timing === undefined) return undefined;
-          const bytes = Buffer.alloc(timedSteps * 16);
+          const bytes = Buffer.alloc(stamped * 16);
           binding.syscall(SYS.pread64, timing, bytes, bytes.length, 0);
           close(timing);
           timing = undefined;
           return bytes;
         },
         close() {
+          if (!given) close(memory);
           letGo();
           close(report.read);
           close(gate.write);
@@ -136,6 +160,7 @@ export function startPlayer(name: string, tape: Uint8Array, fds: PlayerFds, time
         },
       };
     } catch (error) {
+      if (!given) close(memory);
       letGo();
       close(report.read);
       close(gate.write);
