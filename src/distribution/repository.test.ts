@@ -129,6 +129,21 @@ test("a registry that stalls in the middle is given up after a few attempts", as
   expect(await got).toContain("given up");
 }, 10_000);
 
+test("a registry that trickles is given up after a few attempts", async () => {
+  const { host, seen } = await serve((request, response) => {
+    const from = Number(/bytes=(\d+)-/.exec(request.headers.range ?? "")?.[1] ?? 0);
+    response.writeHead(from > 0 ? 206 : 200, from > 0 ? { "content-range": `bytes ${from}-${BLOB.length - 1}/${BLOB.length}` } : {});
+    let at = from;
+    const timer = setInterval(() => response.write(BLOB.subarray(at, ++at)), 20);
+    response.on("close", () => clearInterval(timer));
+  });
+  const slow = openRepository(parseTagged(`${host}/a/b`), { ...config, timeoutMs: 60, attempts: 2 });
+  const began = performance.now();
+  expect(await failure(collect(slow.stream(LAYER)))).toMatch(/only \d+ bytes in \d+ seconds/);
+  expect(seen.length).toBe(2);
+  expect(performance.now() - began).toBeLessThan(5000);
+});
+
 test("credentials go to the registry and its token service, and to no other host", async () => {
   const elsewhere = await serve((_, response) => response.end(BLOB));
   const token = await serve((_, response) => response.end('{"token":"T0KEN","expires_in":300}'));

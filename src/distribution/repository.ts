@@ -26,6 +26,8 @@ const ERROR_LIMIT = 64 << 10;
 const ATTEMPTS = 5;
 /** A blob that needs more connections than this, though each brings some bytes, is given up. */
 const CONNECTIONS = 40;
+/** A connection that brought less counts as one that brought nothing. */
+const WORTH = 1 << 10;
 /** Pages of a list of tags. */
 const TAG_PAGES = 1000;
 
@@ -244,7 +246,7 @@ export function openRepository(
         if (at < descriptor.size) throw unavailable(`blob ${descriptor.digest}: unexpected EOF after ${at} of ${descriptor.size} bytes`);
       } catch (error) {
         signal?.throwIfAborted();
-        failures = at > before ? 1 : failures + 1;
+        failures = at - before >= WORTH ? 1 : failures + 1;
         const broken = transient(error) || !(error instanceof Failure);
         if (!broken || failures >= attempts || ++connections >= CONNECTIONS)
           throw error instanceof Failure ? error : unavailable(`blob ${descriptor.digest}: ${messageOf(error)}`, error);

@@ -202,7 +202,11 @@ export async function readBody(response: Response, limit: number, timeoutMs: num
   return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
 }
 
-/** The body piece by piece; Unavailable where none comes for `timeoutMs`. */
+/** Of this many times the timeout that were spent waiting, so many bytes must have come. */
+const PATIENCE = 4;
+const LEAST = 16 << 10;
+
+/** The body piece by piece; Unavailable where none comes for `timeoutMs`, or only a trickle. */
 export async function* pieces(response: Response, timeoutMs: number): AsyncGenerator<Uint8Array, void> {
   if (!response.body) return;
   const reader = response.body.getReader() as ReadableStreamDefaultReader<Uint8Array>;
@@ -211,6 +215,8 @@ export async function* pieces(response: Response, timeoutMs: number): AsyncGener
   // One timer for the whole body, looking at when the last piece came: a timer for every piece would cost more than the piece.
   let last = Date.now();
   let waiting = false;
+  let waited = 0;
+  let came = 0;
   const look = () => {
     const left = waiting ? last + timeoutMs - Date.now() : timeoutMs;
     if (left > 0) {
@@ -229,6 +235,13 @@ export async function* pieces(response: Response, timeoutMs: number): AsyncGener
       waiting = false;
       if (stalled) throw unavailable(`no data for ${timeoutMs / 1000} seconds`);
       if (done) return;
+      waited += Date.now() - last;
+      came += value.length;
+      if (waited >= PATIENCE * timeoutMs) {
+        if (came < LEAST) throw unavailable(`only ${came} bytes in ${Math.round(waited / 1000)} seconds`);
+        waited = 0;
+        came = 0;
+      }
       yield value;
     }
   } finally {
