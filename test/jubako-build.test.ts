@@ -214,6 +214,32 @@ RUN false
     }
   });
 
+  test("OCI layouts of ours: a cache in a directory, kept and found again, and an image in one as a context", () => {
+    const dir = context({ Dockerfile: "FROM busybox\nRUN head -c 16 /dev/urandom | md5sum > /unique\nCMD cat /unique\n" });
+    const cache = join(engine.dir, "cache-layout");
+    must(build("-t", "kept", "--cache-to", `type=local,dest=${cache},tag=a`, dir));
+    must(build("-q", "--cache-to", `type=local,dest=${cache},tag=b`, context({ Dockerfile: "FROM busybox\nRUN echo other\n" })));
+    const { manifests } = JSON.parse(readFileSync(join(cache, "index.json"), "utf8")) as { manifests: { annotations: object }[] };
+    expect(manifests.flatMap(({ annotations }) => Object.values(annotations))).toEqual(["a", "b"]);
+    const unique = ran("kept");
+    must(run({}, "builder", "prune", "-af"));
+    expect(must(build("-t", "again", "--cache-from", `type=local,src=${cache},tag=a`, dir)).stderr).toMatch(
+      /importing cache manifest from local/,
+    );
+    expect(ran("again")).toBe(unique);
+    expect(must(build("-q", "--cache-from", "type=local,src=/nowhere", dir)).stderr).toContain("local cache import at /nowhere not found");
+    expect(build("--cache-to", "type=local", dir).stderr).toContain("dest is required for the local cache exporter");
+
+    const layout = join(engine.dir, "layout");
+    mkdirSync(layout);
+    must(build("-o", `type=oci,dest=${layout}.tar`, dir));
+    sh(`tar -xf ${layout}.tar -C ${layout}`);
+    const upon = context({ Dockerfile: "FROM base\nRUN cat /unique\n" });
+    expect(must(build("--build-context", `base=oci-layout://${layout}`, upon)).stderr).toContain(unique.trim());
+    expect(build("--build-context", `base=oci-layout://${layout}:other@sha256:${"0".repeat(64)}`, upon).stderr).toMatch(/not found/);
+    expect(build("--build-context", "base=oci-layout:///nowhere", upon).stderr).toContain("/nowhere is no OCI layout");
+  });
+
   test("the classic protocol, where DOCKER_BUILDKIT=0 asks for it", () => {
     const dir = context({ Dockerfile: "FROM busybox\nCOPY . /all\nRUN ls /all\n", a: "", b: "", ".dockerignore": "b\nDockerfile\n" });
     const out = must(run({ env: { DOCKER_BUILDKIT: "0" } }, "build", "-t", "classic", dir)).stdout;

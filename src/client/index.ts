@@ -48,5 +48,8 @@ export async function connectClient(
 /** BuildKit's protocol; loaded only by commands that build. */
 export const loadBuildKit = () => import("./buildkit/index.ts");
 
+/** OCI layouts of ours; loaded only by builds that have any. */
+export const loadLayouts = () => import("./buildkit/layouts.ts");
+
 /** Reading stored contexts; loaded only when asked for, as few commands need it. */
 export const loadContexts = () => import("./context.ts");

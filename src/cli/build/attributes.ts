@@ -1,9 +1,10 @@
 // What the flags of `build` mean in the attributes that the Dockerfile frontend reads.
+import { loadLayouts } from "../../client/index.ts";
 import type { Cli } from "../command.ts";
 import type { Values } from "../flags.ts";
 import type { BuildContext } from "./context.ts";
 import type { flags } from "./flags.ts";
-import { parseBuildContext, parseUlimit } from "./parse.ts";
+import { type NamedContext, parseBuildContext, parseUlimit } from "./parse.ts";
 
 export type BuildFlags = Values<typeof flags>;
 
@@ -42,20 +43,33 @@ export function extraHost(text: string): string {
   return `${match[1]}=${match[2]!.replace(/^\[(.*)\]$/, "$1")}`;
 }
 
+/** The name of an image in a layout, as the build is told it. */
+async function lendLayout({ directory, tag, digest }: NonNullable<NamedContext["layout"]>, layouts: Map<string, string>): Promise<string> {
+  const { digestIn } = await loadLayouts();
+  const found = digest ?? digestIn(directory, tag);
+  if (found === undefined) throw new Error(`there is no image ${tag} in the OCI layout ${directory}`);
+  const name = `layout${layouts.size}`;
+  layouts.set(`oci:${name}`, directory);
+  return `oci-layout://${name}@${found}`;
+}
+
 const attest = (value: string, kind: string): [string, string] => {
   if (value === "true" || value === "1") return [`attest:${kind}`, ""];
   if (value === "false" || value === "0") return [`attest:${kind}`, "disabled=true"];
   return [`attest:${kind}`, value];
 };
 
-/** `directories`: what the session lends, by name. */
-export function attributes(
-  cli: Cli,
-  given: BuildFlags,
-  context: BuildContext,
-): { attrs: Record<string, string>; directories: Map<string, string> } {
+/** What the session lends, by name: directories, and OCI layouts. */
+export interface Lent {
+  attrs: Record<string, string>;
+  directories: Map<string, string>;
+  layouts: Map<string, string>;
+}
+
+export async function attributes(cli: Cli, given: BuildFlags, context: BuildContext): Promise<Lent> {
   const attrs: Record<string, string> = {};
   const directories = new Map<string, string>();
+  const layouts = new Map<string, string>();
   attrs.filename = context.dockerfile.name;
   if (context.directory !== undefined) directories.set("context", context.directory);
   else attrs.context = context.remote!;
@@ -76,8 +90,8 @@ export function attributes(
   if (given.ulimit.length > 0) attrs.ulimit = given.ulimit.map(parseUlimit).join(",");
   if (given["cgroup-parent"]) attrs["cgroup-parent"] = given["cgroup-parent"];
   for (const text of given["build-context"]) {
-    const { name, value, directory } = parseBuildContext(text);
-    attrs[`context:${name}`] = value;
+    const { name, value, directory, layout } = parseBuildContext(text);
+    attrs[`context:${name}`] = layout ? await lendLayout(layout, layouts) : value;
     if (directory !== undefined) directories.set(name, directory);
   }
   for (const text of given.attest) {
@@ -95,5 +109,5 @@ export function attributes(
     attrs[name] = value;
   }
   if (given.explain) attrs["jubako.explain"] = "true";
-  return { attrs, directories };
+  return { attrs, directories, layouts };
 }

@@ -1,11 +1,12 @@
 // A build by BuildKit's protocol: a session lends what the flags name, Control.Solve builds, Control.Status tells how it goes.
 import { closeSync, openSync, readFileSync, writeFileSync, writeSync } from "node:fs";
 import { resolve } from "node:path";
-import { type BuildSession, type BuildSessionOptions, type Client, loadBuildKit } from "../../client/index.ts";
+import { type BuildSession, type BuildSessionOptions, type Client, loadBuildKit, loadLayouts } from "../../client/index.ts";
 import type { Result } from "../../gen/moby/buildkit/v1/frontend_pb.ts";
+import { messageOf } from "../../lib/errors.ts";
 import { isRpcFailure } from "../../lib/grpc/status.ts";
 import { type Cli, StatusError } from "../command.ts";
-import { attributes, type BuildFlags } from "./attributes.ts";
+import { attributes, type BuildFlags, type Lent } from "./attributes.ts";
 import type { BuildContext } from "./context.ts";
 import { type Display, plainDisplay, quietDisplay, rawDisplay, terminalDisplay } from "./display.ts";
 import { parseCache, parseOutput, parseSecret, parseSsh, type Typed } from "./parse.ts";
@@ -122,13 +123,14 @@ async function openSession(
   cli: Cli,
   client: Client,
   given: BuildFlags,
-  directories: Map<string, string>,
+  { directories, layouts }: Pick<Lent, "directories" | "layouts">,
   target: Target,
 ): Promise<BuildSession> {
   const secrets = new Map(given.secret.map((text) => parseSecret(text, cli.env)).map((secret) => [secret.id, secret]));
   const { lend } = await loadBuildKit();
   return lend(client, {
     directories,
+    layouts,
     ssh: new Map(given.ssh.map((text) => parseSsh(text, cli.env))),
     output: target.output,
     sharedKey: sharedKey(cli, directories),
@@ -182,6 +184,38 @@ function metadataOf(response: Record<string, string>): Record<string, unknown> {
   );
 }
 
+/** Caches in directories: which manifest is meant stands in their index. One that is not there makes a build slower, not wrong. */
+async function localImports(list: Typed[], layouts: Map<string, string>, warn: (text: string) => void): Promise<Typed[]> {
+  const kept: Typed[] = [];
+  for (const { type, attrs } of list) {
+    if (type !== "local") {
+      kept.push({ type, attrs });
+      continue;
+    }
+    const { src = "", tag = "latest", digest } = attrs;
+    const { digestIn } = await loadLayouts();
+    try {
+      const found = digest ?? digestIn(resolve(src), tag);
+      if (found === undefined) throw new Error(`there is no ${tag} in ${src}`);
+      layouts.set(`local:${src}`, resolve(src));
+      kept.push({ type, attrs: { ...attrs, digest: found } });
+    } catch (error) {
+      warn(`WARNING: local cache import at ${src} not found due to err: ${messageOf(error)}\n`);
+    }
+  }
+  return kept;
+}
+
+/** Names what was written into directories of caches. */
+async function tagCaches(list: readonly Typed[], response: Record<string, string>): Promise<void> {
+  const manifest = response["cache.manifest"];
+  for (const { type, attrs } of list) {
+    if (type !== "local" || !manifest) continue;
+    const { tagLayout } = await loadLayouts();
+    tagLayout(resolve(attrs.dest!), JSON.parse(manifest) as Parameters<typeof tagLayout>[1], attrs.tag || "latest");
+  }
+}
+
 /** Where one fails the other is closed. */
 async function both<A extends { close(): void }, B extends { close(): void }>(first: Promise<A>, second: Promise<B>): Promise<[A, B]> {
   try {
@@ -216,22 +250,27 @@ function call(cli: Cli, request: string, result: Result | undefined, format: str
 }
 
 export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFlags, context: BuildContext): Promise<number | undefined> {
-  const { attrs, directories } = attributes(cli, given, context);
+  const { attrs, directories, layouts } = await attributes(cli, given, context);
   const [calling = "", format] = (given.check ? "check" : given.call).split(",").map((each) => each.replace(/^format=/, ""));
   const request = calling === "build" ? undefined : CALLS[calling];
   if (calling !== "build" && !request)
     throw new Error(`unknown call ${JSON.stringify(calling)}; there are build, ${Object.keys(CALLS).join(", ")}`);
   const target: Target = request ? { exporter: undefined, output: undefined, stored: false } : targetOf(cli, given);
   if (request) attrs.requestid = request;
-  const imports = given["cache-from"].map((text) => parseCache(text, "cache-from"));
+  const imports = await localImports(
+    given["cache-from"].map((text) => parseCache(text, "cache-from")),
+    layouts,
+    (text) => cli.err(text),
+  );
   const exports_ = given["cache-to"].map((text) => parseCache(text, "cache-to"));
+  for (const { type, attrs: own } of exports_) if (type === "local") layouts.set(`local:${own.dest}`, resolve(own.dest!));
   const allowed = [...given.allow, ...(given.network === "host" ? ["network.host"] : [])];
 
   const { newRef, openBuildKit } = await loadBuildKit();
   const track = createTrack();
   const display = await displayOf(cli, given, track);
   // Two connections, opened side by side.
-  const [kit, session] = await both(openBuildKit(client), openSession(cli, client, given, directories, target));
+  const [kit, session] = await both(openBuildKit(client), openSession(cli, client, given, { directories, layouts }, target));
   let watching: Promise<void> = Promise.resolve();
   const ref = newRef();
   const ending = new AbortController();
@@ -308,6 +347,7 @@ export async function buildWithBuildKit(cli: Cli, client: Client, given: BuildFl
     const response = await solving;
     await watching;
     finish(false);
+    await tagCaches(exports_, response);
     report(cli, given, target, response);
     if (given.explain) cli.err(missesText(track));
     if (!given.quiet && given.progress !== "rawjson") cli.err(warningsText(track, cli.env.JUBAKO_DEBUG === "1"));

@@ -36,8 +36,10 @@ export function parseCache(text: string, flag: string): Typed {
   if (!text.includes("=")) return { type: "registry", attrs: { ref: text } };
   const { type, ...attrs } = fieldsOf(text, `--${flag}`);
   if (!type) throw new Error(`type is required for --${flag} ${JSON.stringify(text)}`);
-  if (type === "local")
-    throw new Error(`--${flag} type=local needs a client that serves an image layout; use type=registry or type=inline, or docker buildx`);
+  if (type === "local" && flag === "cache-to" && !attrs.dest)
+    throw new Error("dest is required for the local cache exporter: --cache-to type=local,dest=DIR");
+  if (type === "local" && flag === "cache-from" && !attrs.src)
+    throw new Error("src is required for the local cache importer: --cache-from type=local,src=DIR");
   return { type, attrs };
 }
 
@@ -75,15 +77,27 @@ export function parseSsh(text: string, env: Record<string, string | undefined>):
 const REMOTE = /^(https?:\/\/|git:\/\/|ssh:\/\/|git@|github\.com\/)/;
 export const isRemote = (text: string): boolean => REMOTE.test(text);
 
+export interface NamedContext {
+  name: string;
+  value: string;
+  directory: string | undefined;
+  /** It is an image in an OCI layout: where, and which. */
+  layout?: { directory: string; tag: string; digest: string | undefined };
+}
+
 /** A context with a name: where it is a directory, that directory goes with the build under a name of its own. */
-export function parseBuildContext(text: string): { name: string; value: string; directory: string | undefined } {
+export function parseBuildContext(text: string): NamedContext {
   const equals = text.indexOf("=");
   if (equals <= 0) throw new Error(`invalid context value ${JSON.stringify(text)}, expected key=value`);
   const name = text.slice(0, equals).trim();
   const value = text.slice(equals + 1);
   if (/^(docker-image|target|input):/.test(value) || isRemote(value)) return { name, value, directory: undefined };
-  if (value.startsWith("oci-layout://"))
-    throw new Error("a build context from an OCI layout needs a client that serves it: load the image, or use docker buildx");
+  if (value.startsWith("oci-layout://")) {
+    const match = /^(.+?)(?::([\w][\w.-]{0,127}))?(?:@(sha256:[0-9a-f]{64}))?$/.exec(value.slice("oci-layout://".length));
+    if (!match) throw new Error(`invalid OCI layout ${value}`);
+    const [, path = "", tag = "latest", digest] = match;
+    return { name, value, directory: undefined, layout: { directory: resolve(path), tag, digest } };
+  }
   const directory = resolve(value);
   if (!statSync(directory, { throwIfNoEntry: false })?.isDirectory())
     throw new Error(`failed to get build context ${name}: ${value} is no directory`);

@@ -26,6 +26,8 @@ export interface SessionOptions {
   credentials(host: string): Promise<{ username: string; secret: string }>;
   /** A directory, or where bytes go. */
   output: { directory: string } | { write(bytes: Uint8Array): Promise<void>; end(): Promise<void> } | undefined;
+  /** OCI layouts by the names that the build calls them: "local:DIR" for caches, "oci:NAME" for contexts. */
+  layouts: ReadonlyMap<string, string>;
   /** Names the directory, so that the next build of it need not send all again. */
   sharedKey: string;
 }
@@ -126,6 +128,10 @@ export async function openSession(
 ): Promise<Session> {
   const id = randomName();
   const handlers = new Map(Object.entries(handlersOf(options)));
+  if (options.layouts.size > 0) {
+    const { layoutHandlers } = await import("./layouts.ts");
+    for (const [path, handler] of layoutHandlers(options.layouts)) handlers.set(path, handler);
+  }
   const raw = await connection({
     "X-Docker-Expose-Session-Uuid": id,
     "X-Docker-Expose-Session-Name": "jubako",
