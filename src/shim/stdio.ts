@@ -1,5 +1,6 @@
 // Standard input, output and error as a task request names them, opened for the process. Bytes never pass through the shim (a terminal's do):
-// the process gets the FIFO itself, and the keeper holds the other side, so that output waits in the kernel while nobody reads.
+// the process gets the FIFO itself, and the keeper holds the other side, so that output waits in the kernel while nobody reads,
+// and no input ends before somebody has come to write it (input-end.ts).
 //
 //   ""                    /dev/null
 //   /path, fifo:///path   a FIFO (or a plain file, which is appended to)
