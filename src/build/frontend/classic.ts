@@ -72,7 +72,7 @@ export async function convertClassic(file: Dockerfile, options: ClassicOptions):
     run: { network: "default", hostname: "", extraHosts: [], ulimits: [], cgroupParent: "", shmSize: 0, cacheNamespace: "" },
     contexts: { main: () => context, whole: context, named: async () => undefined, ignored: undefined, finish() {} },
     linter,
-    labelsAreStep: true,
+    classic: true,
     async resolveImage(ref, platform) {
       const image = await options.resolveImage(ref, platform);
       images.set(`docker-image://${canonical(ref, image.digest)}`, image);

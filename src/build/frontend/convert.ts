@@ -35,8 +35,8 @@ export interface ConvertOptions
   showPlatform: boolean;
   contexts: Contexts;
   linter: Linter;
-  /** Further labels are an instruction of their own, as the classic builder has it. */
-  labelsAreStep: boolean;
+  /** As the classic builder: further labels are an instruction of their own, directories that are made are root's. */
+  classic: boolean;
   /** Looks an image up. */
   resolveImage(ref: string, platform: string | undefined): Promise<BaseImage>;
 }
@@ -201,7 +201,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
     }
     // The classic builder leaves the directory open.
     if (base.name === "scratch")
-      return { state: { ...empty(platform), config: options.labelsAreStep ? {} : { WorkingDir: "/" } }, image: undefined };
+      return { state: { ...empty(platform), config: options.classic ? {} : { WorkingDir: "/" } }, image: undefined };
     const named = await contexts.named(base.name, platform);
     if (named) {
       const state = ofImage(named.image, named.output, platform);
@@ -286,7 +286,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
         if (clean !== "" && clean !== "." && contexts.ignored?.(clean))
           linter.warn("CopyIgnoredFile", range, `Attempting to ${verb} file ${JSON.stringify(path)} that is excluded by .dockerignore`);
       };
-      const made = await copyNode({ ...common, instruction, escapeChar, rootAbove: options.labelsAreStep, wanted });
+      const made = await copyNode({ ...common, instruction, escapeChar, rootAbove: options.classic, wanted });
       state.output = made.output;
       note(made.text, made.output);
     } else if (instruction.kind === "ARG") {
@@ -334,7 +334,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
         if (path !== "/") {
           kind = "files";
           const base = state.output ? 0n : -1n;
-          const user = state.config.User ?? "";
+          const user = options.classic ? "" : (state.config.User ?? "");
           const mkdir = { path, mode: 0o755, makeParents: true, timestamp: -1n, ...(user ? { owner: ownerMessage(user, base) } : {}) };
           const action = { case: "mkdir" as const, value: mkdir as never };
           state.output = {
@@ -404,7 +404,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
   const result = states.get(target)!;
   if (Object.keys(options.labels).length > 0) {
     result.config = { ...result.config, Labels: { ...result.config.Labels, ...options.labels } };
-    if (options.labelsAreStep) {
+    if (options.classic) {
       const text = `LABEL ${Object.entries(options.labels)
         .map(([name, value]) => `${name}=${value}`)
         .join(" ")}`;

@@ -76,7 +76,7 @@ async function conversions(
         showPlatform: options.platforms.length > 1,
         contexts,
         linter,
-        labelsAreStep: false,
+        classic: false,
         resolveImage: (ref, wanted) => request.host.resolveImage(ref, wanted, options.resolveMode),
       }),
     );
