@@ -2,16 +2,16 @@
 // (test/bases). Each is built by jubako's CLI and engine and its result runs; then one of Docker's builders builds the same files, both results are pushed,
 // and their layers and configs must be equal: kinds, modes, owners, contents, links, devices, attributes, and times where they are not those of the build.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { spawnSync } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type BaseRegistry, baseImage, makeBases, repository, startBaseRegistry } from "./bases/index.ts";
 import { type Buildkitd, startBuildkitd } from "./support/buildkitd.ts";
 import { startPlainDockerd } from "./support/dockerd.ts";
-import { bin, lacks, type Output, root, sh, startEngine, type TestEngine, until, which } from "./support/engine.ts";
+import { bin, lacks, type Output, root, run, sh, startEngine, type TestEngine, until, which } from "./support/engine.ts";
 import { type PushedImage, pushedImage } from "./support/layer-tree.ts";
 import { freePort } from "./support/registry.ts";
+import { type Remote, serveRemote } from "./support/remote.ts";
 
 interface Check {
   /** The images of test/bases that it is built on; the first one is that of its last stage where it has one. */
@@ -23,10 +23,17 @@ interface Check {
   prepare?: string;
   /** The apt repository is in the context, as "repository". */
   repository?: boolean;
+  /**
+   * Shell lines that complete the folder "remote", which is no part of the context but served: files/ and git repositories. The build argument REMOTE is
+   * its address, ARCHIVE_SUM the digest of the archive in files/.
+   */
+  remote?: string;
   /** Another Dockerfile, built first; the build argument BASE names its image. */
   first?: string;
   /** Files whose content may differ, and why; the rest of them must not. */
   varies?: Record<string, string>;
+  /** What the other builder makes otherwise, and why. */
+  differs?: Record<string, string>;
   /** Places of cache mounts: BuildKit 20.10 leaves empty directories there, later ones and ours don't. */
   stubs?: string[];
   /** Options of `docker run`. */
@@ -69,9 +76,10 @@ function settings(config: Record<string, unknown>): Record<string, unknown> {
   );
 }
 
+const timeless = (line: string | undefined) => line?.replace(/^(directory \d+ \d+:\d+) \S+/, "$1");
+
 /** Leaves the times of directories out, and directories that differ in nothing else. */
 function dropDirectoryTimes(changes: Record<string, string>, base: Record<string, string>): void {
-  const timeless = (line: string | undefined) => line?.replace(/^(directory \d+ \d+:\d+) \S+/, "$1");
   for (const [path, line] of Object.entries(changes)) {
     if (timeless(line) === timeless(base[path])) delete changes[path];
     else changes[path] = timeless(line)!;
@@ -89,6 +97,7 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
   let dockerd: Awaited<ReturnType<typeof startPlainDockerd>> | undefined;
   let buildkitd: Buildkitd | undefined;
   const dir = mkdtempSync(join(tmpdir(), "jubako-projects-"));
+  const remotes = new Map<string, { server: Remote; sum: string }>();
   const began = Math.floor(Date.now() / 1000);
 
   beforeAll(async () => {
@@ -105,6 +114,7 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
     await dockerd?.stop();
     await buildkitd?.stop();
     await registry?.stop();
+    for (const { server } of remotes.values()) server.stop();
     rmSync(dir, { recursive: true, force: true });
   }, 60_000);
 
@@ -115,23 +125,28 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
     cpSync(join(place, name), context, { recursive: true });
     rmSync(join(context, "check.json"));
     if (check.repository) cpSync(repository, join(context, "repository"), { recursive: true });
+    if (check.remote) {
+      const served = join(dir, `${name}.remote`);
+      renameSync(join(context, "remote"), served);
+      const env = "export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b";
+      must("remote", sh(`cd ${served} && set -e; ${env}; ${check.remote}`));
+      remotes.set(name, { server: serveRemote(served), sum: sh(`sha256sum ${served}/files/*.gz`).stdout.split(" ")[0]! });
+    }
     // a checkout has times of its own: not those of the test
     must("prepare", sh(`cd ${context} && set -e\n${check.prepare ?? ""}\nfind . -exec touch -h -d @1600000000 {} +`));
     return context;
   }
 
-  const jubako = (host: string, classic: boolean, ...args: string[]): Output => {
-    const env = { ...process.env, DOCKER_BUILDKIT: classic ? "0" : "1" };
-    const result = spawnSync(bin("jubako"), ["-H", host, ...args], { encoding: "utf8", timeout: 120_000, env });
-    return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: `${result.stderr ?? ""}${result.error ?? ""}` };
-  };
+  const jubako = (host: string, classic: boolean, ...args: string[]): Promise<Output> =>
+    run([bin("jubako"), "-H", host, ...args], { ...process.env, DOCKER_BUILDKIT: classic ? "0" : "1" });
 
   type Builder = "ours" | "ours-classic" | Check["peer"];
   const reference = (name: string, by: Builder) => `${registry.address}/projects/${name}:${by}`;
 
   /** Builds it by one builder and pushes the result. */
-  function build(name: string, check: Check, by: Builder): void {
+  async function build(name: string, check: Check, by: Builder): Promise<void> {
     const context = contextOf(name, check);
+    const remote = remotes.get(name);
     const files: [file: string, reference: string][] = [
       ...(check.first ? [[check.first, `${reference(name, by)}-base`] as [string, string]] : []),
       ["Dockerfile", reference(name, by)],
@@ -141,6 +156,7 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
         "--build-arg",
         `REGISTRY=${registry.address}`,
         ...(check.first ? ["--build-arg", `BASE=${reference(name, by)}-base`] : []),
+        ...(remote ? ["--build-arg", `REMOTE=${remote.server.address}`, "--build-arg", `ARCHIVE_SUM=${remote.sum}`] : []),
         ...(check.args ?? []),
       ];
       if (by === "buildkitd") {
@@ -153,7 +169,7 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
         writeFileSync(join(dockerfile, file), readFileSync(join(context, file), "utf8").replace(/^# syntax=.*\n/, "#\n"));
         must(
           `buildkitd: ${name}`,
-          buildkitd!.buildctl(
+          await buildkitd!.buildctl(
             ...[
               "build",
               "--progress",
@@ -174,8 +190,11 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
       }
       const host = by.startsWith("ours") ? engine.host : dockerd!.host;
       const classic = by.endsWith("classic");
-      must(`${by}: ${name}`, jubako(host, classic, "build", "-t", ref, "-f", join(context, file), "--network", "none", ...args, context));
-      must(`push of ${ref}`, sh(`docker -H ${host} push ${ref}`));
+      must(
+        `${by}: ${name}`,
+        await jubako(host, classic, "build", "-t", ref, "-f", join(context, file), "--network", "none", ...args, context),
+      );
+      must(`push of ${ref}`, await run(["docker", "-H", host, "push", ref]));
     }
   }
 
@@ -184,7 +203,7 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
   for (const { name, check } of checks) {
     test(name, async () => {
       if (!has(check)) return console.log(`skip: ${name} has no base`);
-      build(name, check, "ours");
+      await build(name, check, "ours");
       const image = reference(name, "ours");
       const options = check.options ?? [];
       if (check.output !== undefined) {
@@ -220,18 +239,25 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
       if (!has(check) || !peer) return console.log(`skip: no ${check.peer} to compare ${name} with`);
       // dockerd's classic builder is compared with our own classic door, which makes a layer of each instruction, too
       const mine: Builder = check.peer === "classic" ? "ours-classic" : "ours";
-      build(name, check, check.peer);
-      if (mine !== "ours") build(name, check, mine);
+      await build(name, check, check.peer);
+      if (mine !== "ours") await build(name, check, mine);
       const base = baseImage(check.bases[0]!)!;
       const [theirs, ours] = (await Promise.all(
         [check.peer, mine].map((by) => pushedImage(registry.address, `projects/${name}`, by, base, began)),
       )) as [PushedImage, PushedImage];
+      for (const path of Object.keys(check.differs ?? {})) {
+        expect(ours.changes[path]).not.toEqual(theirs.changes[path]);
+        for (const { changes } of [theirs, ours]) delete changes[path];
+      }
       for (const { changes } of [theirs, ours])
         for (const path of Object.keys(check.varies ?? {}))
           if (changes[path]) changes[path] = changes[path].replace(/\d+ [0-9a-f]{16}$/, "(varies)");
       for (const stub of check.stubs ?? []) if (theirs.changes[stub]?.startsWith("directory")) delete theirs.changes[stub];
       // dockerd 20.10 dates directories that it copies, or copies to, otherwise than BuildKit does now.
       if (check.peer !== "buildkitd") for (const { changes } of [theirs, ours]) dropDirectoryTimes(changes, base.tree);
+      // A directory in which something came and went has another time: BuildKit does not count that as a change.
+      for (const [path, line] of Object.entries(ours.changes))
+        if (theirs.changes[path] === undefined && timeless(line) === timeless(base.tree[path])) delete ours.changes[path];
       expect(ours.changes).toEqual(theirs.changes);
       // Steps that change nothing make no layer here.
       expect(ours.own).toBeLessThanOrEqual(theirs.own);

@@ -1,12 +1,12 @@
 // BuildKit's own daemon, with buildctl as its client: steps without a network, images pulled from and pushed to registries on loopback.
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Output, sh, until } from "./engine.ts";
+import { type Output, run, sh, until } from "./engine.ts";
 
 export interface Buildkitd {
-  buildctl(...args: string[]): Output;
+  buildctl(...args: string[]): Promise<Output>;
   stop(): Promise<void>;
 }
 
@@ -45,14 +45,11 @@ http = true
     }
     rmSync(dir, { recursive: true, force: true });
   };
-  const buildctl = (...args: string[]): Output => {
-    const result = spawnSync("buildctl", ["--addr", address, ...args], { encoding: "utf8", timeout: 120_000, maxBuffer: 64 << 20 });
-    return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: `${result.stderr ?? ""}${result.error ?? ""}` };
-  };
+  const buildctl = (...args: string[]) => run(["buildctl", "--addr", address, ...args]);
   try {
     await until(
       "buildkitd",
-      () => child.exitCode !== null || (existsSync(`${dir}/sock`) && buildctl("debug", "workers").status === 0),
+      async () => child.exitCode !== null || (existsSync(`${dir}/sock`) && (await buildctl("debug", "workers")).status === 0),
       30_000,
     );
     if (child.exitCode !== null) throw new Error(`buildkitd ended:\n${readFileSync(log, "utf8").slice(-2000)}`);

@@ -42,6 +42,20 @@ export function sh(command: string): Output {
   return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: result.stderr ?? "" };
 }
 
+/** The same for a list of words, while this process goes on with what else it does. */
+export function run([program, ...args]: string[], env = process.env, timeoutMs = 120_000): Promise<Output> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(program!, args, { env, stdio: ["ignore", "pipe", "pipe"], timeout: timeoutMs });
+    const output = { stdout: "", stderr: "" };
+    for (const name of ["stdout", "stderr"] as const)
+      child[name].setEncoding("utf8").on("data", (chunk: string) => {
+        output[name] += chunk;
+      });
+    child.on("error", reject);
+    child.on("close", (code, signal) => resolve({ status: code ?? 255, ...output, stderr: `${output.stderr}${signal ?? ""}` }));
+  });
+}
+
 export function which(program: string): string | undefined {
   const found = sh(`command -v ${program}`);
   return found.status === 0 ? found.stdout.trim() : undefined;

@@ -1,0 +1,1 @@
+sqlite3 "$DATABASE" "insert into people values ('$(id -un)')"
