@@ -13,6 +13,11 @@ export function median(values: number[]): number {
   return sorted.length % 2 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
 }
 
+/** What a tenth of the values stay below: beside other load the figure that says most. */
+export function quickest(values: number[]): number {
+  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 10)]!;
+}
+
 /** Medians of `rounds` rounds in which the two sides take turns, after one round each that does not count. */
 export function turns(rounds: number, theirs: () => number, ours: () => number): { theirs: number; ours: number } {
   const a: number[] = [];
