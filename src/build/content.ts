@@ -3,7 +3,7 @@ import { type ManagerClients, sendBlob } from "../containerd/index.ts";
 import { type Descriptor, digestOf } from "../oci/index.ts";
 import type { Lease } from "./host.ts";
 
-export { hasBlob, readBlob, streamBlob } from "../containerd/index.ts";
+export { childLabels, hasBlob, readBlob, streamBlob } from "../containerd/index.ts";
 
 export interface WriteOptions {
   mediaType: string;
@@ -26,10 +26,4 @@ export function writeBytes(manager: ManagerClients, bytes: Uint8Array, options: 
     yield bytes;
   }
   return writeBlob(manager, pieces(), { expected: { digest: digestOf(bytes), size: bytes.length }, ...options });
-}
-
-/** The labels by which the manager's garbage collector follows an index or a manifest to what it needs. */
-export function childLabels(kind: "index" | "manifest", children: readonly Descriptor[]): Record<string, string> {
-  const keys = children.map((_, i) => (kind === "index" ? `m.${i}` : i === 0 ? "config" : `l.${i - 1}`));
-  return Object.fromEntries(children.map(({ digest }, i) => [`containerd.io/gc.ref.content.${keys[i]}`, digest]));
 }

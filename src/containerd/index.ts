@@ -35,6 +35,7 @@ import type { Manager } from "./manager.ts";
 import { memoryTransport } from "./memory.ts";
 
 export { hasBlob, isMissing, isThere, readBlob, streamBlob } from "./content/client.ts";
+export { childLabels } from "./content/references.ts";
 export { dropUnfinished, labelBlob, type SendOptions, sendBlob } from "./content/send.ts";
 export type { ContentStore } from "./content/store.ts";
 export type { LayerReceiver, ReceivedLayer, ReceiveOptions } from "./layers.ts";

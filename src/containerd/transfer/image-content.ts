@@ -22,6 +22,7 @@ import {
   parseImageConfig,
   parseManifest,
 } from "../../oci/index.ts";
+import { childLabels as labelsOf } from "../content/references.ts";
 import type { ContentStore } from "../content/store.ts";
 import type { ImageStore } from "../images.ts";
 import { layersOf } from "../snapshots/detached.ts";
@@ -130,18 +131,8 @@ export async function writeBlob(
   }
 }
 
-export function childLabels(parsed: { manifest?: Manifest; index?: Index }): Record<string, string> {
-  const labels: Record<string, string> = {};
-  parsed.index?.manifests.forEach((child, i) => {
-    labels[`containerd.io/gc.ref.content.m.${i}`] = child.digest;
-  });
-  if (parsed.manifest) {
-    labels["containerd.io/gc.ref.content.config"] = parsed.manifest.config.digest;
-    parsed.manifest.layers.forEach((layer, i) => {
-      labels[`containerd.io/gc.ref.content.l.${i}`] = layer.digest;
-    });
-  }
-  return labels;
+export function childLabels({ manifest, index }: { manifest?: Manifest; index?: Index }): Record<string, string> {
+  return manifest ? labelsOf("manifest", [manifest.config, ...manifest.layers]) : labelsOf("index", index?.manifests ?? []);
 }
 
 export async function parsed(place: Place, descriptor: Descriptor) {

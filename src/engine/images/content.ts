@@ -4,7 +4,7 @@ import { dropUnfinished, sendBlob } from "../../containerd/index.ts";
 import { type Descriptor, type Digest, digestOf } from "../../oci/index.ts";
 import type { Manager } from "../context.ts";
 
-export { hasBlob, isMissing, isThere, labelBlob, readBlob, streamBlob } from "../../containerd/index.ts";
+export { childLabels, hasBlob, isMissing, isThere, labelBlob, readBlob, streamBlob } from "../../containerd/index.ts";
 
 /** Call options that put what is made under a lease. */
 export interface Lease {
@@ -77,14 +77,4 @@ export async function writeBytes(
     yield bytes.subarray(offset);
   });
   return descriptor;
-}
-
-/** The labels by which the manager's garbage collector follows an index or a manifest to what it needs. */
-export function childLabels(kind: "index" | "manifest", children: readonly Descriptor[]): Record<string, string> {
-  const labels: Record<string, string> = {};
-  children.forEach((child, i) => {
-    const key = kind === "index" ? `m.${i}` : i === 0 ? "config" : `l.${i - 1}`;
-    labels[`containerd.io/gc.ref.content.${key}`] = child.digest;
-  });
-  return labels;
 }
