@@ -54,9 +54,39 @@ export function write({ file, value, why, ignore }: CgroupWrite): void {
 
 /**
  * Limits that hold each other (memory and its sum with swap, quota, period and burst) can be written in one order where they rise, in the other where
- * they fall: what is refused is tried again after the rest, as long as that helps.
+ * they fall: what is refused is tried again after the rest, as long as that helps. All or nothing, as runc does it: where one stays refused, the old ones are
+ * written back. What is returned does that later.
  */
-export function writeInAnyOrder(writes: readonly CgroupWrite[]): void {
+export function changeLimits(writes: readonly CgroupWrite[]): () => void {
+  const old = writes.flatMap(oldValue).reverse();
+  const undo = () => void writeAsFarAsPossible(old);
+  const refusal = writeAsFarAsPossible(writes);
+  if (refusal === undefined) return undo;
+  undo();
+  throw refusal;
+}
+
+/** What gives a file the content back that it has now; nothing for one that cannot be read. */
+function oldValue({ file, value, why }: CgroupWrite): CgroupWrite[] {
+  const text = readText(file)?.trim();
+  if (text === undefined) return [];
+  // An empty set of processors is written as an empty line; this one reads as more than is written.
+  const whole = { file, value: /^oom_kill_disable (\d)/.exec(text)?.[1] ?? (text || "\n"), why };
+  // Lines of files that have one for each device or interface are written one by one; those that say nothing are not shown.
+  const key = /(rdma\.max|ifpriomap)$/.test(file) ? value.split(" ", 1)[0] : /^\d+:\d+(?= )/.exec(value)?.[0];
+  if (key === undefined) return [whole];
+  const line = text.split("\n").find((each) => each.startsWith(`${key} `));
+  return [{ file, value: line ?? `${key} ${unset(file)}`, why }];
+}
+
+function unset(file: string): string {
+  if (file.endsWith("/io.max")) return "rbps=max wbps=max riops=max wiops=max";
+  if (file.endsWith("/rdma.max")) return "hca_handle=max hca_object=max";
+  return /\/io\.(bfq\.)?weight$/.test(file) ? "default" : "0";
+}
+
+/** The first refusal, where some stay refused. */
+function writeAsFarAsPossible(writes: readonly CgroupWrite[]): unknown {
   let left = writes;
   for (;;) {
     let refusal: unknown;
@@ -69,8 +99,8 @@ export function writeInAnyOrder(writes: readonly CgroupWrite[]): void {
         return true;
       }
     });
-    if (refused.length === 0) return;
-    if (refused.length === left.length) throw refusal;
+    if (refused.length === 0) return undefined;
+    if (refused.length === left.length) return refusal;
     left = refused;
   }
 }

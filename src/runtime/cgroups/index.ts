@@ -63,7 +63,7 @@ export interface Cgroup {
   /** What a further process of the container, whose init has that pid, has to join. */
   planJoin(init: number): CgroupPlan;
   pids(): number[];
-  /** Changes limits while it lives. Device rules stay as they were made, as with runc. */
+  /** Changes limits while it lives, all or none. Device rules stay as they were made, as with runc. */
   apply(resources: Resources): void | Promise<void>;
   stats(): CgroupStats;
   /** Resolves once every process is frozen, or thawed. */
@@ -73,6 +73,12 @@ export interface Cgroup {
   onOom(callback: () => void): () => void;
   /** Idempotent. Rejects where processes stay although they were killed (or `force` is off and some run). */
   remove(force: boolean): Promise<void>;
+}
+
+/** A version's files, whoever made the directories. */
+export interface ControlGroups extends Omit<Cgroup, "apply"> {
+  /** As apply; what is returned gives the old limits back. */
+  change(resources: Resources): () => void;
 }
 
 export interface Hierarchies {
@@ -203,12 +209,19 @@ export function locateProcess(pid: number): CgroupLocation {
 export function openCgroup(location: CgroupLocation): Cgroup {
   const cgroup = location.version === 2 ? controlGroupsV2(location) : controlGroupsV1(location);
   const { systemd, version } = location;
-  if (!systemd) return cgroup;
+  if (!systemd) return { ...cgroup, apply: (resources) => void cgroup.change(resources) };
   return {
     ...cgroup,
     async apply(resources) {
-      await (await import("./systemd.ts")).updateUnit(systemd, resources, version);
-      await cgroup.apply(resources);
+      const undo = cgroup.change(resources);
+      try {
+        await (await import("./systemd.ts")).updateUnit(systemd, resources, version);
+      } catch (error) {
+        undo();
+        throw error;
+      }
+      // systemd has written them again, rounded.
+      cgroup.change(resources);
     },
     async remove(force) {
       await cgroup.remove(force);

@@ -20,6 +20,7 @@ import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats, Counter } from "../face.ts";
 import { effectiveRules, ruleText } from "./devices.ts";
 import {
+  changeLimits,
   codeOf,
   hugePageSizes,
   makeCgroup,
@@ -30,9 +31,8 @@ import {
   removeTrees,
   tree,
   write,
-  writeInAnyOrder,
 } from "./files.ts";
-import { type Cgroup, type CgroupLocation, type CgroupWrite, hierarchies } from "./index.ts";
+import { type CgroupLocation, type CgroupWrite, type ControlGroups, hierarchies } from "./index.ts";
 
 type Write = (controller: string, name: string, value: string | number, what: string, ignore?: CgroupWrite["ignore"]) => void;
 
@@ -143,7 +143,7 @@ function inherited(directory: string): [name: string, value: string][] {
   return ["cpuset.cpus", "cpuset.mems"].map((name) => [name, (readText(`${parent}/${name}`) ?? "").trim()]);
 }
 
-export function controlGroupsV1(location: CgroupLocation): Cgroup {
+export function controlGroupsV1(location: CgroupLocation): ControlGroups {
   const { directories, rootless = false } = location;
   const all = [...new Set(Object.values(directories))];
   // The v2 hierarchy of a hybrid machine has no controllers; clone3 puts processes there.
@@ -188,11 +188,11 @@ export function controlGroupsV1(location: CgroupLocation): Cgroup {
     },
     planJoin: () => ({ version: 1, directories: [], writes: [], join, ...into, mounts: [] }),
     pids: () => pidsBelow(directories.pids ?? directories.freezer ?? all[0] ?? "/nonexistent"),
-    apply(resources) {
+    change(resources) {
       const writes: CgroupWrite[] = [];
       limits(resources, collect(writes));
       try {
-        writeInAnyOrder(writes);
+        return changeLimits(writes);
       } catch (error) {
         const limit = resources.memory?.limit;
         if (!limit || codeOf((error as Error).cause) !== "EBUSY") throw error;

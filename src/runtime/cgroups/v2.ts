@@ -5,8 +5,8 @@ import { binding, check, close, EPOLLIN, errno, existsSync, read, SYS, watch, wr
 import type { Resources } from "../../oci/runtime-spec.ts";
 import type { CgroupStats } from "../face.ts";
 import { deviceProgram } from "./devices.ts";
-import { hugePageSizes, makeCgroup, pidsBelow, readKeyed, readNumber, readText, removeTrees, write, writeInAnyOrder } from "./files.ts";
-import { type Cgroup, type CgroupLocation, type CgroupPlan, type CgroupWrite, hierarchies } from "./index.ts";
+import { changeLimits, hugePageSizes, makeCgroup, pidsBelow, readKeyed, readNumber, readText, removeTrees, write } from "./files.ts";
+import { type CgroupLocation, type CgroupPlan, type CgroupWrite, type ControlGroups, hierarchies } from "./index.ts";
 
 /** v1's cpu.shares 2…262144 on v2's cpu.weight 1…10000. */
 export function cpuWeight(shares: number): number {
@@ -152,7 +152,7 @@ function checkUnified({ unified }: Resources, parent: string): void {
   }
 }
 
-export function controlGroupsV2(location: CgroupLocation): Cgroup {
+export function controlGroupsV2(location: CgroupLocation): ControlGroups {
   const { rootless = false } = location;
   const made = location.directories[""];
   const directory = made ?? "/nonexistent";
@@ -209,9 +209,9 @@ export function controlGroupsV2(location: CgroupLocation): Cgroup {
       return { version: 2, directories: [], writes: [], join: [joined], into: joined, mounts: [] };
     },
     pids: () => pidsBelow(directory),
-    apply(resources) {
+    change(resources) {
       checkUsage(resources, file);
-      writeInAnyOrder(collect(withQuota(resources, file)));
+      return changeLimits(collect(withQuota(resources, file)));
     },
     stats: () => stats(file),
     async freeze(on) {
