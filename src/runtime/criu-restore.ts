@@ -54,10 +54,11 @@ export async function restoreProcess(
   let images: Images | undefined;
   try {
     const cgroup = openCgroup(location);
+    const joins = makeCgroup(cgroup, spec);
     const external = prepareRoot(spec, rootfs, mounts, () => externalMounts(spec, bundle, cgroup, rootfs));
     // Directories are opened in the mount namespace that CRIU will be in.
     images = openImages(settings);
-    return await revive(subject, settings, images, cgroup, external, atNamespaces);
+    return await revive(subject, settings, images, joins, external, atNamespaces);
   } finally {
     images?.close();
     unit?.release();
@@ -68,12 +69,11 @@ async function revive(
   subject: CriuSubject,
   settings: RestoreSettings,
   images: Images,
-  cgroup: Cgroup,
+  joins: string[],
   external: readonly ExternalMount[],
   atNamespaces: (pid: number) => Promise<void>,
 ): Promise<Restored> {
   const { spec, cgroup: location } = subject;
-  const joins = makeCgroup(cgroup, spec);
   const inherited = externalNamespaces(spec).map(({ path, name }) => ({ name, fd: openSync(path, "r") }));
   let terminal: number | undefined;
   let criu = 0;

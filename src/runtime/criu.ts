@@ -1,7 +1,8 @@
 // CRIU, which writes processes down and makes them again: one request to its service worker (`criu swrk FD`), and the notifications on the way.
 // Messages are protobuf in packets of a socket pair (CRIU's images/rpc.proto); descriptors in a request are numbers of this process.
-import { accessSync, constants, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { Failure, failedPrecondition } from "../lib/errors.ts";
+import { findProgram } from "../lib/find-program.ts";
 import { binding, check, close, EPOLLIN, errno, O_PATH, O_RDWR, open, reap, SYS, spawn, watch } from "../linux/index.ts";
 
 /** A message as its fields in order; a field that repeats stands there again. */
@@ -108,16 +109,8 @@ const textOf = (value: number | Uint8Array | undefined) => new TextDecoder().dec
 
 /** The program, from --criu or $PATH. */
 function findCriu(asked: string | undefined): string {
-  if (asked?.includes("/")) return asked;
-  for (const directory of (process.env.PATH ?? "/usr/sbin:/usr/bin:/sbin:/bin").split(":")) {
-    const path = `${directory}/${asked ?? "criu"}`;
-    try {
-      accessSync(path, constants.X_OK);
-      return path;
-    } catch {
-      // the next
-    }
-  }
+  const found = asked?.includes("/") ? asked : findProgram(asked ?? "criu");
+  if (found) return found;
   throw failedPrecondition("checkpoint and restore need CRIU, and there is no program criu in $PATH (Debian: apt-get install criu)");
 }
 

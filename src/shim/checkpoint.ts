@@ -4,7 +4,7 @@ import { copyFileSync, rmSync } from "node:fs";
 import { fromBinary } from "@bufbuild/protobuf";
 import type { Any } from "@bufbuild/protobuf/wkt";
 import { type CheckpointOptions, CheckpointOptionsSchema, OptionsSchema } from "../gen/containerd/runc/v1_pb.ts";
-import { Failure, failedPrecondition, invalidArgument, messageOf } from "../lib/errors.ts";
+import { Failure, failedPrecondition, invalidArgument, isKind, messageOf } from "../lib/errors.ts";
 import type { RootMount, RuntimeContainer } from "../runtime/face.ts";
 import { runtimeOf } from "./drivers.ts";
 import { attach } from "./process.ts";
@@ -60,6 +60,7 @@ export async function checkpointTask(task: Task, path: string, any: Any | undefi
       parent: asked?.parentPath || undefined,
     });
   } catch (error) {
+    if (isKind(error, "Unimplemented")) throw error;
     const kept = keepLog(`${work}/dump.log`, `${task.bundle}/criu-dump.log`);
     throw new Failure("Unknown", `${messageOf(error).split("\n")[0]}${kept ? ` path= ${kept}` : ""}`, { cause: error });
   } finally {
@@ -91,6 +92,7 @@ export async function restoreTask(task: Task, namespace: string, state: string):
     return container;
   } catch (error) {
     opened.abandon();
+    if (isKind(error, "Unimplemented")) throw error;
     const kept = keepLog(`${work}/restore.log`, `${bundle}/criu-restore.log`);
     throw new Failure("Unknown", `${messageOf(error).split("\n")[0]}${kept ? ` path= ${kept}` : ""}`, { cause: error });
   } finally {

@@ -1,22 +1,5 @@
 // Runs a program to its end: a few system calls, no copy of this process.
-import { accessSync, constants } from "node:fs";
 import { close, EPOLLIN, O_NONBLOCK, O_PATH, O_RDONLY, open, pipe, read, reap, spawn, watch } from "../linux/index.ts";
-
-/** The first executable of that name on PATH; an absolute path stays as it is. Undefined where there is none. */
-export function findProgram(
-  name: string,
-  path = process.env.PATH ?? "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-): string | undefined {
-  for (const candidate of name.includes("/") ? [name] : path.split(":").map((dir) => `${dir || "."}/${name}`)) {
-    try {
-      accessSync(candidate, constants.X_OK);
-      return candidate;
-    } catch {
-      // not there: the next one
-    }
-  }
-  return undefined;
-}
 
 export interface CommandResult {
   status: number;

@@ -30,7 +30,7 @@ export async function chooseDriver(options: Any | undefined, namespace: string):
   }
   const name = parsed?.binaryName || process.env.JUBAKO_SHIM_RUNTIME || "";
   if (name === "" || basename(name) === "jubako-runtime") return undefined;
-  const { findProgram } = await import("./command.ts");
+  const { findProgram } = await import("../lib/find-program.ts");
   const binary = findProgram(name);
   if (!binary) throw invalidArgument(`the OCI runtime ${JSON.stringify(name)} is not an executable file in $PATH`);
   return {

@@ -1,8 +1,8 @@
 // What the shim's tests share: a bundle with busybox, FIFOs, a shim in this process or one of its own.
 import { randomBytes } from "node:crypto";
 import { copyFileSync, mkdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { findProgram } from "../lib/find-program.ts";
 import { binding, check, close, EPOLLIN, O_NONBLOCK, O_RDONLY, open, read, SYS, watch } from "../linux/index.ts";
-import { findProgram } from "./command.ts";
 
 export const BUSYBOX = findProgram("busybox");
 export const RUNC = findProgram("runc", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin");

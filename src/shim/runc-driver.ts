@@ -2,19 +2,10 @@
 // the container's processes to the shim, which is their subreaper. What it can't give: a keeper. If the shim dies, FIFOs lose their second holder,
 // terminals hang up, and the exit status of what ends before a new shim adopts the container is unknown (255).
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { Failure, messageOf } from "../lib/errors.ts";
+import { Failure, messageOf, unimplemented } from "../lib/errors.ts";
 import { binding, check, close, EPOLLIN, kill, O_RDWR, open, pidfdOpen, pidfdSignal, reap, SYS, watch } from "../linux/index.ts";
 import type { Resources, Process as SpecProcess } from "../oci/runtime-spec.ts";
-import type {
-  CheckpointOptions,
-  CreateOptions,
-  ExitRecord,
-  ProcessIo,
-  RestoreOptions,
-  RunningProcess,
-  Runtime,
-  RuntimeContainer,
-} from "../runtime/face.ts";
+import type { CreateOptions, ExitRecord, ProcessIo, RunningProcess, Runtime, RuntimeContainer } from "../runtime/face.ts";
 import { cgroupOfProcess } from "../runtime/index.ts";
 import { awaited, run } from "./command.ts";
 import { consoleSocket } from "./console-socket.ts";
@@ -36,7 +27,9 @@ export function runcRuntime(options: RuncOptions): Runtime {
   check(binding.syscall(SYS.prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl PR_SET_CHILD_SUBREAPER");
   return {
     create: (create) => createContainer(options, create),
-    restore: (restore) => restoreContainer(options, restore),
+    async restore() {
+      throw noCheckpoints(options);
+    },
     adopt: (id, state) => adoptContainer(options, id, state),
   };
 }
@@ -256,25 +249,11 @@ interface Saved {
   mounted: boolean;
 }
 
-function createContainer(options: RuncOptions, create: CreateOptions): Promise<RuntimeContainer> {
-  const started = async () => {
-    await runc(options, create.state, ["start", create.id]);
-    return undefined;
-  };
-  return makeContainer(options, create, ["create"], started);
-}
+/** CRIU has to be told of FIFOs of the host's as of files from outside, and runc's command line has no way to say so. */
+const noCheckpoints = ({ binary }: RuncOptions) =>
+  unimplemented(`checkpoints of containers that are made by the program ${binary}: only the built-in runtime has them`);
 
-function restoreContainer(options: RuncOptions, restore: RestoreOptions): Promise<RuntimeContainer> {
-  const verb = ["restore", "--detach", "--no-subreaper", "--image-path", restore.images, "--work-path", restore.work];
-  return makeContainer(options, restore, verb, async () => undefined);
-}
-
-async function makeContainer(
-  options: RuncOptions,
-  create: CreateOptions,
-  verb: string[],
-  started: () => Promise<undefined>,
-): Promise<RuntimeContainer> {
+async function createContainer(options: RuncOptions, create: CreateOptions): Promise<RuntimeContainer> {
   const { id, bundle, state, io } = create;
   mkdirSync(state, { recursive: true, mode: 0o700 });
   mkdirSync(options.root, { recursive: true, mode: 0o711 });
@@ -284,12 +263,14 @@ async function makeContainer(
       mkdirSync(rootfs, { recursive: true, mode: 0o711 });
       mountAll(create.rootfs, rootfs);
     }
-    const keyring = options.noNewKeyring && verb[0] === "create" ? ["--no-new-keyring"] : [];
-    const flags = [...(options.noPivot ? ["--no-pivot"] : []), ...keyring];
-    const made = await launch(options, state, io, (extra) => [...verb, "--bundle", bundle, ...flags, ...extra, id]);
+    const flags = [...(options.noPivot ? ["--no-pivot"] : []), ...(options.noNewKeyring ? ["--no-new-keyring"] : [])];
+    const made = await launch(options, state, io, (extra) => ["create", "--bundle", bundle, ...flags, ...extra, id]);
     const saved: Saved = { bundle, pid: made.pid, mounted: create.rootfs.length > 0 };
     writeFileSync(`${state}/runc.json`, JSON.stringify(saved));
-    const init = runningProcess(io, made, started);
+    const init = runningProcess(io, made, async () => {
+      await runc(options, state, ["start", id]);
+      return undefined;
+    });
     return await container(options, id, state, saved, init);
   } catch (error) {
     if (create.rootfs.length > 0) unmountAll(rootfs);
@@ -360,20 +341,8 @@ async function container(options: RuncOptions, id: string, state: string, saved:
       writeFileSync(file, JSON.stringify(resources));
       await command("update", "--resources", file, id);
     },
-    async checkpoint({ images, work, leaveRunning, parent, ...asked }: CheckpointOptions) {
-      const flag = (on: boolean | undefined, ...words: string[]) => (on ? words : []);
-      await command(
-        ...["checkpoint", "--image-path", images, "--work-path", work],
-        ...flag(leaveRunning, "--leave-running"),
-        ...flag(parent !== undefined, "--parent-path", parent ?? ""),
-        ...flag(asked.tcpEstablished, "--tcp-established"),
-        ...flag(asked.externalUnixSockets, "--ext-unix-sk"),
-        ...flag(asked.shellJob, "--shell-job"),
-        ...flag(asked.fileLocks, "--file-locks"),
-        ...(asked.emptyNamespaces ?? []).flatMap((name) => ["--empty-ns", name]),
-        ...flag(Boolean(asked.cgroupsMode), "--manage-cgroups-mode", asked.cgroupsMode ?? ""),
-        id,
-      );
+    async checkpoint() {
+      throw noCheckpoints(options);
     },
     stats: () => cgroup.stats(),
     onOom(callback) {

@@ -2,8 +2,8 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, realpathSync, writeFileSync } from "node:fs";
 import { dirname } from "node:path";
+import { findProgram } from "../lib/find-program.ts";
 import { programCommand } from "../lib/program.ts";
-import { findProgram } from "./command.ts";
 import { BUSYBOX, place } from "./harness.ts";
 
 const installed = new Set(

@@ -1,14 +1,8 @@
 // checkpoint and restore by CRIU, in a virtual machine: Debian's CRIU does not know the vdso of newer kernels than Debian's own.
 
 import { expect, test } from "bun:test";
-import { existsSync, readdirSync } from "node:fs";
-import { which } from "../support/engine.ts";
-import { BOOT_MS, boot, libraries, machineLacks } from "./boot.ts";
-import type { Entry } from "./initramfs.ts";
-
-const programs = ["criu", "ip", "tar", "iptables-save", "iptables-restore", "ip6tables-save", "ip6tables-restore"];
-const missing = programs.find((name) => !which(name));
-if (missing) console.log(`skip: ${missing} not installed`);
+import { BOOT_MS, boot, machineLacks } from "./boot.ts";
+import { CRIU_MODULES, criuFiles, criuLacks } from "./checkpoint-files.ts";
 
 // Its root file system is written to while it counts, and a bind mount shows how far it is.
 const script = `
@@ -77,20 +71,10 @@ grep bundle /proc/self/mountinfo
 ls -d /sys/fs/cgroup/jubako* 2>/dev/null
 `;
 
-test.skipIf(missing !== undefined || machineLacks())(
+test.skipIf(criuLacks() || machineLacks())(
   "a container is written down and goes on where it was",
   async () => {
-    const files: Record<string, Entry> = {};
-    for (const name of programs) {
-      const path = which(name)!;
-      Object.assign(files, { [`bin/${name}`]: { from: path } }, libraries(path));
-    }
-    // Loaded by iptables where a rule asks for them.
-    const plugins = "/usr/lib/x86_64-linux-gnu/xtables";
-    for (const name of existsSync(plugins) ? readdirSync(plugins) : [])
-      if (/xt_(mark|standard)/i.test(name)) files[`${plugins.slice(1)}/${name}`] = { from: `${plugins}/${name}` };
-    const diagnoses = ["unix_diag", "tcp_diag", "udp_diag", "raw_diag", "inet_diag", "netlink_diag", "af_packet_diag"];
-    const { sections, output } = await boot({ script, files, modules: ["nft_compat", "xt_mark", ...diagnoses] });
+    const { sections, output } = await boot({ script, files: criuFiles(), modules: CRIU_MODULES });
     const lines = (name: string) => (sections[name] ?? output).trim().split("\n");
     expect(lines("run")).toEqual(["status 0", "counts"]);
     expect(lines("refusals")).toEqual([
