@@ -127,6 +127,8 @@ export interface ContainerRecord {
   /** Directory of the container's own files: DATA/containers/ID. */
   dir: string;
   execIds: string[];
+  /** Of AppArmor, since its last start; "": none. */
+  apparmorProfile?: string;
 }
 
 /** How a container's process ended. `status` as a shell gives it (128 + signal). */

@@ -5,6 +5,7 @@ import {
   check,
   close,
   existsSync,
+  hasApparmor,
   INITIAL_MAP,
   kernelRelease,
   lstatSync,
@@ -55,7 +56,7 @@ export function facts(): Facts {
     capabilities: permittedCapabilities(),
     lastCapability: Number(readFileSync("/proc/sys/kernel/cap_last_cap", "utf8")),
     ...identity(),
-    apparmor: existsSync("/sys/kernel/security/apparmor"),
+    apparmor: hasApparmor(),
     resctrl: existsSync("/sys/fs/resctrl"),
     selinux: existsSync("/sys/fs/selinux/enforce"),
     kindOf(path) {

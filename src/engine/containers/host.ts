@@ -1,5 +1,5 @@
 // What the host can: looked up once.
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 
 let cgroupV2: boolean | undefined;
 /** Whether /sys/fs/cgroup is the pure version 2 hierarchy. */
@@ -13,13 +13,4 @@ let swap: boolean | undefined;
 export function swapLimit(): boolean {
   swap ??= isCgroupV2() ? existsSync("/proc/swaps") : existsSync("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes");
   return swap;
-}
-
-/** Whether the kernel confines by AppArmor. */
-export function hasApparmor(): boolean {
-  try {
-    return readFileSync("/sys/module/apparmor/parameters/enabled", "utf8").startsWith("Y");
-  } catch {
-    return false;
-  }
 }

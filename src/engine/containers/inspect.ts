@@ -10,7 +10,7 @@ import type {
 import type { ContainerRecord } from "../context.ts";
 import type { Core } from "./core.ts";
 import { shownEndpoints } from "./endpoints.ts";
-import { protectedPaths } from "./spec/security.ts";
+import { protectedPaths, securityOptions } from "./spec/security.ts";
 
 type Full = Record<string, unknown>;
 
@@ -242,7 +242,7 @@ export async function inspectContainer(
     Platform: "linux",
     MountLabel: "",
     ProcessLabel: "",
-    AppArmorProfile: "",
+    AppArmorProfile: record.apparmorProfile ?? securityOptions(record.hostConfig).apparmor ?? "",
     ExecIDs: record.execIds.length > 0 ? record.execIds : null,
     HostConfig: fullHostConfig(record.hostConfig),
     ...storage,

@@ -7,11 +7,12 @@ import type { MountSchema } from "../../gen/containerd/types_pb.ts";
 import { conflict, invalidArgument, isKind, messageOf, unknown } from "../../lib/errors.ts";
 import { span } from "../../trace/index.ts";
 import type { ContainerRecord, NetworkAttachment } from "../context.ts";
+import { profileFor } from "./apparmor.ts";
 import { type Entry, locked } from "./book.ts";
 import { withImages } from "./checkpoint.ts";
 import { type Core, NEVER, now, publish } from "./core.ts";
 import { watchExit } from "./exit.ts";
-import { hasApparmor, isCgroupV2 } from "./host.ts";
+import { isCgroupV2 } from "./host.ts";
 import { initProgram } from "./init.ts";
 import { accountFiles, type SnapshotMount, withCommonLayer } from "./rootfs.ts";
 import { linkRoot } from "./rootlink.ts";
@@ -67,7 +68,9 @@ async function specOf(core: Core, record: ContainerRecord, rootfs: SnapshotMount
   const files = accountFiles(record.chainId, rootfs);
   const user = resolveUser(config.User ?? "", hostConfig.GroupAdd ?? [], files);
   const security = securityOptions(hostConfig, engine.config.containerDefaults.noNewPrivileges);
-  if (security.apparmor && security.apparmor !== "unconfined" && !hasApparmor()) throw unknown("AppArmor is not enabled on this host");
+  const profile = await profileFor(security.apparmor, hostConfig, engine.log);
+  security.apparmor = profile || undefined;
+  record.apparmorProfile = profile;
   const pid = joined(core, hostConfig.PidMode);
   const ipc = joined(core, hostConfig.IpcMode);
   if (ipc && ipc.hostConfig.IpcMode !== "shareable" && ipc.hostConfig.IpcMode !== "host") {

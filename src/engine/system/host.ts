@@ -1,6 +1,7 @@
 // What `docker info` says about the host, read from the kernel.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { release } from "node:os";
+import { hasApparmor } from "../../linux/index.ts";
 
 function text(path: string): string {
   try {
@@ -68,7 +69,7 @@ export function ipv4Forwarding(): boolean {
 /** As dockerd lists them: "name=seccomp,profile=builtin", … */
 export function securityOptions(): string[] {
   const options: string[] = [];
-  if (text("/sys/module/apparmor/parameters/enabled").startsWith("Y")) options.push("name=apparmor");
+  if (hasApparmor()) options.push("name=apparmor");
   options.push("name=seccomp,profile=builtin");
   if (existsSync("/proc/self/ns/cgroup")) options.push("name=cgroupns");
   return options;

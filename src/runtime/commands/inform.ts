@@ -1,6 +1,7 @@
 // Commands that tell: events, features, spec, explain.
 import { existsSync, writeFileSync } from "node:fs";
 import { Failure } from "../../lib/errors.ts";
+import { hasApparmor } from "../../linux/index.ts";
 import { CAPABILITIES } from "../plan/constants.ts";
 import { knownOptions } from "../plan/mount-options.ts";
 import { memoryPolicyFlags, memoryPolicyModes } from "../plan/settings.ts";
@@ -63,7 +64,7 @@ export async function features(): Promise<number> {
         knownFlags: seccompFlags.sort(),
         supportedFlags: seccompFlags.sort(),
       },
-      apparmor: { enabled: existsSync("/sys/kernel/security/apparmor") },
+      apparmor: { enabled: hasApparmor() },
       selinux: { enabled: existsSync("/sys/fs/selinux/enforce") },
       intelRdt: { enabled: false },
       memoryPolicy: { modes: memoryPolicyModes, flags: memoryPolicyFlags },
