@@ -7,7 +7,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { bin, which } from "../support/engine.ts";
+import { root, which } from "../support/engine.ts";
 import { type Entry, writeInitramfs } from "./initramfs.ts";
 import { findKernel, type Kernel } from "./kernel.ts";
 import { systemdFiles, systemdPrograms } from "./systemd.ts";
@@ -133,7 +133,7 @@ export async function boot(machine: Machine): Promise<Outcome> {
   const dir = mkdtempSync(join(tmpdir(), "jubako-vm-"));
   const began = performance.now();
   try {
-    const executable = bin("jubako");
+    const executable = join(root, "dist/jubako");
     const modules = kernel.modules([...MODULES, ...(machine.modules ?? [])]);
     const busybox = which("busybox")!;
     const entries: Record<string, Entry> = {
