@@ -24,7 +24,8 @@
 export { type Builder, type BuildFailure, type BuildProgress, type BuildRequest, type BuiltImage, createBuilder } from "./builder.ts";
 export { DockerfileError, parseDockerfile } from "./dockerfile/index.ts";
 export { checkExport } from "./export/index.ts";
-export { frontend } from "./frontend/index.ts";
+export { imageDefinition } from "./frontend/context.ts";
+export { foreignFrontend, frontend } from "./frontend/index.ts";
 export { resolveModeOf, sbomOf } from "./frontend/options.ts";
 export { remoteContext } from "./frontend/remote.ts";
 export { scanResult } from "./frontend/sbom.ts";

@@ -2,7 +2,7 @@
 
 export { createMatcher, ignorePatterns, type Matcher, patternExpression } from "../../lib/ignore.ts";
 export { checkText } from "./checks.ts";
-export type { Heredoc } from "./lines.ts";
+export { type Heredoc, syntaxOf } from "./lines.ts";
 export { createLinter, type Linter, type LintWarning, parseCheck, suggestion } from "./lint.ts";
 export { csvFields } from "./mount.ts";
 export { parseDockerfile, parseTriggers } from "./parse.ts";

@@ -90,6 +90,18 @@ function takeFlags(text: string, escapeChar: string): { flags: Line["flags"]; re
 const HEREDOC = /^(\d*)<<(-?)([^<]+)$/s;
 
 /** The here-documents that a line announces, without their content. */
+/** The frontend that a text asks for, whatever it is written in: "# syntax=…", or "// syntax=…", which other languages have for comments. */
+export function syntaxOf(text: string): string | undefined {
+  const lines = text
+    .slice(0, 64 << 10)
+    .split("\n", 1000)
+    .map((line) => line.replace(/\r$/, ""));
+  if (lines[0]?.startsWith("#!")) lines.shift();
+  const slashes = lines.findIndex((line) => !line.startsWith("//"));
+  const plain = slashes > 0 ? lines.slice(0, slashes).map((line) => line.replace(/^\/\//, "#")) : lines;
+  return parseDirectives(plain).directives.syntax;
+}
+
 export function heredocsOf(text: string, escapeChar: string): Omit<Heredoc, "content">[] {
   if (!text.includes("<<")) return [];
   return rawWords(text, escapeChar).flatMap((word) => {

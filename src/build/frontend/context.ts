@@ -3,6 +3,7 @@
 import { readFile } from "node:fs/promises";
 import { join, posix } from "node:path";
 import type { ImageConfig } from "../../api/types.ts";
+import type { Definition } from "../../gen/pb_pb.ts";
 import { failedPrecondition, invalidArgument, isKind, notFound, unimplemented } from "../../lib/errors.ts";
 import {
   choosePlatform,
@@ -346,4 +347,10 @@ export function imageOutput(
   mode: FrontendOptions["resolveMode"],
 ): Output {
   return imageSource(canonical(image.name ?? ref, image.digest), platform, { name }, mode === "default" ? undefined : mode);
+}
+
+/** An image as a definition of its own. */
+export function imageDefinition(ref: string, image: Pick<BaseImage, "digest" | "name" | "platform">): Definition {
+  const output = imageOutput(ref, image, image.platform, `docker-image://${canonical(image.name ?? ref, image.digest)}`, "default");
+  return createMarshaller({ filename: "", data: new Uint8Array() }).definition(output);
 }

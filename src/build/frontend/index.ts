@@ -19,6 +19,7 @@ import {
   type LintWarning,
   parseCheck,
   parseDockerfile,
+  syntaxOf,
 } from "../dockerfile/index.ts";
 import type { Result } from "../session.ts";
 import { openContexts } from "./context.ts";
@@ -33,10 +34,18 @@ import type { FrontendRequest } from "./types.ts";
 /** Images that are Dockerfile frontends: docker/dockerfile and mirrors of it. */
 const OURS = /(^|\/)(dockerfile|dockerfile-upstream)(:[\w.-]+)?(@sha256:[0-9a-f]{64})?$/;
 
-function checkName({ name, attrs }: FrontendRequest, file: Dockerfile): void {
-  const syntax = attrs["build-arg:BUILDKIT_SYNTAX"] ?? file.directives.syntax?.split(/\s+/)[0];
-  for (const source of [name === "gateway.v0" ? (attrs.source ?? "") : undefined, name === "gateway.v0" ? undefined : syntax])
-    if (source !== undefined && !OURS.test(source)) throw unimplemented(`the frontend image ${source}`);
+/** The image of a frontend that is not ours, where an error is about one: whoever can run it does so with these attributes more. */
+export function foreignFrontend(error: unknown): { source: string; attrs: Record<string, string> } | undefined {
+  return error instanceof Error && "frontendImage" in error ? (error.frontendImage as ReturnType<typeof foreignFrontend>) : undefined;
+}
+
+function checkName({ name, attrs }: FrontendRequest, syntax: string | undefined): void {
+  const line = attrs["build-arg:BUILDKIT_SYNTAX"] ?? syntax;
+  const source = name === "gateway.v0" ? (attrs.source ?? "") : line?.split(/\s+/)[0];
+  if (source === undefined || OURS.test(source)) return;
+  if (source === "") throw invalidArgument("no source specified for gateway");
+  const forwarded = name === "gateway.v0" ? {} : { source, cmdline: line! };
+  throw Object.assign(unimplemented(`the frontend image ${source}`), { frontendImage: { source, attrs: forwarded } });
 }
 
 function tell(
@@ -85,6 +94,8 @@ async function conversions(
 
 export async function frontend(request: FrontendRequest): Promise<Result> {
   if (!["", "dockerfile.v0", "gateway.v0"].includes(request.name)) throw unimplemented(`the frontend ${request.name}`);
+  // A frontend of another's has attributes of its own, and perhaps no Dockerfile.
+  if (request.name === "gateway.v0") checkName(request, undefined);
   const options = parseOptions(request.attrs);
   if (options.request === "frontend.subrequests.describe") return describe();
   const { contexts, dockerfile } = await openContexts(request, options);
@@ -96,8 +107,9 @@ export async function frontend(request: FrontendRequest): Promise<Result> {
   const named = { filename: dockerfile.filename, text: dockerfile.text };
   let linter = createLinter(parseCheck(options.check));
   try {
+    // Before anything of it is read: it may be in another language.
+    checkName(request, syntaxOf(dockerfile.text));
     const file = parseDockerfile(dockerfile.text);
-    checkName(request, file);
     linter = createLinter(parseCheck(options.check ?? file.directives.check));
     checkText(file, linter);
     if (options.request === "frontend.targets") return targets(file, named);

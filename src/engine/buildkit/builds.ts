@@ -26,6 +26,8 @@ export interface Build {
   /** What definitions said of where vertices come from. */
   readonly sources: Source[];
   readonly inputs: ReadonlyMap<string, Definition>;
+  /** How many frontends of images it is within. */
+  readonly depth: number;
   /** Entered references, by id; "" is the empty tree. */
   reference(id: string): Ref | undefined;
   /** Gives a reference an id. */
@@ -132,6 +134,7 @@ export function createBuild(options: Pick<Build, "ref" | "progress" | "session" 
   else options.signal.addEventListener("abort", gone, { once: true });
   return {
     ...options,
+    depth: 0,
     sources,
     returned: promise,
     reference(id) {

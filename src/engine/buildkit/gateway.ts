@@ -118,14 +118,15 @@ function keptStep(build: Build, error: unknown): { type: string; value: Uint8Arr
   return value.length > MAX_SOLVE ? [] : [{ type: "errdefs.Solve", value }];
 }
 
-export function gatewayService(kit: BuildKit): Service<typeof LLBBridge> {
+/** `own`: the one build of a frontend that talks over a connection of its own. */
+export function gatewayService(kit: BuildKit, own?: Build): Service<typeof LLBBridge> {
   /** Calls `work` in the build that the caller names; its failures become the protocol's. */
   async function within<T>(context: CallContext, work: (build: Build) => Promise<T>): Promise<T> {
     let build: Build | undefined;
     try {
       const ref = context.header("buildkit-controlapi-buildid");
-      if (!ref) throw invalidArgument("the metadata buildkit-controlapi-buildid is missing");
-      build = await kit.builds.get(ref, context.signal);
+      if (!own && !ref) throw invalidArgument("the metadata buildkit-controlapi-buildid is missing");
+      build = own ?? (await kit.builds.get(ref!, context.signal));
       return await work(build);
     } catch (error) {
       const failure = toConnectError(error, build?.sources);

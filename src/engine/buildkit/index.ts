@@ -75,14 +75,21 @@ export function createBuildKit(engine: Engine, builder: Builder, locals: Locals)
     locals,
     uploads: createUploads(),
     async frontend(build, name, attrs, inputs) {
-      const { frontend } = await import("../../build/index.ts");
+      const { foreignFrontend, frontend } = await import("../../build/index.ts");
       const { host, signal } = build;
       build.session.describe(name, attrs);
       const load = (definition: Definition) => {
         if (definition.Source) build.sources.push(definition.Source);
         return build.session.load(definition);
       };
-      return frontend({ name, attrs, inputs, session: { load }, host, signal, onWarning: (warning) => build.tell(warning) });
+      try {
+        return await frontend({ name, attrs, inputs, session: { load }, host, signal, onWarning: (warning) => build.tell(warning) });
+      } catch (error) {
+        const foreign = foreignFrontend(error);
+        if (!foreign) throw error;
+        const { runFrontend } = await import("./foreign.ts");
+        return runFrontend(kit, build, foreign.source, { ...attrs, ...foreign.attrs }, inputs);
+      }
     },
     grpc(call) {
       upgraded(call);
