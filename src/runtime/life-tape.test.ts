@@ -77,6 +77,15 @@ real("what is not as it was told is left to the program", async () => {
   expect([removed.status, removed.asked]).toEqual([0, `--root ${root} delete --force ${id}`]);
   expect([cgroups(), existsSync(`${root}/${id}`)]).toEqual(["", false]);
 
+  // Written before the machine was started again, when numbers were others'.
+  create(["sleep", "100"]);
+  expect(here("start", id)).toEqual(done);
+  const life = readFileSync(`${root}/${id}/life`);
+  const at = life.indexOf(readFileSync("/proc/sys/kernel/random/boot_id", "latin1").slice(0, 8));
+  expect(at).toBeGreaterThan(0);
+  writeFileSync(`${root}/${id}/life`, life.fill("x", at, at + 8));
+  expect(here("delete", "--force", id)).toMatchObject({ status: 0, asked: `--root ${root} delete --force ${id}` });
+
   create(["sh", "-c", "sleep 100 & wait"], (spec) => {
     spec.linux!.namespaces = spec.linux!.namespaces!.filter(({ type }) => type !== "pid");
   });

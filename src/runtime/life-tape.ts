@@ -21,6 +21,8 @@ export interface Life {
   gate: FileIdentity;
   /** The process, where the kernel gives each an inode of its own. */
   process: FileIdentity | undefined;
+  /** The machine's boot_id: after another boot the same numbers are others' again. */
+  boot: string;
   cgroup: CgroupLocation;
 }
 
@@ -54,6 +56,20 @@ function expectThawed(tape: Tape, { version, directories }: CgroupLocation, froz
   tape.step(SYS.read, [fd, text, 8], { jump: { to: frozen } });
   tape.step(SYS.close, [fd], { ignore: "all" });
   tape.when(tape.wordAt(text, 0, 8, "state"), "NE", version === 1 ? THAWED : RUNNING, frozen);
+}
+
+const BOOT_ID = "/proc/sys/kernel/random/boot_id";
+const BOOT_ID_COMPARED = 32;
+
+/** Goes to `other` where the machine was started again since. */
+function expectBoot(tape: Tape, boot: string, other: Label): void {
+  const fd = tape.word("boot_id");
+  const text = tape.room(BOOT_ID_COMPARED, "boot_id_text");
+  const words = new BigUint64Array(utf8(boot).buffer, 0, BOOT_ID_COMPARED / 8);
+  tape.step(SYS.openat, [-100, BOOT_ID, 0o2000000, 0], { why: "see that it is the same boot", store: fd, jump: { to: other } });
+  tape.step(SYS.read, [fd, text, BOOT_ID_COMPARED], { jump: { to: other } });
+  tape.step(SYS.close, [fd], { ignore: "all" });
+  for (let i = 0; i < words.length; i++) tape.when(tape.wordAt(text, 8 * i, 8, `boot_id_text[${8 * i}]`), "NE", words[i]!, other);
 }
 
 export interface LifeTape {
@@ -144,6 +160,7 @@ function planDelete(tape: Tape, life: Life, command: Word, root: Word, { path, e
   tape.step(SYS.ppoll, [polled, 1, now, 0, 0], { store: ready, jump });
   tape.when(ready, "EQ", 1, gone);
   if (life.process) {
+    expectBoot(tape, life.boot, program);
     const forced = tape.label();
     const gate = tape.word("gate");
     tape.when(command, "EQ", COMMAND.deleteForced, forced);

@@ -22,7 +22,7 @@ import type { Template } from "./plan/template.ts";
 
 const MAGIC = 0x31504a01;
 const HEADER = 16;
-const MOST_BYTES = 4 << 20;
+const MOST_BYTES = 512 * 1024;
 /** Each takes some 40 KB; where there are more, all begin anew. */
 const MOST_FILES = 64;
 
@@ -56,11 +56,13 @@ export function planFiles(directory: string): PlanFiles {
     },
     keep(key, template) {
       try {
+        const file = serialize(key, template);
+        if (file.length > MOST_BYTES) return;
         mkdirSync(directory, { recursive: true, mode: 0o700 });
         const names = readdirSync(directory);
         if (names.length >= MOST_FILES) for (const name of names) unlinkSync(`${directory}/${name}`);
         const temporary = `${fileOf(key)}.${process.pid}`;
-        writeFileSync(temporary, serialize(key, template), { mode: 0o600, flag: "wx" });
+        writeFileSync(temporary, file, { mode: 0o600, flag: "wx" });
         renameSync(temporary, fileOf(key));
       } catch {
         // The next one plans again.

@@ -1,6 +1,6 @@
 // create and run: bundle → container. `create` leaves its init at the gate, `run` opens it and, unless detached, stays until the end.
 import { Failure, failedPrecondition, invalidArgument, messageOf } from "../../lib/errors.ts";
-import { close, fileIdentity } from "../../linux/index.ts";
+import { close, fileIdentity, readFileSync } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
 import { readText } from "../cgroups/files.ts";
 import { type CgroupLocation, openCgroup } from "../cgroups/index.ts";
@@ -194,7 +194,14 @@ const PIDFS = 6.09;
 
 async function lifeOf(id: string, pid: number, pidfd: number, gate: number, cgroup: CgroupLocation): Promise<LifeTape> {
   const process = facts().kernel >= PIDFS ? fileIdentity(pidfd) : undefined;
-  return (await import("../life-tape.ts")).lifeTape({ id, pid, gate: fileIdentity(gate), process, cgroup });
+  return (await import("../life-tape.ts")).lifeTape({
+    id,
+    pid,
+    gate: fileIdentity(gate),
+    process,
+    boot: readFileSync("/proc/sys/kernel/random/boot_id", "utf8"),
+    cgroup,
+  });
 }
 
 /** The kernel plans deadlines for all cpus of a root domain: a process with one can't be held on some of them (sched_setaffinity(2)). */
