@@ -35,8 +35,7 @@ let cached: Facts | undefined;
 
 /** "6.1.0-18-cloud-amd64" as 6.01, so that versions compare as numbers. */
 export function kernelVersion(text: string): number {
-  const [major = 0, minor = 0] = text.split(/[.-]/).map(Number);
-  return major + minor / 100;
+  return (Number.parseInt(text, 10) || 0) + (Number.parseInt(text.slice(text.indexOf(".") + 1), 10) || 0) / 100;
 }
 
 const LINUX_CAPABILITY_VERSION_3 = 0x20080522;

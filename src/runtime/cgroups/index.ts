@@ -147,13 +147,14 @@ export const V1_CONTROLLERS = ["cpuset", "cpu", "cpuacct", "memory", "devices", 
 /** Absolute paths count from the hierarchy's root, others (and the default, the id) from this process' own cgroup. */
 export function locateCgroup(spec: Spec, id: string, rootless = false, all: Hierarchies = hierarchies()): CgroupLocation {
   const asked = spec.linux?.cgroupsPath || id;
-  const clean = asked.split("/").filter((part) => part !== "" && part !== "." && part !== "..");
+  let clean = "";
+  for (const part of asked.split("/")) if (part !== "" && part !== "." && part !== "..") clean += `/${part}`;
   const directories: Record<string, string> = {};
   const wanted = wantedControllers(spec, all.version);
   for (const [controller, mountPoint] of all.mounts) {
     if (!wanted.has(controller)) continue;
-    const base = asked.startsWith("/") ? [] : (all.own.get(controller) ?? "/").split("/").filter(Boolean);
-    const directory = [mountPoint, ...base, ...clean].join("/");
+    const own = asked.startsWith("/") ? "" : (all.own.get(controller) ?? "");
+    const directory = `${mountPoint}${own === "/" ? "" : own}${clean}`;
     // Of its own accord a user without rights takes what can be had. v2 beside v1's controllers is for the sake of others, who may do without.
     if (rootless && all.version === 1 && controller === "" && !(canMake(directory) && canMove(mountPoint, all.own.get(""), directory)))
       continue;
