@@ -26,6 +26,7 @@ const PACKAGES = [
   "iptables",
   "criu",
   "procps",
+  "mount",
   "bsdutils",
   "hostname",
 ];
@@ -85,6 +86,9 @@ export PATH=/usr/sbin:/usr/bin:/jubako/bin:/bin LC_ALL=C
 ln -s /proc/self/fd /dev/fd
 ln -s /usr/bin/bash /bin/bash
 mkdir -p /var/run /etc/criu
+# Tests wait for it to name network devices.
+printf '#!/bin/sh\n' >/bin/udevadm; chmod +x /bin/udevadm
+ip link del dummy0 2>/dev/null
 echo ID=jubako-vm >/etc/os-release
 # Tests look below the root for what the kernel's controllers have.
 for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$controller >/sys/fs/cgroup/cgroup.subtree_control; done

@@ -66,7 +66,7 @@ describe.skipIf(machineLacks())("cgroup v2: the runtime", () => {
       "memory.swap.max": String(32 << 20),
       "memory.low": String(32 << 20),
       "memory.high": String(60 << 20),
-      "cpu.weight": "20",
+      "cpu.weight": "59",
       "cpu.max": "50000 100000",
       "cpuset.cpus": "0",
       "cpuset.mems": "0",
@@ -100,7 +100,7 @@ describe.skipIf(machineLacks())("cgroup v2: the runtime", () => {
       "memory.max": String(48 << 20),
       "memory.swap.max": "0",
       "cpu.max": "20000 100000",
-      "cpu.weight": "39",
+      "cpu.weight": "99",
       "pids.max": "5",
     });
   });
@@ -122,7 +122,7 @@ describe.skipIf(machineLacks())("cgroup v2: the runtime", () => {
     expect(fields("more updated")).toEqual({
       period: "20000 50000",
       quota: "10000 50000",
-      weight: "39",
+      weight: "99",
       raised: `${512 << 20} ${128 << 20}`,
       lowered: `${64 << 20} ${32 << 20}`,
       unlimited: "max max",

@@ -79,7 +79,7 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
     const files = {
       "memory.max": String(64 << 20),
       "memory.swap.max": String(32 << 20),
-      "cpu.weight": "20",
+      "cpu.weight": "59",
       "pids.max": "20",
       "cpuset.cpus": "0",
     };

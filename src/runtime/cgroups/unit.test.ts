@@ -34,7 +34,7 @@ test("limits as properties of v2", () => {
     MemoryMax: 100n,
     MemoryLow: 50n,
     MemorySwapMax: 50n,
-    CPUWeight: 39n,
+    CPUWeight: 100n,
     CPUQuotaPeriodUSec: 100000n,
     CPUQuotaPerSecUSec: 130000n,
     TasksMax: MAX,

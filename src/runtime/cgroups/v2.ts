@@ -8,9 +8,13 @@ import { deviceProgram } from "./devices.ts";
 import { changeLimits, hugePageSizes, makeCgroup, pidsBelow, readKeyed, readNumber, readText, removeTrees, write } from "./files.ts";
 import { type CgroupLocation, type CgroupPlan, type CgroupWrite, type ControlGroups, hierarchies } from "./index.ts";
 
-/** v1's cpu.shares 2…262144 on v2's cpu.weight 1…10000. */
+/** v1's cpu.shares 2…262144 on v2's cpu.weight 1…10000, so that the default 1024 becomes the default 100: as runc since 1.3.2 and crun since 1.23. */
 export function cpuWeight(shares: number): number {
-  return shares === 0 ? 0 : 1 + Math.floor(((Math.min(Math.max(shares, 2), 262144) - 2) * 9999) / 262142);
+  if (shares === 0) return 0;
+  if (shares <= 2) return 1;
+  if (shares >= 262_144) return 10_000;
+  const l = Math.log2(shares);
+  return Math.ceil(10 ** ((l * l + 125 * l) / 612 - 7 / 34));
 }
 
 /** v1's blkio weight 10…1000 on v2's io.weight 1…10000. */
@@ -201,10 +205,12 @@ export function controlGroupsV2(location: CgroupLocation): ControlGroups {
     planJoin(init) {
       if (made === undefined) return { version: 2, directories: [], writes: [], join: [], mounts: [] };
       let joined = directory;
+      // Its init may have left it, and then anybody may have removed it.
+      const gone = !existsSync(directory);
       // A cgroup that hands controllers on holds no processes: the container's own manager has moved init below.
-      if (readText(file("cgroup.subtree_control"))?.trim()) {
+      if (gone || readText(file("cgroup.subtree_control"))?.trim()) {
         const own = /^0::(.*)$/m.exec(readText(`/proc/${init}/cgroup`) ?? "")?.[1];
-        if (own && `${top()}${own}/`.startsWith(`${directory}/`)) joined = `${top()}${own}`;
+        if (own && (gone || `${top()}${own}/`.startsWith(`${directory}/`))) joined = `${top()}${own}`;
       }
       return { version: 2, directories: [], writes: [], join: [joined], into: joined, mounts: [] };
     },

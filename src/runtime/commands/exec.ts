@@ -92,6 +92,12 @@ export async function exec(context: Context, argv: string[]): Promise<number> {
     return await execIn(context, id, flags);
   } catch (error) {
     const message = messageOf(error);
+    // In runc's words: clone3 puts the process there, and it has no number yet.
+    if (message.startsWith("start the process: EBUSY"))
+      throw Object.assign(
+        new Failure("FailedPrecondition", "exec failed: adding pid 0 to cgroups: write cgroup.procs: device or resource busy"),
+        { exitCode: 255 },
+      );
     const words = /^(exec|chdir)[ :]/.test(message) ? `unable to start container process: ${message}` : message;
     throw Object.assign(new Failure(error instanceof Failure ? error.kind : "Unknown", `exec failed: ${words}`, { cause: error }), {
       exitCode: 255,
