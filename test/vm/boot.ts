@@ -4,10 +4,10 @@
 //   const reason = machineLacks()                          why none can be had here, if so
 //   const { status, output, sections } = await boot({ script: "echo '== uname'; uname -r" })
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, lstatSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { root, which } from "../support/engine.ts";
+import { bin, root, which } from "../support/engine.ts";
 import { type Entry, writeInitramfs } from "./initramfs.ts";
 import { findKernel, type Kernel } from "./kernel.ts";
 import { systemdFiles, systemdPrograms } from "./systemd.ts";
@@ -157,7 +157,8 @@ export async function boot(machine: Machine): Promise<Outcome> {
       ...Object.fromEntries(
         ["jubako", "jubakod", "jubako-containerd", "jubako-shim", "containerd-shim-jubako-v1", "jubako-runtime"].map((name) => [
           `jubako/bin/${name}`,
-          { link: "../jubako" },
+          // Some are launchers of the executable beside them.
+          lstatSync(bin(name)).isSymbolicLink() ? { link: "../jubako" } : { from: bin(name) },
         ]),
       ),
       ...Object.fromEntries(["proc", "sys", "dev", "run", "tmp", "mnt", "root", "var/lib"].map((name) => [name, { directory: true }])),
