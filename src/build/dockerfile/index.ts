@@ -8,4 +8,4 @@ export { csvFields } from "./mount.ts";
 export { parseDockerfile, parseTriggers } from "./parse.ts";
 export { DockerfileError, excerpt, type Range } from "./source.ts";
 export type * from "./types.ts";
-export { expandHeredoc, expandWord, expandWords, rawWords, unquote, type Variables } from "./words.ts";
+export { expandHeredoc, expandShown, expandWord, expandWords, rawWords, unquote, type Variables } from "./words.ts";

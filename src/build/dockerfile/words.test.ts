@@ -1,7 +1,7 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: these are variables of Dockerfiles
 import { describe, expect, test } from "bun:test";
 import { Failure } from "../../lib/errors.ts";
-import { createMatcher, expandHeredoc, expandWord, expandWords, ignorePatterns, rawWords } from "./index.ts";
+import { createMatcher, expandHeredoc, expandShown, expandWord, expandWords, ignorePatterns, rawWords } from "./index.ts";
 
 const values: Record<string, string> = { a: "foo", e: "", p: "/usr/lib/x.tar.gz", s: "x y" };
 const variables = (name: string) => values[name];
@@ -118,4 +118,16 @@ describe(".dockerignore", () => {
     expect(() => ignored("[a", "a")).toThrow("syntax error in pattern");
     expect(() => ignored("!", "a")).toThrow("illegal exclusion pattern");
   });
+});
+
+test("a command as BuildKit shows it: variables that are set have their values, all else stays", () => {
+  const values = new Map([
+    ["V", "1"],
+    ["U", "a b"],
+  ]);
+  const shown = (text: string) => expandShown(text, "\\", (name) => values.get(name));
+  expect(shown(`RUN echo $V \${U} "$V" '$V' \\$V $NO \${NO} \${NO:-x\${V}} \${V:-x} \${V:+y} $$ $?`)).toBe(
+    `RUN echo 1 a b "1" '$V' $V $NO \${NO} \${NO:-x\${V}} 1 y $$ $?`,
+  );
+  for (const text of ["echo $" + "{#V}", 'echo "$V', "echo '$V", "echo $" + "{V"]) expect(shown(text)).toBe(text);
 });

@@ -133,6 +133,8 @@ interface Options {
   variables: Variables;
   /** Here-documents: quotes are text. */
   quotesAreText?: boolean;
+  /** For people: quotes stay, and what names a variable that is not set. */
+  shown?: boolean;
 }
 
 interface Scanner {
@@ -146,6 +148,13 @@ function fail(text: string): never {
 }
 
 function expandVariable(s: Scanner, options: Options): string {
+  const start = s.at;
+  const [, name] = /^\$\{?([A-Za-z_][A-Za-z0-9_]*|[0-9]+|[@*#?\-$!])/.exec(s.text.slice(start, start + 1000)) ?? [];
+  const expanded = expansion(s, options);
+  return options.shown && name !== undefined && options.variables(name, true) === undefined ? s.text.slice(start, s.at) : expanded;
+}
+
+function expansion(s: Scanner, options: Options): string {
   s.at++;
   if (s.text[s.at] !== "{") {
     const name = takeName(s);
@@ -232,7 +241,7 @@ function scan(s: Scanner, options: Options, stop: string): string {
     if (c === "'" && !quotesAreText) {
       const end = s.text.indexOf("'", s.at + 1);
       if (end < 0) fail("unexpected end of statement while looking for matching single-quote");
-      out += s.text.slice(s.at + 1, end);
+      out += options.shown ? s.text.slice(s.at, end + 1) : s.text.slice(s.at + 1, end);
       s.at = end + 1;
     } else if (c === '"' && !quotesAreText) out += doubleQuoted(s, options);
     else if (c === "$") out += expandVariable(s, options);
@@ -257,14 +266,15 @@ function scan(s: Scanner, options: Options, stop: string): string {
 
 function doubleQuoted(s: Scanner, options: Options): string {
   const { escapeChar } = options;
-  let out = "";
+  const quote = options.shown ? '"' : "";
+  let out = quote;
   s.at++;
   for (;;) {
     const c = s.text[s.at];
     if (c === undefined) fail("unexpected end of statement while looking for matching double-quote");
     if (c === '"') {
       s.at++;
-      return out;
+      return out + quote;
     }
     if (c === "$") out += expandVariable(s, options);
     else if (c === escapeChar) {
@@ -288,6 +298,15 @@ export function expandWord(word: string, escapeChar: string, variables: Variable
 /** The content of a here-document: variables expanded, quotes kept. */
 export function expandHeredoc(text: string, escapeChar: string, variables: Variables): string {
   return scan({ text, at: 0, depth: 0 }, { escapeChar, variables, quotesAreText: true }, "");
+}
+
+/** A command as people are shown it: with the values of the variables that are set, else as it stands. What can't be expanded stands as it is. */
+export function expandShown(text: string, escapeChar: string, values: (name: string) => string | undefined): string {
+  try {
+    return scan({ text, at: 0, depth: 0 }, { escapeChar, variables: values, shown: true }, "");
+  } catch {
+    return text;
+  }
 }
 
 /** A list of words: as expandWord, and what an unquoted variable brings is split at its spaces. */

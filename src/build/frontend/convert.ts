@@ -238,7 +238,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
   interface Running {
     state: StageState;
     index: number;
-    meta(text: string): Meta;
+    meta(text: string, shown?: string): Meta;
     last: Map<string, Range>;
   }
 
@@ -269,13 +269,13 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
     const common = {
       state,
       expand,
-      meta: (text: string): Meta => ({ ...running.meta(text), range }),
+      meta: (text: string, shown?: string): Meta => ({ ...running.meta(text, shown), range }),
       tree: (ref: string) => treeOf(ref, range),
       context: (path: string) => contexts.main(path),
     };
     if (instruction.kind === "RUN") {
       kind = "run";
-      const made = await runNode({ ...common, instruction, settings: options.run, buildArgs: options.buildArgs, wants });
+      const made = await runNode({ ...common, instruction, settings: options.run, buildArgs: options.buildArgs, escapeChar, wants });
       state.output = made.output;
       note(made.text, made.output);
     } else if (instruction.kind === "COPY" || instruction.kind === "ADD") {
@@ -380,7 +380,8 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
     total += [...(triggersOf.get(index) ?? []), ...instructions].filter(counts).length;
     const prefixed = (text: string) => {
       number++;
-      return `[${[title, `${number}/${total}`].filter(Boolean).join(" ")}] ${text}`;
+      const count = `${String(number).padStart(String(total).length)}/${total}`;
+      return `[${[title, count].filter(Boolean).join(" ")}] ${text}`;
     };
     const { state, image } = await begin(index, prefixed);
     if (image && number === 0) number = 1;
@@ -396,7 +397,7 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       state,
       index,
       last: new Map(),
-      meta: (text) => ({ name: prefixed(text), command: text, ...(ignoreCache ? { ignoreCache } : {}) }),
+      meta: (text, shown = text) => ({ name: prefixed(shown), command: text, ...(ignoreCache ? { ignoreCache } : {}) }),
     };
     for (const instruction of [...triggers, ...instructions]) await execute(running, instruction);
   }

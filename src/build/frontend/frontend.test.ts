@@ -88,7 +88,7 @@ describe("Dockerfile to LLB", () => {
     const { ops, config } = await built('FROM a\nENV X=1\nRUN echo "$X"\nCOPY f d/ /g/\nWORKDIR /w\nCMD ["x"]\n');
     expect(ops.map(({ name }) => name)).toEqual([
       `[1/4] FROM docker.io/library/a:latest@sha256:${"b".repeat(64)}`,
-      '[2/4] RUN echo "$X"',
+      '[2/4] RUN echo "1"',
       "[internal] load build context",
       "[3/4] COPY f d/ /g/",
       "[4/4] WORKDIR /w",

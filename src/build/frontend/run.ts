@@ -4,7 +4,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { ExecOpSchema, MountSchema } from "../../gen/pb_pb.ts";
 import { CacheSharingOpt, MountType, NetMode, SecurityMode } from "../../gen/pb_pb.ts";
 import { parseBool } from "../../lib/parse-bool.ts";
-import { DockerfileError, type Of, type Range, type RunMount } from "../dockerfile/index.ts";
+import { DockerfileError, expandShown, type Of, type Range, type RunMount } from "../dockerfile/index.ts";
 import { argsOf } from "./config.ts";
 import type { Meta, Node, Output } from "./nodes.ts";
 import { type Expander, envOf, PROXIES, type StageState } from "./state.ts";
@@ -37,8 +37,9 @@ interface Options {
   expand: Expander;
   settings: RunSettings;
   buildArgs: ReadonlyMap<string, string>;
+  escapeChar: string;
   wants: Wants;
-  meta(text: string): Meta;
+  meta(text: string, shown?: string): Meta;
   /** The tree of a stage, a context or an image that `from` names. */
   tree(ref: string): Promise<Output | undefined>;
   /** The build context, of which this path is wanted. */
@@ -277,7 +278,8 @@ export async function runNode(options: Options): Promise<{ output: Output; text:
     secretenv: found.secretEnv,
   };
   const text = summary(instruction);
-  const node: Node = { op: { case: "exec", value: exec as never }, inputs, platform: state.platform, meta: options.meta(text) };
+  const shown = expandShown(text, options.escapeChar, (name) => env.get(name) ?? state.args.get(name));
+  const node: Node = { op: { case: "exec", value: exec as never }, inputs, platform: state.platform, meta: options.meta(text, shown) };
   const counted = extra.length > 0 ? `|${extra.length} ${extra.join(" ")} ` : "";
   return { output: { node, index: 0 }, text: `RUN ${counted}${args.join(" ")} # buildkit` };
 }

@@ -37,6 +37,13 @@ export function createSolver(options: SolveOptions): Solver {
   const nameOf = (vertex: Vertex): string =>
     graph.metadata.get(vertex.digest)?.description["llb.customname"] || options.describe(vertex.digest) || describeOp(vertex.op);
 
+  /** The same whatever values its variables have: a step is compared with its last run by this. */
+  const titleOf = (vertex: Vertex): string => {
+    const command = graph.metadata.get(vertex.digest)?.description["com.docker.dockerfile.v1.command"];
+    const name = nameOf(vertex);
+    return (command === undefined ? name : `${/^\[[^\]]*\] /.exec(name)?.[0] ?? ""}${command}`).slice(0, 500);
+  };
+
   function tell(vertex: Vertex, state: { started?: number; completed?: number; cached?: boolean; error?: string }): void {
     const group = graph.metadata.get(vertex.digest)?.progressGroup;
     told.add(vertex.digest);
@@ -87,7 +94,7 @@ export function createSolver(options: SolveOptions): Solver {
       return { outputs: trees, cached, added: outputs.get(0)?.layers ?? [], key, keys: all };
     };
     const parents = [...new Set((await Promise.all(vertex.inputs.map(({ digest }) => solveVertex(digest)))).map(({ key }) => key))];
-    const about = (parts: KeyPart[]) => ({ text: nameOf(vertex).slice(0, 500), kind, parents: parents.filter(Boolean), parts });
+    const about = (parts: KeyPart[]) => ({ text: titleOf(vertex), kind, parents: parents.filter(Boolean), parts });
     const useCache = options.useCache && graph.metadata.get(vertex.digest)?.ignoreCache !== true;
     const tried: { key: string; parts: KeyPart[] }[] = [];
     const store = (outputs: Outputs, except = "") => {
@@ -174,7 +181,7 @@ export function createSolver(options: SolveOptions): Solver {
 
   function explainMiss(vertex: Vertex, kind: RecordKind, parts: KeyPart[]): void {
     const name = nameOf(vertex);
-    const before = cache.earlier(name.slice(0, 500), kind);
+    const before = cache.earlier(titleOf(vertex), kind);
     const names = [...new Set([...parts, ...(before?.parts ?? [])].map((part) => part.name))];
     const partOf = (list: KeyPart[] | undefined, wanted: string) => list?.find((part) => part.name === wanted)?.value;
     const changed = names

@@ -93,9 +93,9 @@ export function createTrack(): Track {
     warnings,
     misses,
     take(update) {
-      const changes: Change[] = [];
-      // What a step says comes before its end.
-      const over: Change[] = [];
+      // As it happened: an update holds what came within a while, in no order. What a step says comes before its end.
+      const changes: { time: number; rank: number; change: Change }[] = [];
+      const note = (time: number | undefined, rank: number, change: Change) => changes.push({ time: time ?? 0, rank, change });
       const begun = (vertex: (typeof update.vertexes)[number]) => ms(vertex.started) ?? Number.POSITIVE_INFINITY;
       for (const vertex of [...update.vertexes].sort((a, b) => begun(a) - begun(b) || 0)) {
         const step = stepOf(vertex.digest);
@@ -109,7 +109,7 @@ export function createTrack(): Track {
         if (step.number === 0 && step.started !== undefined)
           step.number = [...steps.values()].filter(({ number }) => number > 0).length + 1;
         if (`${step.started} ${step.completed} ${step.cached} ${step.error}` !== before)
-          (step.completed === undefined ? changes : over).push({ step });
+          note(step.completed ?? step.started, step.completed === undefined ? 0 : 2, { step });
       }
       for (const status of update.statuses) {
         const step = stepOf(status.vertex);
@@ -122,7 +122,7 @@ export function createTrack(): Track {
           completed: ms(status.completed),
         };
         step.parts.set(status.ID, part);
-        changes.push({ step, part });
+        note(part.completed ?? ms(status.timestamp), 1, { step, part });
       }
       for (const log of update.logs) {
         const step = stepOf(log.vertex);
@@ -137,7 +137,7 @@ export function createTrack(): Track {
         for (const text of pieces) {
           const line = { text: text.replace(/\r$/, ""), time: ms(log.timestamp) ?? Date.now() };
           step.lines.push(line);
-          changes.push({ step, line });
+          note(line.time, 1, { step, line });
         }
         if (step.lines.length > 2 * KEPT) step.lines.splice(0, step.lines.length - KEPT);
       }
@@ -165,7 +165,7 @@ export function createTrack(): Track {
               : undefined,
         });
       }
-      return [...changes, ...over];
+      return changes.sort((a, b) => a.time - b.time || a.rank - b.rank).map(({ change }) => change);
     },
   };
 }
