@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { lacks, startEngine, type TestEngine } from "./support/engine.ts";
+import { lacks, sh, startEngine, type TestEngine, until } from "./support/engine.ts";
 
 describe.skipIf(lacks("docker"))("images as mounts", () => {
   let engine: TestEngine;
@@ -115,6 +115,11 @@ COPY --from=files /out/foo /second
     engine.docker("rm", "-f", "holder");
     expect(mounts()).toBe(0);
     expect(readdirSync(join(engine.dir, "exec/image-views"))).toEqual([]);
+    if (!lacks("ctr"))
+      await until(
+        "the view is gone",
+        () => !sh(`ctr -a ${engine.dir}/exec/containerd.sock -n moby snapshots ls`).stdout.includes("-image-"),
+      );
     engine.docker("image", "prune", "-f");
     expect(engine.docker("images", "-aq").stdout.trim().split("\n")).toHaveLength(1);
   });

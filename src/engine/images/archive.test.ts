@@ -1,7 +1,7 @@
 // Archives of several platforms and of other programs, read by us; ours, read by them.
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { ImageInspect } from "../../api/types.ts";
@@ -173,6 +173,56 @@ test.skipIf(!has("bzip2", "xz"))("layers inside an archive come compressed in an
     shown.Id === digestOf(config) ? shown.Id : digestOf(config),
   );
 });
+
+test("archives that were damaged are loaded or refused, and what was refused leaves nothing", async () => {
+  const engine = await startEngine(join(dir, "damaged"));
+  try {
+    const tar = tarOf([{ header: tarEntry("file", "file", { size: 4 }), data: Buffer.from("some") }]);
+    const good = [makeLayout(), busyboxArchive(Buffer.from("#!x"), ["sh"], hostPlatform()), tar].map((bytes) => Buffer.from(bytes));
+    // where the documents are, damage says most
+    const spots = good.map((bytes) => [...bytes.toString("latin1").matchAll(/[{}[\]":,]|sha256|\d/g)].map((match) => match.index));
+    let state = 9;
+    const random = (n: number) => {
+      state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
+      return Math.floor((state / 2 ** 32) * n);
+    };
+    const outcomes = new Map<string, number>();
+    for (let i = 0; i < 150; i++) {
+      const which = random(2);
+      let bytes = Buffer.from(good[which]!);
+      for (let n = random(3); n >= 0; n--) {
+        const at = random(4) ? spots[which]![random(spots[which]!.length)]! : random(bytes.length);
+        const kind = random(3);
+        if (kind === 0) bytes[at] = random(256);
+        else if (kind === 1) bytes[at] = '{}[]",:0199-e'.charCodeAt(random(13));
+        else if (random(8) === 0) bytes = bytes.subarray(0, at);
+      }
+      const outcome = await engine.lines("POST", "/images/load?quiet=1", { body: bytes }).then(
+        (lines) => String((lines.at(-1)?.errorDetail as { message?: string } | undefined) ? "refused" : "loaded"),
+        (error: Error) => error.name,
+      );
+      outcomes.set(outcome, (outcomes.get(outcome) ?? 0) + 1);
+    }
+    expect(
+      [...outcomes.keys()].filter((name) => !["loaded", "refused", "InvalidArgument", "NotFound", "FailedPrecondition"].includes(name)),
+    ).toEqual([]);
+    expect(outcomes.size).toBeGreaterThan(2);
+    // whatever was loaded goes with its name; then nothing is there
+    for (const { Id } of await engine.json<{ Id: string }[]>("GET", "/images/json?all=1"))
+      await engine.ask("DELETE", `/images/${Id}?force=1`);
+    await engine.engine.manager.leases.create({ id: "settle" });
+    await engine.engine.manager.leases.delete({ id: "settle", sync: true });
+    const left: string[] = [];
+    for await (const { info } of engine.engine.manager.content.list({})) left.push(...info.map(({ digest }) => digest));
+    const snapshots: string[] = [];
+    for await (const { info } of engine.engine.manager.snapshots.list({ snapshotter: "overlayfs" }))
+      snapshots.push(...info.map(({ name }) => name));
+    expect([left, snapshots, (await engine.engine.manager.content.listStatuses({})).statuses]).toEqual([[], [], []]);
+    expect(readdirSync(join(dir, "damaged/data/tmp/images"))).toEqual([]);
+  } finally {
+    await engine.manager.close();
+  }
+}, 60_000);
 
 test.skipIf(!has("skopeo"))("what skopeo writes we read, and what we write it reads, in every form", async () => {
   await own.lines("POST", "/images/load?quiet=1", { body: BUSYBOX });
