@@ -122,5 +122,5 @@ COPY --from=files /out/foo /second
       );
     engine.docker("image", "prune", "-f");
     expect(engine.docker("images", "-aq").stdout.trim().split("\n")).toHaveLength(1);
-  });
+  }, 60_000);
 });
