@@ -11,39 +11,14 @@ import { coreOf } from "../images/core.ts";
 import { type ProgressSink, shortId, streamed } from "../images/progress.ts";
 import { type Call, flag, type Route } from "../route.ts";
 import { resolveBase, storeImage } from "./images.ts";
+import { isList, isStrings, json, parsed } from "./query.ts";
 import { prepareStep } from "./step.ts";
-
-/** A query parameter that is a JSON object of strings. */
-function strings(query: URLSearchParams, name: string): Record<string, string | null> {
-  const text = query.get(name);
-  if (!text) return {};
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw invalidArgument(`error reading ${name}: invalid JSON`);
-  }
-  if (value === null) return {};
-  if (typeof value !== "object" || Array.isArray(value) || Object.values(value).some((each) => each !== null && typeof each !== "string"))
-    throw invalidArgument(`error reading ${name}: an object of strings is expected`);
-  return value as Record<string, string | null>;
-}
 
 function integer(query: URLSearchParams, name: string): number {
   const text = query.get(name);
   if (!text) return 0;
   if (!/^-?\d{1,15}$/.test(text)) throw invalidArgument(`invalid value for ${name}: ${text}`);
   return Number(text);
-}
-
-function list(text: string, name: string): unknown[] {
-  try {
-    const value: unknown = JSON.parse(text);
-    if (Array.isArray(value)) return value;
-  } catch {
-    // the same answer as for what is no list
-  }
-  throw invalidArgument(`error reading ${name}: a JSON list is expected`);
 }
 
 /** Limits of the containers that RUN steps are. */
@@ -67,10 +42,12 @@ function limitsOf(query: URLSearchParams): HostConfig {
   if (nodes) limits.CpusetMems = nodes;
   const parent = query.get("cgroupparent");
   if (parent) limits.CgroupParent = parent;
-  const hosts = query.getAll("extrahosts").flatMap((text) => (text.startsWith("[") ? list(text, "extrahosts") : text.split(",")));
+  const hosts = query
+    .getAll("extrahosts")
+    .flatMap((text) => (text.startsWith("[") ? (parsed(text, "extrahosts", isList) ?? []) : text.split(",")));
   if (hosts.length > 0) limits.ExtraHosts = hosts.filter((each): each is string => typeof each === "string" && each !== "");
   const ulimits = query.get("ulimits");
-  if (ulimits && ulimits !== "null") limits.Ulimits = list(ulimits, "ulimits") as NonNullable<HostConfig["Ulimits"]>;
+  if (ulimits && ulimits !== "null") limits.Ulimits = parsed(ulimits, "ulimits", isList) as NonNullable<HostConfig["Ulimits"]>;
   return limits;
 }
 
@@ -113,9 +90,9 @@ function settingsOf(query: URLSearchParams): Settings {
     );
   if ((query.get("outputs") ?? "") !== "") throw unimplemented("Jubako does not have this feature yet: build outputs other than the image");
   const buildArgs = new Map<string, string>();
-  for (const [name, value] of Object.entries(strings(query, "buildargs"))) if (value !== null) buildArgs.set(name, value);
+  for (const [name, value] of Object.entries(json(query, "buildargs", isStrings) ?? {})) if (value !== null) buildArgs.set(name, value);
   const labels: Record<string, string> = {};
-  for (const [name, value] of Object.entries(strings(query, "labels"))) labels[name] = value ?? "";
+  for (const [name, value] of Object.entries(json(query, "labels", isStrings) ?? {})) labels[name] = value ?? "";
   const platform = query.get("platform");
   const network = query.get("networkmode") || "default";
   return {
@@ -129,9 +106,7 @@ function settingsOf(query: URLSearchParams): Settings {
       // The classic protocol has no way to grant any.
       entitlements: new Set(),
       noCache: flag(query, "nocache"),
-      cacheFrom: list(query.get("cachefrom") || "[]", "cachefrom").filter(
-        (each): each is string => typeof each === "string" && each !== "",
-      ),
+      cacheFrom: (json(query, "cachefrom", isList) ?? []).filter((each): each is string => typeof each === "string" && each !== ""),
     },
     remote: query.get("remote") ?? "",
     names: query

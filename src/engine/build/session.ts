@@ -9,22 +9,7 @@ import type { BuildKit } from "../buildkit/index.ts";
 import { solve } from "../buildkit/solve.ts";
 import { streamed } from "../images/progress.ts";
 import { type Answer, type Call, flag } from "../route.ts";
-
-function json<T>(query: URLSearchParams, name: string, is: (value: unknown) => value is T): T | undefined {
-  const text = query.get(name);
-  if (!text) return undefined;
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    value = undefined;
-  }
-  if (value === null) return undefined;
-  if (!is(value)) throw invalidArgument(`error reading ${name}: malformed JSON`);
-  return value;
-}
-const isObject = (value: unknown): value is Record<string, unknown> => typeof value === "object" && value !== null && !Array.isArray(value);
-const isList = (value: unknown): value is unknown[] => Array.isArray(value);
+import { isList, isObject, json } from "./query.ts";
 
 /** What the query means in BuildKit's words. */
 function requestOf(query: URLSearchParams): SolveRequest {
