@@ -20,6 +20,8 @@ export interface Machine {
   /** Of the kernel, beside those that an engine needs. */
   modules?: string[];
   memoryMb?: number;
+  /** More for the kernel's command line. */
+  commandLine?: string;
   /** The script is a service of systemd's; see systemd.ts. */
   systemd?: boolean;
   /** systemd mounts v1's controllers, with v2 beside them. */
@@ -176,7 +178,7 @@ export async function boot(machine: Machine): Promise<Outcome> {
         ...["-smp", "1", "-m", String(memoryMb), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"],
         ...["-kernel", kernel.image, "-initrd", archive],
         "-append",
-        `console=ttyS0 loglevel=1 reboot=t panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on${machine.hybrid ? " systemd.unified_cgroup_hierarchy=0" : ""}`,
+        `console=ttyS0 loglevel=1 reboot=t panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on${machine.hybrid ? " systemd.unified_cgroup_hierarchy=0" : ""} ${machine.commandLine ?? ""}`,
       ],
       { stdio: ["ignore", "pipe", "pipe"] },
     );
