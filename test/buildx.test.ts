@@ -4,7 +4,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:net";
 import { join } from "node:path";
-import { create, toBinary } from "@bufbuild/protobuf";
+import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { DefinitionSchema, OpSchema } from "../src/gen/pb_pb.ts";
 import { digestOf } from "../src/oci/index.ts";
 import { buildctl, buildx, compose, startBuildx, type TestBuildx } from "./support/buildx.ts";
@@ -221,6 +221,35 @@ target "two" {
     const broken = create(DefinitionSchema, { def: [exec, last] });
     const refused = spawnSync(buildctl!, args, { input: toBinary(DefinitionSchema, broken), encoding: "utf8", timeout: 60_000 });
     expect(refused.status).toBe(1);
+  });
+
+  test.skipIf(!buildctl)("a build within a build: a step's file is the definition of what follows", () => {
+    const ops: Uint8Array[] = [];
+    const op = (init: MessageInitShape<typeof OpSchema>) => {
+      const bytes = toBinary(OpSchema, create(OpSchema, init));
+      ops.push(bytes);
+      return digestOf(bytes);
+    };
+    const mkfile = (path: string, data: Uint8Array) => {
+      const action = { case: "mkfile" as const, value: { path, mode: 0o644, data, timestamp: -1n } };
+      return op({ op: { case: "file", value: { actions: [{ input: -1n, secondaryInput: -1n, output: 0n, action }] } } });
+    };
+    const definition = (digest: string) => {
+      op({ inputs: [{ digest }] });
+      return toBinary(DefinitionSchema, create(DefinitionSchema, { def: ops.splice(0) }));
+    };
+    const within = (name: string, bytes: Uint8Array) => {
+      const file = mkfile(name, bytes);
+      const value = { builder: -1n, inputs: { "buildkit.llb.definition": { input: 0n } }, attrs: { "llbbuild.filename": name } };
+      return definition(op({ inputs: [{ digest: file }], op: { case: "build", value } }));
+    };
+    const inner = definition(mkfile("/f", Buffer.from("made within\n")));
+    const out = join(engine.dir, "within");
+    const args = ["--addr", engine.host, "build", "--output", `type=local,dest=${out}`];
+    const ctl = (input: Uint8Array) => spawnSync(buildctl!, args, { input, encoding: "utf8", timeout: 60_000 });
+    expect(ctl(within("/d", within("/e", inner))).status).toBe(0);
+    expect(readFileSync(join(out, "f"), "utf8")).toBe("made within\n");
+    expect(ctl(within("/d", Buffer.from("nonsense"))).stderr).toContain("the definition of a build within the build");
   });
 
   test("a context and a Dockerfile from standard input", () => {

@@ -1,7 +1,7 @@
 // A build of LLB: definitions in, trees out (session.ts says what for).
 import { randomBytes } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
-import { ExecOpSchema, MetaSchema, NetMode, type Source } from "../gen/pb_pb.ts";
+import { type Definition, ExecOpSchema, MetaSchema, NetMode, type Source } from "../gen/pb_pb.ts";
 import { failedPrecondition, invalidArgument, isKind, messageOf } from "../lib/errors.ts";
 import { digestOf } from "../oci/index.ts";
 import type { ExportContext } from "./export/context.ts";
@@ -11,7 +11,7 @@ import { provenanceOptions } from "./export/provenance.ts";
 import { definitionToGraph } from "./graph/definition.ts";
 import { createGraph, type Edge, graphToDefinition } from "./graph/llb.ts";
 import type { BuilderHost, BuildHost, Lease, Status } from "./host.ts";
-import { applyPolicy } from "./policy.ts";
+import { applyPolicy, type SourcePolicy } from "./policy.ts";
 import { inlineConfig } from "./remote/config.ts";
 import { exportCache } from "./remote/export.ts";
 import { importCache } from "./remote/import.ts";
@@ -39,6 +39,8 @@ export async function openSession({ host, build, cache, caches, lease, options }
   const imports: CacheSource[] = [];
   const ended = new AbortController();
   const signal = AbortSignal.any([options.signal, ended.signal]);
+  const edgeOf = (given: Definition, policy: SourcePolicy | undefined): Edge | undefined =>
+    definitionToGraph(policy ? applyPolicy(policy, given) : given, graph);
   const solver = createSolver({
     host,
     build,
@@ -55,6 +57,7 @@ export async function openSession({ host, build, cache, caches, lease, options }
     onEvent: options.onEvent,
     onContainer() {},
     describe: () => "",
+    load: (given) => edgeOf(given, options.policy),
     signal,
   });
   const { workspace } = solver;
@@ -259,11 +262,10 @@ export async function openSession({ host, build, cache, caches, lease, options }
 
   return {
     graph,
-    load(given, policy = options.policy) {
-      const definition = policy ? applyPolicy(policy, given) : given;
+    load(definition, policy = options.policy) {
       // The one that has a Dockerfile in it says more than what it was read by.
       if (!source?.infos.some(({ data }) => data.length > 0)) source = definition.Source ?? source;
-      return ref(definitionToGraph(definition, graph));
+      return ref(edgeOf(definition, policy));
     },
     ref,
     export: (result, exporter, sink) =>

@@ -170,9 +170,9 @@ export function applyPolicy(policy: SourcePolicy, definition: Definition): Defin
   });
   if (renamed.size === 0) return definition;
   const { Source: source } = definition;
-  const locations =
-    source && Object.fromEntries(Object.entries(source.locations).map(([digest, at]) => [renamed.get(digest) ?? digest, at]));
-  return create(DefinitionSchema, { def, metadata, ...(source ? { Source: { ...source, locations: locations! } } : {}) });
+  // Others hold it, too, and look for lines by the digests that there are now.
+  for (const [before, after] of renamed) if (source?.locations[before]) source.locations[after] = source.locations[before];
+  return create(DefinitionSchema, { def, metadata, ...(source ? { Source: source } : {}) });
 }
 
 function guarded<T>(what: string, work: () => T): T {

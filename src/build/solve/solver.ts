@@ -1,7 +1,7 @@
 // Solves a graph: each vertex once, as soon as its inputs are there, side by side with others; what was made before is taken from the cache.
 import { availableParallelism } from "node:os";
 import type { Op } from "../../gen/pb_pb.ts";
-import { failedPrecondition, invalidArgument, messageOf, unimplemented } from "../../lib/errors.ts";
+import { failedPrecondition, invalidArgument, messageOf } from "../../lib/errors.ts";
 import { createLimit } from "../../lib/limit.ts";
 import { outputsOf } from "../graph/definition.ts";
 import { type Edge, edgeName, type Vertex } from "../graph/llb.ts";
@@ -11,6 +11,7 @@ import type { Cache, Outputs, RecordKind } from "./cache.ts";
 import { execVertex } from "./exec-vertex.ts";
 import { fileVertex } from "./file-vertex.ts";
 import { describeOp, keyOf } from "./keys.ts";
+import { createNested } from "./nested.ts";
 import { solveSource } from "./sources.ts";
 import type { Kept, Solved, SolveOptions, VertexTools } from "./vertex.ts";
 import { createWorkspace, EMPTY, grown, once, type Tree, treeOf, type Workspace } from "./workspace.ts";
@@ -191,6 +192,7 @@ export function createSolver(options: SolveOptions): Solver {
     options.onEvent({ kind: "miss", vertex: vertex.digest, name, parts, earlier });
   }
 
+  const nested = createNested(options.load, workspace);
   const tools: VertexTools = {
     options,
     workspace,
@@ -283,8 +285,10 @@ export function createSolver(options: SolveOptions): Solver {
         return diff(vertex, at(op.value.lower?.input), at(op.value.upper?.input));
       case "passthrough":
         return { ...alone(EMPTY), outputs: new Map(op.value.outputs.map((input, i) => [i, at(input)])) };
-      case "build":
-        throw unimplemented("builds within builds (BuildOp)");
+      case "build": {
+        const edge = await nested(op.value, inputs);
+        return alone(await solve(edge));
+      }
       default:
         throw invalidArgument(`operation ${vertex.digest} says nothing`);
     }

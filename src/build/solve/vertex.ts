@@ -1,6 +1,6 @@
 // What solving a vertex takes and gives.
-import type { ExecOp } from "../../gen/pb_pb.ts";
-import type { Graph, Vertex } from "../graph/llb.ts";
+import type { Definition, ExecOp } from "../../gen/pb_pb.ts";
+import type { Edge, Graph, Vertex } from "../graph/llb.ts";
 import type { BaseImage, BuilderHost, BuildHost, Layer, Lease, Status } from "../host.ts";
 import type { BuildEvent, KeyPart } from "../progress.ts";
 import type { Cache, Outputs, RecordKind } from "./cache.ts";
@@ -52,6 +52,8 @@ export interface SolveOptions {
   onContainer(vertex: string, id: string): void;
   /** Words for the cache's list; "" where there are none. */
   describe(vertex: string): string;
+  /** Adds a definition that a step made to the graph; absent: none can. */
+  load?: (definition: Definition) => Edge | undefined;
   signal: AbortSignal;
 }
 
