@@ -1,6 +1,6 @@
 #!/bin/sh
 # Programs that the tests use as clients and peers and that Debian does not have, built from their Go modules into build/tools: buildx, compose,
-# buildctl, crane, registry (the CNCF's 3.x), and for the benches buildkitd, by name. Go itself, where it is missing or too old, comes from the module proxy as well. One that can't be built is only
+# buildctl, crane, registry (the CNCF's 3.x), buildkitd, by name. Go itself, where it is missing or too old, comes from the module proxy as well. One that can't be built is only
 # reported: its tests are skipped. Nothing of them enters the product.
 set -eu
 cd "$(dirname "$0")/.."

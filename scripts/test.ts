@@ -1,12 +1,12 @@
 // Runs the test files, each in a process of its own (tests move between namespaces, start engines and end them), and adds up. A file that hangs is
 // ended with its process group. Unit tests (src/) run two at a time, end-to-end tests (test/) one after the other, those in virtual machines beside them.
 import { spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Glob } from "bun";
 
-const FILE_TIMEOUT_MS = 300_000;
+const FILE_TIMEOUT_MS = 600_000;
 const TEST_TIMEOUT_MS = 60_000;
 
 interface Result {
@@ -133,6 +133,14 @@ const files = (wanted.length ? wanted : ["src", "test"]).flatMap(find);
 const isUnit = (file: string) => file.startsWith("src/");
 /** Virtual machines have a core, a disk and a kernel of their own, and boot for long: they run beside the other end-to-end tests. */
 const isMachine = (file: string) => file.startsWith("test/vm/");
+// The base images of the Dockerfiles take minutes the first time: they are made while the unit tests run; who needs them waits for them by the same lock.
+if (files.some((file) => readFileSync(file, "utf8").includes("makeBases()"))) {
+  mkdirSync("build/test-bases", { recursive: true });
+  const make = ["build/test-bases/lock", process.execPath, "test/bases/make.ts"];
+  spawn("flock", make, { stdio: "ignore" }).on("error", () => {
+    // The tests say that flock is missing.
+  });
+}
 const results = await runAll(files.filter(isUnit), 2);
 const lanes = await Promise.all([
   runAll(

@@ -48,6 +48,7 @@ interface Check {
 const place = join(root, "test/dockerfiles/projects");
 const only = process.env.JUBAKO_TEST_PROJECT;
 const checks = readdirSync(place)
+  .sort()
   .filter((name) => !only || only.split(",").includes(name))
   .map((name) => ({ name, check: JSON.parse(readFileSync(join(place, name, "check.json"), "utf8")) as Check }));
 
@@ -108,15 +109,13 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
       (peers.has("classic") || peers.has("buildkit")) && which("dockerd") ? startPlainDockerd() : undefined,
       peers.has("buildkitd") && !lacks("buildkitd", "buildctl") ? startBuildkitd(registry.address) : undefined,
     ]);
+    startPeers();
   }, 60_000);
   afterAll(async () => {
-    await engine?.stop();
-    await dockerd?.stop();
-    await buildkitd?.stop();
-    await registry?.stop();
+    await Promise.all([engine?.stop(), dockerd?.stop(), buildkitd?.stop(), registry?.stop()]);
     for (const { server } of remotes.values()) server.stop();
     rmSync(dir, { recursive: true, force: true });
-  }, 60_000);
+  }, 120_000);
 
   /** The context, complete. */
   function contextOf(name: string, check: Check): string {
@@ -142,6 +141,26 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
 
   type Builder = "ours" | "ours-classic" | Check["peer"];
   const reference = (name: string, by: Builder) => `${registry.address}/projects/${name}:${by}`;
+
+  const has = (check: Check): boolean => check.bases.every((base) => baseImage(base) !== undefined);
+  const peerOf = ({ peer }: Check) => (peer === "buildkitd" ? buildkitd : dockerd);
+  /** What the others build, one after another, beside what the tests do; undefined where it went well. */
+  const theirs = new Map<string, Promise<unknown>>();
+  function startPeers(): void {
+    for (const peer of new Set([buildkitd, dockerd])) {
+      let last: Promise<unknown> = Promise.resolve();
+      for (const { name, check } of checks) {
+        if (!peer || peerOf(check) !== peer || !has(check)) continue;
+        last = last.then(() =>
+          build(name, check, check.peer).then(
+            () => undefined,
+            (error: unknown) => error,
+          ),
+        );
+        theirs.set(name, last);
+      }
+    }
+  }
 
   /** Builds it by one builder and pushes the result. */
   async function build(name: string, check: Check, by: Builder): Promise<void> {
@@ -198,8 +217,6 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
     }
   }
 
-  const has = (check: Check): boolean => check.bases.every((base) => baseImage(base) !== undefined);
-
   for (const { name, check } of checks) {
     test(name, async () => {
       if (!has(check)) return console.log(`skip: ${name} has no base`);
@@ -232,36 +249,42 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
       must("stop", engine.docker("stop", name));
       expect(engine.docker("inspect", "-f", "{{.State.ExitCode}}", name).stdout.trim()).toBe(String(exit));
       engine.docker("rm", "-v", name);
-    }, 120_000);
+    }, 240_000);
 
     test(`${name}: as ${check.peer} makes it`, async () => {
-      const peer = check.peer === "buildkitd" ? buildkitd : dockerd;
-      if (!has(check) || !peer) return console.log(`skip: no ${check.peer} to compare ${name} with`);
+      const building = theirs.get(name);
+      if (!building) return console.log(`skip: no ${check.peer} to compare ${name} with`);
       // dockerd's classic builder is compared with our own classic door, which makes a layer of each instruction, too
       const mine: Builder = check.peer === "classic" ? "ours-classic" : "ours";
-      await build(name, check, check.peer);
+      const failure = await building;
+      if (failure) throw failure;
       if (mine !== "ours") await build(name, check, mine);
       const base = baseImage(check.bases[0]!)!;
-      const [theirs, ours] = (await Promise.all(
+      const [made, ours] = (await Promise.all(
         [check.peer, mine].map((by) => pushedImage(registry.address, `projects/${name}`, by, base, began)),
       )) as [PushedImage, PushedImage];
       for (const path of Object.keys(check.differs ?? {})) {
-        expect(ours.changes[path]).not.toEqual(theirs.changes[path]);
-        for (const { changes } of [theirs, ours]) delete changes[path];
+        expect(ours.changes[path]).not.toEqual(made.changes[path]);
+        for (const { changes } of [made, ours]) delete changes[path];
       }
-      for (const { changes } of [theirs, ours])
+      for (const { changes } of [made, ours])
         for (const path of Object.keys(check.varies ?? {}))
           if (changes[path]) changes[path] = changes[path].replace(/\d+ [0-9a-f]{16}$/, "(varies)");
-      for (const stub of check.stubs ?? []) if (theirs.changes[stub]?.startsWith("directory")) delete theirs.changes[stub];
+      for (const stub of check.stubs ?? []) if (made.changes[stub]?.startsWith("directory")) delete made.changes[stub];
       // dockerd 20.10 dates directories that it copies, or copies to, otherwise than BuildKit does now.
-      if (check.peer !== "buildkitd") for (const { changes } of [theirs, ours]) dropDirectoryTimes(changes, base.tree);
-      // A directory in which something came and went has another time: BuildKit does not count that as a change.
-      for (const [path, line] of Object.entries(ours.changes))
-        if (theirs.changes[path] === undefined && timeless(line) === timeless(base.tree[path])) delete ours.changes[path];
-      expect(ours.changes).toEqual(theirs.changes);
+      if (check.peer !== "buildkitd") for (const { changes } of [made, ours]) dropDirectoryTimes(changes, base.tree);
+      for (const [path, line] of Object.entries(ours.changes)) {
+        if (!line.startsWith("directory")) continue;
+        const their = made.changes[path];
+        // A directory in which something came and went has another time: BuildKit does not count that as a change.
+        if (their === undefined && timeless(line) === timeless(base.tree[path])) delete ours.changes[path];
+        // On a busy machine BuildKit may still write into a directory of the context that it has dated already.
+        if (their?.includes(" new") && timeless(line) === timeless(their)) ours.changes[path] = their;
+      }
+      expect(ours.changes).toEqual(made.changes);
       // Steps that change nothing make no layer here.
-      expect(ours.own).toBeLessThanOrEqual(theirs.own);
-      expect(settings(ours.config)).toEqual(settings(theirs.config));
-    }, 120_000);
+      expect(ours.own).toBeLessThanOrEqual(made.own);
+      expect(settings(ours.config)).toEqual(settings(made.config));
+    }, 240_000);
   }
 });
