@@ -75,6 +75,32 @@ COPY --from=files /out/foo /second
     expect(engine.docker("ps", "-aq").stdout).toBe("");
   });
 
+  test("the mounts of another container", () => {
+    const mounts = [
+      "--mount",
+      "type=image,source=files,target=/one",
+      "--mount",
+      "type=image,source=files,target=/two,image-subpath=subdir",
+    ];
+    engine.docker("create", "--name", "donor", ...mounts, "busybox");
+    const { stdout, stderr } = engine.docker("run", "--rm", "--volumes-from", "donor", "busybox", "cat", "/one/foo", "/two/hello");
+    expect([stdout, stderr]).toEqual(["bar\nworld\n", ""]);
+    const own = engine.docker(
+      "run",
+      "--rm",
+      "--volumes-from",
+      "donor",
+      "--mount",
+      "type=tmpfs,target=/one",
+      "busybox",
+      "ls",
+      "/one",
+      "/two",
+    );
+    expect(own.stdout).toBe("/one:\n\n/two:\nhello\n");
+    engine.docker("rm", "-f", "donor");
+  }, 30_000);
+
   test("inspect; the image is in use, and stays as long as it is mounted", async () => {
     engine.docker("tag", "files", "doomed");
     engine.docker("rmi", "files");

@@ -114,8 +114,8 @@ export interface ContainerRecord {
   /** Chain id of the image's topmost layer, which the snapshot was prepared from. */
   chainId: string;
   mounts: MountPoint[];
-  /** Ids of the images that are mounted in it, by destination. */
-  imageMounts?: Record<string, string>;
+  /** The images that are mounted in it, by destination: their ids, and which part of them ("": all). */
+  imageMounts?: Record<string, { image: string; subpath: string }>;
   /** Endpoint settings by network name: what was asked for and, while running, what was assigned. */
   networks: Record<string, EndpointSettings>;
   /** What NetworkSettings of inspect says beyond `Networks`; written by the networks resource. */

@@ -13,7 +13,9 @@ import { imageSize } from "./sizes.ts";
 const short = (id: string) => hexOf(id).slice(0, 12);
 
 function users(core: Core, id: string): ContainerRecord[] {
-  return core.engine.containers.list().filter((record) => record.image.id === id || Object.values(record.imageMounts ?? {}).includes(id));
+  return core.engine.containers
+    .list()
+    .filter((record) => record.image.id === id || Object.values(record.imageMounts ?? {}).some(({ image }) => image === id));
 }
 
 async function untag(core: Core, entry: CatalogueEntry, name: string, out: ImageDeleteResponseItem[]): Promise<void> {

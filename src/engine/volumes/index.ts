@@ -113,17 +113,22 @@ export function createVolumes(engine: Engine): Volumes {
     }
   }
 
-  function inherited(record: ContainerRecord): Map<string, MountPoint> {
+  /** The mounts of others, and which images those of images are of. */
+  function inherited(record: ContainerRecord) {
     const points = new Map<string, MountPoint>();
+    const images = new Map<string, { image: string; subpath: string }>();
     for (const raw of record.hostConfig.VolumesFrom ?? []) {
       const { container, readOnly, mode } = parseVolumesFrom(raw);
-      for (const mount of donor(container).mounts) {
-        if (mount.Type !== "volume" && mount.Type !== "bind") continue;
+      const from = donor(container);
+      for (const mount of from.mounts) {
+        const image = mount.Type === "image" ? from.imageMounts?.[mount.Destination!] : undefined;
+        if (image) images.set(mount.Destination!, image);
+        else if (mount.Type !== "volume" && mount.Type !== "bind") continue;
         const RW = (mount.RW ?? true) && !readOnly;
         points.set(mount.Destination!, { ...mount, RW, Mode: mode || mount.Mode || "" });
       }
     }
-    return points;
+    return { points, images };
   }
 
   async function resolve(record: ContainerRecord, image: { config: { Volumes?: Record<string, unknown> } }): Promise<MountPoint[]> {
@@ -137,7 +142,7 @@ export function createVolumes(engine: Engine): Volumes {
       if (taken.has(destination)) throw invalidArgument(`Duplicate mount point: ${destination}`);
       taken.add(destination);
     }
-    const points = inherited(record);
+    const { points, images: donors } = inherited(record);
     const declared = [...Object.keys(config.Volumes ?? {}), ...Object.keys(image.config.Volumes ?? {})];
     const anonymous = new Map<string, Wanted>();
     for (const path of declared) {
@@ -146,13 +151,29 @@ export function createVolumes(engine: Engine): Volumes {
       anonymous.set(volume.destination, volume);
     }
     const made: string[] = [];
-    const imageMounts: Record<string, string> = {};
+    const imageMounts: NonNullable<ContainerRecord["imageMounts"]> = {};
+    const mountImageAt = async (destination: string, source: string, name: string, subpath: string) => {
+      imageMounts[destination] = { image: await viewImage(engine, record, source, destination), subpath };
+      const Source = imageMountPath(engine, record.id, destination);
+      points.set(destination, {
+        Type: "image",
+        Name: name,
+        Source,
+        Destination: destination,
+        Mode: "",
+        RW: false,
+        Propagation: "rprivate",
+      });
+    };
     try {
+      for (const [destination, point] of points) {
+        if (point.Type !== "image" || wanted.some((each) => each.destination === destination)) continue;
+        const { image: id, subpath } = donors.get(destination)!;
+        await mountImageAt(destination, id, point.Name ?? id, subpath);
+      }
       for (const each of [...wanted, ...anonymous.values()]) {
         if (each.type === "image") {
-          imageMounts[each.destination] = await viewImage(engine, record, each.source, each.destination);
-          const source = imageMountPath(engine, record.id, each.destination);
-          points.set(each.destination, { ...toMountPoint({ ...each, source }), Name: each.source });
+          await mountImageAt(each.destination, each.source, each.source, each.subpath);
           continue;
         }
         const had = each.type === "volume" && store.get(each.source) !== undefined;
@@ -246,7 +267,10 @@ export function createVolumes(engine: Engine): Volumes {
         });
         return dir;
       }
-      if (mount.Type === "image") return sourceOf(await mountImage(engine, record.id, mount.Destination!), wanted?.subpath ?? "");
+      if (mount.Type === "image") {
+        const { subpath = "" } = record.imageMounts?.[mount.Destination!] ?? {};
+        return sourceOf(await mountImage(engine, record.id, mount.Destination!), subpath);
+      }
       const path = mount.Source ?? "";
       if (statSync(path, { throwIfNoEntry: false })) {
         checkPropagation(path, mount.Propagation ?? "");
