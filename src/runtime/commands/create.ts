@@ -158,8 +158,8 @@ export async function createFromBundle(
         await underway?.(stored, spec);
       },
     );
-    if (life?.setHome(homeFor(launched.pid, process))) store.saveTape(id, life.file);
     launched.made();
+    if (life?.setHome(homeFor(launched.pid, process))) store.saveTape(id, life.file);
     context.debug?.("init: closing the pipe to signal completion: the container is written down");
     const socket = flags.value("console-socket");
     if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
