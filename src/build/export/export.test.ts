@@ -1,5 +1,5 @@
 // Exports: images, archives, files; provenance, compression, reproducibility.
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -8,6 +8,9 @@ import { edge, type Graph } from "../graph/llb.ts";
 import { leftOf, load, mkfile, resultOf, sh, sink, startBuilder, type TestBuilder, text } from "../harness.ts";
 import { fileOp } from "../harness-operations.ts";
 import type { Result } from "../session.ts";
+
+// The machine may have other things to do.
+setDefaultTimeout(30_000);
 
 describe.skipIf(process.getuid?.() !== 0 || !busybox)("exports (needs root and busybox)", () => {
   let t: TestBuilder;

@@ -1,5 +1,5 @@
 // biome-ignore-all lint/suspicious/noTemplateCurlyInString: these are variables of Dockerfiles
-import { describe, expect, test } from "bun:test";
+import { describe, expect, setDefaultTimeout, test } from "bun:test";
 import { fromBinary } from "@bufbuild/protobuf";
 import { type Definition, type Op, OpSchema } from "../../gen/pb_pb.ts";
 import { notFound } from "../../lib/errors.ts";
@@ -7,6 +7,9 @@ import type { BaseImage } from "../host.ts";
 import type { WarningEvent } from "../progress.ts";
 import type { Ref, Result } from "../session.ts";
 import { frontend } from "./index.ts";
+
+// The machine may have other things to do.
+setDefaultTimeout(30_000);
 
 const image = (config: BaseImage["config"] = {}): BaseImage => ({
   id: `sha256:${"a".repeat(64)}`,

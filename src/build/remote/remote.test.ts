@@ -1,5 +1,5 @@
 // Caches that leave a builder and come into an empty one: its steps are cached there, and give the same files.
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { busybox, busyboxLayer, programs } from "../../containerd/harness.ts";
@@ -13,6 +13,9 @@ import { execOp, fileOp, sourceOp } from "../harness-operations.ts";
 import type { BuildHost } from "../host.ts";
 import type { BuildSession, FileTree, Result } from "../session.ts";
 import { parseCacheConfig, stackOf } from "./config.ts";
+
+// The machine may have other things to do.
+setDefaultTimeout(30_000);
 
 const run = (graph: Graph, script: string, source = edge(graph.add(sourceOp("docker-image://base"))), output = 0) => {
   const meta = { args: ["/bin/sh", "-c", script], env: ["PATH=/bin"], cwd: "/" };

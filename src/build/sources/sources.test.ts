@@ -1,5 +1,5 @@
 // What comes into a build from outside: git, addresses, OCI layouts.
-import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { execFileSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -9,6 +9,9 @@ import { edge, type Graph } from "../graph/llb.ts";
 import { leftOf, load, read, resultOf, sh, sink, startBuilder, type TestBuilder, text } from "../harness.ts";
 import { fileOp, sourceOp } from "../harness-operations.ts";
 import type { BuildHost } from "../host.ts";
+
+// The machine may have other things to do.
+setDefaultTimeout(30_000);
 
 describe.skipIf(process.getuid?.() !== 0 || !busybox)("sources (needs root and busybox)", () => {
   let t: TestBuilder;
