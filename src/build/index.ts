@@ -9,6 +9,9 @@
 // be. A *session* is one build: definitions go in, *references* to edges come out; they are looked into, entered, exported (export/), and what the cache
 // knows of them goes to other builders and comes from them (remote/). A session keeps what it made by a lease, and leaves nothing but the cache.
 //
+// A *policy* (policy.ts) says what may come from outside, and what comes in its place, before anything is looked up or solved. A *scanner* (frontend/sbom.ts) is an
+// image that reads a result and writes what is in it.
+//
 // Worked sequence, as a door that speaks LLB goes through it:
 //
 //   const builder = createBuilder(host);                    // host: the manager's clients, a database, directories, leases

@@ -1,7 +1,6 @@
 // From a Dockerfile to operations: which stages are needed, what each instruction does to its stage. Nothing is executed; base images are looked up for what their
 // configs say.
 import { posix } from "node:path";
-import { parseBool } from "../../lib/parse-bool.ts";
 import { digestOf, formatPlatform, type Platform } from "../../oci/index.ts";
 import {
   type Dockerfile,
@@ -21,7 +20,7 @@ import { type ArgInfo, basesOf, globalsOf } from "./globals.ts";
 import type { Meta, Output } from "./nodes.ts";
 import type { FrontendOptions } from "./options.ts";
 import { runNode, type Wants } from "./run.ts";
-import type { ScanTargets } from "./sbom.ts";
+import { type ScanTargets, scanTargets } from "./sbom.ts";
 import { createNeeds, descriptionOf, sourcesOf, stageOf, targetOf } from "./stages.ts";
 import { DEFAULT_PATH, expander, PROXIES, type StageState, setEnv, stageVariables } from "./state.ts";
 
@@ -414,23 +413,15 @@ export async function convert(file: Dockerfile, options: ConvertOptions): Promis
       steps.push({ text, range, output: result.output, kind: "config", said: result.said, image: undefined, triggers: 0 });
     }
   }
-  /** What an SBOM is about: the target, and stages and the context where a variable of the stage asks for them. */
-  function scanTargets(): ScanTargets {
-    const asks = (name: string, index: number): boolean => {
-      const value = states.get(index)!.args.get(name) ?? globals.values.get(name);
-      if (value === undefined) return false;
-      return parseBool(value) ?? value.split(",").includes(file.stages[index]!.name ?? `stage-${index}`);
-    };
-    const extras = new Map<string, Output | undefined>();
-    if (asks("BUILDKIT_SBOM_SCAN_CONTEXT", target)) extras.set("context", contexts.whole);
-    const stages = sorted.filter((index) => index !== target && !replaced.has(index) && asks("BUILDKIT_SBOM_SCAN_STAGE", index));
-    for (const index of stages) extras.set(file.stages[index]!.name ?? `stage-${index}`, states.get(index)!.output);
-    return { core: result.output, extras, ignoreCache: [target, ...stages].some(ignoresCache) };
-  }
-
+  const scanStage = (index: number) => {
+    const { output, args } = states.get(index)!;
+    return { name: file.stages[index]!.name ?? `stage-${index}`, output, args, ignoreCache: ignoresCache(index) };
+  };
+  const others = sorted.filter((index) => index !== target && !replaced.has(index)).map(scanStage);
+  const scanned = scanTargets(scanStage(target), others, contexts.whole, globals.values);
   const predefined = (name: string) =>
     PROXIES.includes(name) ||
     /^(TARGET|BUILD)(PLATFORM|OS|OSVERSION|ARCH|VARIANT)$|^TARGETSTAGE$|^SOURCE_DATE_EPOCH$|^BUILDKIT_/.test(name);
   const unused = [...options.buildArgs.keys()].filter((name) => !used.has(name) && !predefined(name)).sort();
-  return { result, steps, unused, args: [...infos.values()], wants, targetStage, scanned: scanTargets() };
+  return { result, steps, unused, args: [...infos.values()], wants, targetStage, scanned };
 }

@@ -1,4 +1,5 @@
-// The Dockerfile frontend: from the attributes that a client sends to trees and image configs, in LLB. `# syntax=` means this one, whatever version it names.
+// The Dockerfile frontend: from the attributes that a client sends to trees and image configs, in LLB. `# syntax=docker/dockerfile` means this
+// one, whatever version it names; an error about another image says which it is (foreignFrontend), for whoever can run it.
 //
 //   const result = await frontend({ name: "dockerfile.v0", attrs: { filename: "Dockerfile", "build-arg:A": "1" }, session, host, signal, onWarning });
 //   result.metadata.get("containerimage.config");             // JSON of an image config; with several platforms "containerimage.config/linux/amd64", …

@@ -2,6 +2,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { type ExecOpSchema, MountType, NetMode, SecurityMode } from "../../gen/pb_pb.ts";
 import { failedPrecondition } from "../../lib/errors.ts";
+import { parseBool } from "../../lib/parse-bool.ts";
 import { formatPlatform, hostPlatform } from "../../oci/index.ts";
 import { SPDX } from "../attests.ts";
 import type { Attestation, Result } from "../session.ts";
@@ -21,6 +22,32 @@ export interface ScanTargets {
   /** Further trees by name: stages, the context. */
   extras: ReadonlyMap<string, Output | undefined>;
   ignoreCache: boolean;
+}
+
+export interface ScanStage {
+  name: string;
+  output: Output | undefined;
+  /** Its variables. */
+  args: ReadonlyMap<string, string | undefined>;
+  ignoreCache: boolean;
+}
+
+/** What an SBOM is about: the target, and other stages and the context where a variable of the stage, or one of all, asks for them. */
+export function scanTargets(
+  target: ScanStage,
+  others: readonly ScanStage[],
+  context: Output | undefined,
+  globals: ReadonlyMap<string, string>,
+): ScanTargets {
+  const asks = (variable: string, { name, args }: ScanStage): boolean => {
+    const value = args.get(variable) ?? globals.get(variable);
+    return value !== undefined && (parseBool(value) ?? value.split(",").includes(name));
+  };
+  const extras = new Map<string, Output | undefined>();
+  if (asks("BUILDKIT_SBOM_SCAN_CONTEXT", target)) extras.set("context", context);
+  const stages = others.filter((stage) => asks("BUILDKIT_SBOM_SCAN_STAGE", stage));
+  for (const { name, output } of stages) extras.set(name, output);
+  return { core: target.output, extras, ignoreCache: [target, ...stages].some(({ ignoreCache }) => ignoreCache) };
 }
 
 /** `name` is the platform's. */
