@@ -36,6 +36,16 @@ const result = await Bun.build({
   target: "bun",
   plugins: [
     {
+      // What shares a chunk with an import of the kind "text" takes 0.2 ms longer to load: it seems to go without its bytecode.
+      name: "text as a module",
+      setup(build) {
+        build.onLoad({ filter: /\.b64$/ }, async ({ path }) => ({
+          contents: `export default ${JSON.stringify(await Bun.file(path).text())}`,
+          loader: "js",
+        }));
+      },
+    },
+    {
       name: "the addon, embedded",
       setup(build) {
         build.onResolve({ filter: /\/addon\.ts$/ }, () => ({ path: new URL("../src/linux/addon-embedded.ts", import.meta.url).pathname }));
