@@ -62,6 +62,7 @@ export function pingRoutes(engine: Engine): Route[] {
             Os: "linux",
             Arch: "amd64",
             KernelVersion,
+            ...(engine.config.experimental ? { Experimental: true } : {}),
             BuildTime: BUILD_TIME,
           },
         };
