@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { buildx, startBuildx, type TestBuildx } from "./support/buildx.ts";
 import { lacks, until } from "./support/engine.ts";
 
@@ -75,12 +76,11 @@ FROM base
     const failing = t.context({ Dockerfile: "FROM busybox\nRUN echo broken; exit 7\n" });
     expect(t.build(failing).status).toBe(1);
     const [failed, done] = ids();
-    // kept once the client has its answer
-    await until(
-      "both are written",
-      () => history("ls", "--format", "{{.Status}}").stdout.split("\n").slice(0, 2).join() === "Error,Completed",
-    );
-    await new Promise((resolve) => setTimeout(resolve, 200));
+    // They are written once the client has its answer.
+    const db = new DatabaseSync(join(t.engine.dir, "root/engine.db"), { readOnly: true });
+    const written = db.prepare("SELECT count(*) AS n FROM build_history WHERE ref IN (?, ?)");
+    await until("both are written", () => (written.get(failed!, done!) as { n: number }).n === 2);
+    db.close();
     await t.engine.kill();
     await t.engine.start();
     expect(ids().slice(0, 2)).toEqual([failed!, done!]);
