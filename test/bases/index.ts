@@ -7,6 +7,7 @@ import { freePort } from "../support/registry.ts";
 
 const place = join(root, "build/test-bases");
 
+const DEBIAN = "debian:bookworm-slim";
 /** The files of Debian's base, as a directory (an overlay's upper one, on nothing). */
 export const debianFiles = join(place, "files/debian_bookworm-slim");
 /** An apt repository: packages and their index. */
@@ -19,7 +20,7 @@ export function makeBases(): boolean {
   const made = spawnSync("flock", [join(place, "lock"), process.execPath, join(root, "test/bases/make.ts")], { encoding: "utf8" });
   if (made.status === 0) return true;
   console.log(`skip: base images could not be made: ${made.stderr.trim().split("\n").slice(-5).join(" | ")}`);
-  return existsSync(debianFiles);
+  return baseImage(DEBIAN) !== undefined;
 }
 
 /** The digests of a base image's layers, uncompressed, lowest first, and what is in it; undefined where it could not be made. */
