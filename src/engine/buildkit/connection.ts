@@ -11,6 +11,7 @@ import { grpcTransport } from "../../lib/grpc/transport.ts";
 import { type Connection, createConnection, type Fields, type Wire } from "../../lib/http2/index.ts";
 
 const WINDOW = 1 << 20;
+const LINGER_MS = 2000;
 
 function wireOf(stream: Duplex): Wire {
   return {
@@ -21,8 +22,11 @@ function wireOf(stream: Duplex): Wire {
         stream.once("drain", resolve);
         stream.once("close", resolve);
       }),
-    // What is still being written goes out; then nobody listens any more.
-    end: () => void stream.end(() => stream.destroy()),
+    // What is still being written goes out, if the peer still reads; then nobody listens any more.
+    end() {
+      stream.end(() => stream.destroy());
+      setTimeout(() => stream.destroy(), LINGER_MS).unref();
+    },
     destroy: () => void stream.destroy(),
   };
 }
