@@ -48,6 +48,18 @@ function clean(dir: string): void {
   rmSync(dir, { recursive: true, force: true });
 }
 
+/** Directories where controllers would be that are not mounted: conmon makes them, and files in them, in what is then an ordinary file system. */
+function unmounted(): string[] {
+  const roots = sh("ls -d /sys/fs/cgroup/*/")
+    .stdout.split("\n")
+    .filter((root) => root && sh(`mountpoint -q ${root}`).status !== 0);
+  return roots.length
+    ? sh(`find ${roots.join(" ")} -maxdepth 2 -type d`)
+        .stdout.split("\n")
+        .filter(Boolean)
+    : [];
+}
+
 /** What a caller of docker's commands sees, whose daemon or runtime it may be. `run`: the words that begin a container. */
 function commands(cli: (args: string) => Output, run: string): void {
   const ok = (args: string): string => {
@@ -197,6 +209,8 @@ describe.skipIf(lacks("podman", "conmon", "script"))("our runtime under podman",
     `CONTAINERS_CONF=${dir}/containers.conf podman ${places} --cgroup-manager cgroupfs --events-backend file --runtime ${runtime}`,
   );
 
+  const before = new Set(unmounted());
+
   beforeAll(() => {
     writeFileSync(`${dir}/containers.conf`, podmanConfig);
     writeFileSync(`${dir}/busybox.tar`, busyboxTar());
@@ -206,6 +220,7 @@ describe.skipIf(lacks("podman", "conmon", "script"))("our runtime under podman",
   afterAll(() => {
     cli("rm -fa -t 0");
     clean(dir);
+    for (const each of unmounted()) if (!before.has(each)) rmSync(each, { recursive: true, force: true });
   }, 60_000);
 
   commands(cli, "run --network none");

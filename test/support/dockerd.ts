@@ -10,7 +10,7 @@ export interface PlainDockerd {
   stop(): Promise<void>;
 }
 
-export async function startPlainDockerd(): Promise<PlainDockerd> {
+export async function startPlainDockerd(...more: string[]): Promise<PlainDockerd> {
   const dir = mkdtempSync(join(tmpdir(), "jubako-dockerd-"));
   const host = `unix://${dir}/docker.sock`;
   const log = join(dir, "log");
@@ -30,6 +30,7 @@ export async function startPlainDockerd(): Promise<PlainDockerd> {
       "none",
       "--iptables=false",
       "--ip6tables=false",
+      ...more,
     ],
     { stdio: ["ignore", out, out] },
   );
