@@ -145,10 +145,12 @@ function inherited(directory: string): [name: string, value: string][] {
 
 export function controlGroupsV1(location: CgroupLocation): ControlGroups {
   const { directories, rootless = false } = location;
-  const all = [...new Set(Object.values(directories))];
+  const all: string[] = [];
+  for (const controller of Object.keys(directories)) if (!all.includes(directories[controller]!)) all.push(directories[controller]!);
   // The v2 hierarchy of a hybrid machine has no controllers; clone3 puts processes there.
   const into = directories[""] === undefined ? {} : { into: directories[""] };
-  const join = all.filter((directory) => directory !== directories[""]);
+  const join: string[] = [];
+  for (const directory of all) if (directory !== directories[""]) join.push(directory);
   const of = (controller: string, name: string) => `${directories[controller] ?? "/nonexistent"}/${name}`;
 
   const collect = (writes: CgroupWrite[]): Write => {

@@ -25,8 +25,7 @@ export interface Blanked {
 }
 
 const FILL = "\x7f";
-const UNUSUAL = new RegExp(`[\0${MARK}${FILL}]`);
-const STAND_IN = new RegExp(`/?${MARK}([0-9a-z]{2})${FILL}*`, "g");
+const unusual = ["\0", MARK, FILL];
 // A mark, two digits in base 36, and a slash before them for a path.
 const SHORTEST = 4;
 const MOST = 36 * 36;
@@ -46,8 +45,8 @@ export function blank(input: CreateInput, facts: Facts): Blanked | undefined {
   const standIn = (name: string): string => {
     let by = standIns.get(name);
     if (by !== undefined) return by;
-    const length = Buffer.byteLength(name);
-    if (UNUSUAL.test(name) || names.length === MOST) usual = false;
+    const length = encoder.encode(name).length;
+    if (unusual.some((each) => name.includes(each)) || names.length === MOST) usual = false;
     if (length < SHORTEST) by = name;
     else {
       by = `${name.startsWith("/") ? "/" : ""}${MARK}${names.length.toString(36).padStart(2, "0")}`.padEnd(length, FILL);
@@ -76,7 +75,13 @@ export function blank(input: CreateInput, facts: Facts): Blanked | undefined {
     process: {
       ...process,
       ...(process.args ? { args: process.args.map((arg, i) => (i === 0 ? arg : standIn(arg))) } : {}),
-      ...(process.env ? { env: environmentOf(process.env).env.map((each) => (/^(PATH|HOME)=/.test(each) ? each : standIn(each))) } : {}),
+      ...(process.env
+        ? {
+            env: environmentOf(process.env).env.map((each) =>
+              each.startsWith("PATH=") || each.startsWith("HOME=") ? each : standIn(each),
+            ),
+          }
+        : {}),
     },
     mounts: blankedMounts,
     linux: {
@@ -155,11 +160,12 @@ function blankCgroup(cgroup: CgroupPlan, path: (name: string) => string): Cgroup
 export function templateOf(tape: Tape, names: readonly string[]): Template | undefined {
   const encoded = tape.encode();
   const data = dataOf(encoded);
+  const standIns = new RegExp(`/?${MARK}([0-9a-z]{2})${FILL}*`, "g");
   const blanks: Template["blanks"] = [];
   for (const [text, { block }] of tape.texts()) {
     if (!text.includes(MARK)) continue;
     let marks = text.split(MARK).length - 1;
-    for (const { 0: standIn, 1: digits, index } of text.matchAll(STAND_IN)) {
+    for (const { 0: standIn, 1: digits, index } of text.matchAll(standIns)) {
       const name = Number.parseInt(digits!, 36);
       // A slash before it may be another's end.
       const slash = standIn.startsWith("/") && !names[name]?.startsWith("/") ? 1 : 0;
