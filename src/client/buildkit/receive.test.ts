@@ -45,7 +45,8 @@ describe("a directory from a builder", () => {
 
   test("files, directories, links", async () => {
     const root = join(dir, "plain");
-    await receive(root, [stat("d", DIRECTORY), stat("d/f", 0o640), stat("l", LINK, "d/f")]);
+    await receive(root, [stat("d", DIRECTORY), stat("d/f", 0o640), stat("h", 0o640, "d/f"), stat("l", LINK, "d/f")]);
+    expect(readFileSync(join(root, "h"), "utf8")).toBe("file 1");
     expect(readFileSync(join(root, "l"), "utf8")).toBe("file 1");
   });
 

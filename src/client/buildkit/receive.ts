@@ -65,10 +65,6 @@ function make(root: string, stat: Stat): boolean {
     return false;
   }
   if (kind !== constants.S_IFREG) return false;
-  if (stat.linkname !== "") {
-    linkSync(placeOf(root, stat.linkname), place);
-    return false;
-  }
   return true;
 }
 
@@ -83,6 +79,7 @@ export async function receiveDirectory(root: string, call: Pick<ServerCall, "bat
   const directories: Stat[] = [];
   const open = new Map<number, { fd: number; stat: Stat; place: string }>();
   const pending = new Map<number, Stat>();
+  const links: Stat[] = [];
   let count = 0;
   let described = false;
   try {
@@ -92,7 +89,9 @@ export async function receiveDirectory(root: string, call: Pick<ServerCall, "bat
         if (!stat) described = true;
         else {
           if (count >= MAX_FILES) throw new Error(`the builder sent more than ${MAX_FILES} files`);
-          if (make(root, stat)) {
+          // The file that it is another name of may still have to come.
+          if (kindOf(stat.mode) === constants.S_IFREG && stat.linkname !== "") links.push(stat);
+          else if (make(root, stat)) {
             pending.set(count, stat);
             send({ type: PACKET.REQ, ID: count });
           } else if (kindOf(stat.mode) === constants.S_IFDIR) directories.push(stat);
@@ -124,6 +123,10 @@ export async function receiveDirectory(root: string, call: Pick<ServerCall, "bat
       else if (packet.type === PACKET.FIN) return;
       if (described && pending.size === 0) {
         described = false;
+        for (const stat of links) {
+          make(root, stat);
+          linkSync(placeOf(root, stat.linkname), placeOf(root, stat.path));
+        }
         for (const stat of directories.reverse()) {
           const place = placeOf(root, stat.path);
           chmodSync(place, permissionsOf(stat.mode));

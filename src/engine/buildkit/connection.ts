@@ -10,7 +10,7 @@ import { isRpcFailure } from "../../lib/grpc/status.ts";
 import { grpcTransport } from "../../lib/grpc/transport.ts";
 import { type Connection, createConnection, type Fields, type Wire } from "../../lib/http2/index.ts";
 
-const WINDOW = 1 << 20;
+const WINDOW = 4 << 20;
 const LINGER_MS = 2000;
 
 function wireOf(stream: Duplex): Wire {

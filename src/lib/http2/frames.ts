@@ -39,8 +39,10 @@ export const ERROR = {
 
 export const PREFACE = Buffer.from("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
 export const HEAD = 9;
-/** What every peer takes, and the most that we do. */
+/** What every peer takes. */
 export const FRAME_SIZE = 16_384;
+/** The most that we take, and send to those who take it: larger frames only make others wait. */
+export const MAX_FRAME = 64 << 10;
 export const FIRST_WINDOW = 65_535;
 export const MAX_WINDOW = 2 ** 31 - 1;
 

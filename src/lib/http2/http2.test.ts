@@ -154,7 +154,7 @@ describe("a server", () => {
 
   test.each<[string, Uint8Array[]]>([
     ["no preface", [Buffer.from("GET / HTTP/1.1\r\nHost: x\r\n\r\n")]],
-    ["a frame that is too long", [PREFACE, settings([]), Buffer.from("00ffff000000000001", "hex")]],
+    ["a frame that is too long", [PREFACE, settings([]), Buffer.from("01ffff000000000001", "hex")]],
     [
       "headers that never end",
       [PREFACE, frame(TYPE.HEADERS, 0, 1, Buffer.alloc(10)), ...Array<Buffer>(1100).fill(frame(TYPE.CONTINUATION, 0, 1, Buffer.alloc(0)))],

@@ -10,6 +10,7 @@ import {
   FRAME_SIZE,
   frame,
   frameHead,
+  MAX_FRAME,
   MAX_WINDOW,
   number32,
   PREFACE,
@@ -275,7 +276,7 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
       return;
     }
     state.taken += payload.length;
-    if (state.taken > options.window + FRAME_SIZE) throw broken("more data than its window allows", ERROR.FLOW_CONTROL_ERROR);
+    if (state.taken > options.window + MAX_FRAME) throw broken("more data than its window allows", ERROR.FLOW_CONTROL_ERROR);
     const last = (flags & FLAG.END_STREAM) !== 0;
     state.gotEnd = last;
     credit(state);
@@ -352,8 +353,7 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
           break;
         case SETTING.MAX_FRAME_SIZE:
           if (value < FRAME_SIZE || value > 0xffffff) throw broken("a frame size out of range");
-          // Larger frames only make others wait.
-          peerFrame = Math.min(value, 64 << 10);
+          peerFrame = Math.min(value, MAX_FRAME);
       }
     }
     put(frameHead(TYPE.SETTINGS, FLAG.ACK, 0, 0));
@@ -436,6 +436,7 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
     settings([
       ...(role === "client" ? [[SETTING.ENABLE_PUSH, 0] as const] : [[SETTING.MAX_CONCURRENT_STREAMS, MAX_STREAMS] as const]),
       [SETTING.INITIAL_WINDOW_SIZE, options.window],
+      [SETTING.MAX_FRAME_SIZE, MAX_FRAME],
       [SETTING.MAX_HEADER_LIST_SIZE, MAX_FIELDS],
     ]),
   );

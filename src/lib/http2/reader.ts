@@ -1,5 +1,5 @@
 // Frames out of the bytes in which they arrive.
-import { ERROR, FRAME_SIZE, HEAD, MAX_WINDOW, PREFACE } from "./frames.ts";
+import { ERROR, HEAD, MAX_FRAME, MAX_WINDOW, PREFACE } from "./frames.ts";
 
 /** What ends a connection: the peer breaks the protocol. */
 export class ConnectionFailure extends Error {
@@ -33,7 +33,7 @@ export function createReader(
     let at = 0;
     while (buffer.length - at >= HEAD) {
       const length = buffer.readUIntBE(at, 3);
-      if (length > FRAME_SIZE) throw broken("a frame that is too long", ERROR.FRAME_SIZE_ERROR);
+      if (length > MAX_FRAME) throw broken("a frame that is too long", ERROR.FRAME_SIZE_ERROR);
       if (buffer.length - at - HEAD < length) break;
       const id = buffer.readUInt32BE(at + 5) & MAX_WINDOW;
       const payload = buffer.subarray(at + HEAD, at + HEAD + length);
