@@ -178,7 +178,7 @@ real("hooks of all six kinds: in their order, in their namespaces, with the stat
   }
   expect(players()).toEqual([]);
   expect(cgroups()).toBe("");
-});
+}, 30_000);
 
 real("$NOTIFY_SOCKET: the container has one of its own, and what its program says reaches systemd with the program's pid", async () => {
   const bound = (path: string) => {
