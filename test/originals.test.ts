@@ -87,7 +87,7 @@ function commands(cli: (args: string) => Output, run: string): void {
 
   test("terminals", () => {
     expect(sh(`script -qec "${cliWords(cli, "exec -it life tty")}" /dev/null`).stdout).toContain("/dev/pts/0");
-    const ran = sh(`script -qec "${cliWords(cli, `${run} --rm -it busybox sh -c 'tty; exit 4'`)}" /dev/null`);
+    const ran = sh(`script -qec "${cliWords(cli, `${run} --rm -it busybox sh -c 'tty; sleep 0.3; exit 4'`)}" /dev/null`);
     expect(ran).toMatchObject({ status: 4, stdout: expect.stringContaining("/dev/pts/0") });
   });
 

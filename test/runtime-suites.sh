@@ -99,7 +99,7 @@ fetch_module() {
       mkdir -p "$work/module" && cd "$work/module" && { [ -e go.mod ] || go mod init fetch; } &&
         source=$(go mod download -json "github.com/opencontainers/runc@$(echo "$version" | sed 's/^[0-9]/v&/')" | jq -r .Dir) &&
         rm -rf "$work/module-runc-$version" && cp -r "$source" "$work/module-runc-$version" && chmod -R u+w "$work/module-runc-$version" &&
-        cd "$work/module-runc-$version" && export CGO_ENABLED=1 && mkdir -p tests/cmd/_bin &&
+        cd "$work/module-runc-$version" && find tests -name '*.sh' -exec chmod +x {} + && export CGO_ENABLED=1 && mkdir -p tests/cmd/_bin &&
         go build -trimpath -tags "seccomp urfave_cli_no_docs" -ldflags "-X main.gitCommit=module" -o runc . &&
         for program in tests/cmd/*/; do
           case $program in */_bin/) continue ;; esac
@@ -162,6 +162,16 @@ prepare_validation() {
 # ---- what is known of failures: a pattern of their line, and the reason
 reasons() {
   cat <<'END'
+^[^v]*idmap: idmap mount (idmap flag, implied mapping, userns join)|the host's root here may not mount proc for a user namespace, as with runc
+netdev: |this machine's kernel has no dummy devices; in the machine of v2 they are there
+userns with network interface|the same
+hugetlb limits|this machine has no hugetlb in v1
+run: runc run .execve error|here the caller is told (127 from dockerd), where runc's process says it on the container's stderr
+/proc/self/exe clone|the process' program is a sealed memory file; no overlay is mounted for it
+create . --pidfd-socket|a process at its gate, as the first of its pid namespace, takes SIGKILL only from a pidfd
+mount order, container|a bind's source that an earlier mount makes inside the root file system is not looked for there
+runc run/create should warn about a non-empty cgroup|refused, as runc does since 1.2
+per-device iops|there is no disk in the machine
 ^[^v]*checkpoint: |CRIU 3.17 cannot read the vdso of this kernel ("criu check" fails); test/vm/checkpoint.test.ts runs it on Debian's kernel
 spec validator|clones a repository from github.com and asks for schemas there
 etc-shared|what is to be shared with the host is bound before the others, so that mountinfo, which lists by age, has it first
