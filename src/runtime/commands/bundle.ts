@@ -65,6 +65,9 @@ export function checkSpec(value: unknown, nulls = true): Spec {
   for (const namespace of (linux.namespaces as unknown[] | undefined) ?? []) {
     if (typeof object(namespace, "a namespace").type !== "string") throw invalidArgument("config.json: a namespace has no type");
   }
+  // Go's decoder, whose callers write this name so, does not tell capitals from others.
+  const { hugepageLimits } = (linux.resources ?? {}) as { hugepageLimits?: Record<string, unknown>[] };
+  if (Array.isArray(hugepageLimits)) for (const limit of hugepageLimits) limit.pageSize ??= limit.pagesize;
   strings(linux.maskedPaths, "linux.maskedPaths");
   strings(linux.readonlyPaths, "linux.readonlyPaths");
   return spec as unknown as Spec;
