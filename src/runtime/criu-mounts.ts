@@ -69,7 +69,7 @@ export function externalMounts(spec: Spec, bundle: string, cgroup: Cgroup, root:
 
 const CLONE_NEWNS = 0x20000;
 const MS_BIND_REC = 4096 | 16384;
-const MS_PRIVATE_REC = (1 << 18) | 16384;
+const MS_SLAVE_REC = (1 << 19) | 16384;
 const MNT_DETACH = 2;
 const OPEN_TREE_CLONE_CLOEXEC_RECURSIVE = 1 | 0o2000000 | 0x8000;
 const MOVE_MOUNT_F_EMPTY_PATH = 4;
@@ -87,7 +87,8 @@ export function prepareRoot(
   look: () => ExternalMount[],
 ): readonly ExternalMount[] {
   check(binding.syscall(SYS.unshare, CLONE_NEWNS), "unshare mount namespace");
-  check(binding.syscall(SYS.mount, null, "/", null, MS_PRIVATE_REC, null), "make mounts private");
+  // Not private: of a mount that followed one of the host's, CRIU takes what it follows from what is bound in its place.
+  check(binding.syscall(SYS.mount, null, "/", null, MS_SLAVE_REC, null), "make mounts slaves");
   for (const each of mounts) mountRoot(each, rootfs);
   const external = look();
   const bindRoot = () => check(binding.syscall(SYS.mount, rootfs, rootfs, null, MS_BIND_REC, null), `bind ${rootfs}`);

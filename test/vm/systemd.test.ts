@@ -4,8 +4,10 @@ import { beforeAll, describe, expect, test } from "bun:test";
 import { busyboxTar } from "../support/engine.ts";
 import { BOOT_MS, boot, machineLacks, type Outcome, readers } from "./boot.ts";
 import { bundle } from "./bundle.ts";
+import { CRIU_MODULES, criuFiles, criuLacks } from "./checkpoint-files.ts";
 import { systemdLacks } from "./systemd.ts";
 
+const withoutCriu = criuLacks();
 const sleeps = { args: ["sleep", "1000"] };
 
 describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
@@ -15,7 +17,9 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
   beforeAll(async () => {
     outcome = await boot({
       systemd: true,
+      modules: withoutCriu ? [] : CRIU_MODULES,
       files: {
+        ...(withoutCriu ? {} : criuFiles()),
         "busybox.tar": { data: busyboxTar() },
         "b/limits/config.json": bundle({
           ...sleeps,
@@ -31,6 +35,11 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
             ],
             unified: { "memory.high": String(60 << 20) },
           },
+        }),
+        "b/again/config.json": bundle({
+          ...sleeps,
+          cgroupsPath: "system.slice:jubako:again",
+          resources: { memory: { limit: 64 << 20 }, pids: { limit: 20 } },
         }),
         "b/killed/config.json": bundle({
           ...sleeps,
@@ -105,6 +114,27 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
       "pids.max": "7",
       paused: "1",
       resumed: "0",
+    });
+  });
+
+  test("an update that the kernel refuses changes neither files nor the unit", () => {
+    expect(fields("refused")).toEqual({ status: "1", TasksMax: "7", CPUWeight: expect.any(String), "pids.max": "7" });
+    expect(fields("refused").CPUWeight).toBe(fields("update").CPUWeight!);
+  });
+
+  test.skipIf(withoutCriu)("a checkpoint ends the unit, restore makes it again with its limits", () => {
+    expect(fields("restore")).toEqual({
+      status: "0",
+      ended: "LoadState=not-found",
+      restored: "0",
+      MemoryMax: String(64 << 20),
+      TasksMax: "20",
+      ActiveState: "active",
+      "memory.max": String(64 << 20),
+      "pids.max": "20",
+      init: "0::/system.slice/jubako-again.scope",
+      count: "1",
+      exec: "0::/",
     });
   });
 
@@ -217,8 +247,22 @@ rt update --memory $((48<<20)) --memory-swap $((64<<20)) --cpu-share 1000 --pids
 echo "== update"; show_unit MemoryMax TasksMax CPUWeight; show memory.max pids.max
 rt pause limits; echo "paused=$(cat $G/cgroup.freeze)"
 rt resume limits; echo "resumed=$(cat $G/cgroup.freeze)"
+echo "== refused"; rt update --pids-limit 9 --cpu-share 2000 --cpuset-cpus 77 limits 2>/dev/null; echo "status=$?"; show_unit TasksMax CPUWeight; show pids.max
 rt delete --force limits
 echo "== deleted"; show_unit LoadState ActiveState; [ -e $G ] && echo directory=there || echo directory=gone
+echo "== restore"
+(
+  U=jubako-again.scope; G=/sys/fs/cgroup/system.slice/$U
+  sd run -d -b /b/again again </dev/null >/dev/null 2>&1
+  rt checkpoint --image-path /tmp/images again; echo "status=$?"
+  echo "ended=$(systemctl show -p LoadState $U)"
+  sd restore -d -b /b/again --image-path /tmp/images again </dev/null >/dev/null 2>&1; echo "restored=$?"
+  show_unit MemoryMax TasksMax ActiveState; show memory.max pids.max
+  echo "init=$(cat /proc/$(head -n 1 $G/cgroup.procs)/cgroup)"
+  echo "count=$(wc -l <$G/cgroup.procs)"
+  echo "exec=$(rt exec again cat /proc/self/cgroup)"
+  rt delete --force again
+)
 # A hook holds the creation while its maker is killed.
 sd run -d -b /b/killed killed </dev/null >/dev/null 2>&1 &
 for i in $(seq 100); do [ -e /tmp/hook ] && break; sleep 0.1; done

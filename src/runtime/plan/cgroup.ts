@@ -81,8 +81,9 @@ export function planCgroupSources(p: Planner, cgroup: CgroupPlan, namespace: boo
   return cgroup.mounts.map(({ name, links, directory: own, withoutNamespace = own }) => {
     const directory = namespace ? own : withoutNamespace;
     const source = p.tape.word("cgroup");
+    // Its own, as a mount made inside would be: CRIU cannot restore one that follows a part of the host's.
     const options = {
-      ...parseOptions(["bind"]),
+      ...parseOptions(["bind", "private"]),
       set: MOUNT_ATTR.MOUNT_ATTR_NOSUID | MOUNT_ATTR.MOUNT_ATTR_NODEV | MOUNT_ATTR.MOUNT_ATTR_NOEXEC,
     };
     cloneTree(p, AT_FDCWD, directory, options, source, `take cgroup ${directory}`);
