@@ -39,7 +39,7 @@ describe.skipIf(machineLacks())("cgroup v2: the engine", () => {
       "memory.max": String(64 << 20),
       "memory.swap.max": String(64 << 20),
       "memory.low": String(32 << 20),
-      "cpu.weight": "20",
+      "cpu.weight": "59",
       "cpu.max": "50000 100000",
       "cpuset.cpus": "0",
       "pids.max": "50",

@@ -69,7 +69,7 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
       MemorySwapMax: String(32 << 20),
       MemoryLow: String(32 << 20),
       MemoryHigh: String(60 << 20),
-      CPUWeight: "20",
+      CPUWeight: "59",
       // 50.5 %, rounded up to whole percents
       CPUQuotaPerSecUSec: "510ms",
       CPUQuotaPeriodUSec: "100ms",
@@ -109,7 +109,7 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
     expect(fields("update")).toEqual({
       MemoryMax: String(48 << 20),
       TasksMax: "7",
-      CPUWeight: "39",
+      CPUWeight: "99",
       "memory.max": String(48 << 20),
       "pids.max": "7",
       paused: "1",
