@@ -117,68 +117,72 @@ real("clocks, personality, umask, priorities", () => {
   }
 });
 
-real("hooks of all six kinds: in their order, in their namespaces, with the state; one that lasts too long ends", () => {
-  const log = `${work}/shown/log`;
-  mkdirSync(`${work}/shown`, { recursive: true });
-  writeFileSync(log, "");
-  const hook = (name: string, file: string) => ({
-    path: "/bin/sh",
-    args: ["sh", "-c", `echo ${name} $(readlink /proc/self/ns/mnt) $E $(cat) >> ${file}`],
-    env: ["PATH=/bin:/usr/bin", `E=for-${name}`],
-  });
-  const names = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] as const;
-  const shown = run(["sh", "-c", "echo program $(readlink /proc/self/ns/mnt) >> /shown/log"], (spec) => {
-    spec.mounts!.push({ destination: "/shown", type: "bind", source: `${work}/shown`, options: ["bind"] });
-    spec.hooks = Object.fromEntries(names.map((name) => [name, [hook(name, name === "startContainer" ? "/shown/log" : log)]]));
-  });
-  expect(shown).toMatchObject({ status: 0, stderr: "" });
-  const lines = readFileSync(log, "utf8")
-    .trim()
-    .split("\n")
-    .map((line) => line.split(" "));
-  const order = lines.map(([name]) => name!);
-  // The program runs while poststart does.
-  expect(order.filter((name) => name !== "program")).toEqual([...names]);
-  expect(order.indexOf("program")).toBeGreaterThan(order.indexOf("startContainer"));
-  const own = readlinkSync("/proc/self/ns/mnt");
-  const inside = lines.find(([name]) => name === "program")![1]!;
-  expect(inside).not.toBe(own);
-  for (const [name, namespace, env, state] of lines) {
-    if (name === "program") continue;
-    expect([name, namespace, env]).toEqual([name, name === "createContainer" || name === "startContainer" ? inside : own, `for-${name}`]);
-    const {
-      status,
-      pid,
-      id: container,
-      bundle: where,
-    } = JSON.parse(state!) as { status: string; pid?: number; id: string; bundle: string };
-    const wanted = {
-      prestart: "creating",
-      createRuntime: "creating",
-      createContainer: "creating",
-      startContainer: "created",
-      poststart: "running",
-    };
-    expect({ name, status, container, where }).toEqual({
-      name,
-      status: wanted[name as keyof typeof wanted] ?? "stopped",
-      container: id,
-      where: work,
+real(
+  "hooks of all six kinds: in their order, in their namespaces, with the state; one that lasts too long ends",
+  () => {
+    const log = `${work}/shown/log`;
+    mkdirSync(`${work}/shown`, { recursive: true });
+    writeFileSync(log, "");
+    const hook = (name: string, file: string) => ({
+      path: "/bin/sh",
+      args: ["sh", "-c", `echo ${name} $(readlink /proc/self/ns/mnt) $E $(cat) >> ${file}`],
+      env: ["PATH=/bin:/usr/bin", `E=for-${name}`],
     });
-    expect((pid ?? 0) > 0).toBe(name !== "poststop");
-  }
-  for (const kind of ["createRuntime", "createContainer", "startContainer"] as const) {
-    const began = performance.now();
-    const late = run(["true"], (spec) => {
-      spec.hooks = { [kind]: [{ path: "/bin/sh", args: ["sh", "-c", "sleep 50"], env: ["PATH=/bin"], timeout: 1 }] };
+    const names = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"] as const;
+    const shown = run(["sh", "-c", "echo program $(readlink /proc/self/ns/mnt) >> /shown/log"], (spec) => {
+      spec.mounts!.push({ destination: "/shown", type: "bind", source: `${work}/shown`, options: ["bind"] });
+      spec.hooks = Object.fromEntries(names.map((name) => [name, [hook(name, name === "startContainer" ? "/shown/log" : log)]]));
     });
-    expect(late.status).toBe(1);
-    expect(late.stderr).toContain(`error running ${kind} hook #0: error running hook: hook ran past specified timeout of 1s`);
-    expect(performance.now() - began).toBeLessThan(20_000);
-  }
-  expect(players()).toEqual([]);
-  expect(cgroups()).toBe("");
-}, 30_000);
+    expect(shown).toMatchObject({ status: 0, stderr: "" });
+    const lines = readFileSync(log, "utf8")
+      .trim()
+      .split("\n")
+      .map((line) => line.split(" "));
+    const order = lines.map(([name]) => name!);
+    // The program runs while poststart does.
+    expect(order.filter((name) => name !== "program")).toEqual([...names]);
+    expect(order.indexOf("program")).toBeGreaterThan(order.indexOf("startContainer"));
+    const own = readlinkSync("/proc/self/ns/mnt");
+    const inside = lines.find(([name]) => name === "program")![1]!;
+    expect(inside).not.toBe(own);
+    for (const [name, namespace, env, state] of lines) {
+      if (name === "program") continue;
+      expect([name, namespace, env]).toEqual([name, name === "createContainer" || name === "startContainer" ? inside : own, `for-${name}`]);
+      const {
+        status,
+        pid,
+        id: container,
+        bundle: where,
+      } = JSON.parse(state!) as { status: string; pid?: number; id: string; bundle: string };
+      const wanted = {
+        prestart: "creating",
+        createRuntime: "creating",
+        createContainer: "creating",
+        startContainer: "created",
+        poststart: "running",
+      };
+      expect({ name, status, container, where }).toEqual({
+        name,
+        status: wanted[name as keyof typeof wanted] ?? "stopped",
+        container: id,
+        where: work,
+      });
+      expect((pid ?? 0) > 0).toBe(name !== "poststop");
+    }
+    for (const kind of ["createRuntime", "createContainer", "startContainer"] as const) {
+      const began = performance.now();
+      const late = run(["true"], (spec) => {
+        spec.hooks = { [kind]: [{ path: "/bin/sh", args: ["sh", "-c", "sleep 50"], env: ["PATH=/bin"], timeout: 1 }] };
+      });
+      expect(late.status).toBe(1);
+      expect(late.stderr).toContain(`error running ${kind} hook #0: error running hook: hook ran past specified timeout of 1s`);
+      expect(performance.now() - began).toBeLessThan(20_000);
+    }
+    expect(players()).toEqual([]);
+    expect(cgroups()).toBe("");
+  },
+  30_000,
+);
 
 real("$NOTIFY_SOCKET: the container has one of its own, and what its program says reaches systemd with the program's pid", async () => {
   const bound = (path: string) => {
