@@ -20,13 +20,17 @@ export function makeBases(): boolean {
   const made = spawnSync("flock", [join(place, "lock"), process.execPath, join(root, "test/bases/make.ts")], { encoding: "utf8" });
   if (made.status === 0) return true;
   console.log(`skip: base images could not be made: ${made.stderr.trim().split("\n").slice(-5).join(" | ")}`);
-  return baseImage(DEBIAN) !== undefined;
+  return hasBase(DEBIAN);
 }
+
+const fileOf = (name: string) => join(place, name.replace(":", "_"));
+
+export const hasBase = (name: string): boolean => existsSync(`${fileOf(name)}.json`);
 
 /** The digests of a base image's layers, uncompressed, lowest first, and what is in it; undefined where it could not be made. */
 export function baseImage(name: string): { diffIds: string[]; tree: Record<string, string> } | undefined {
-  const file = join(place, name.replace(":", "_"));
-  if (!existsSync(`${file}.json`)) return undefined;
+  const file = fileOf(name);
+  if (!hasBase(name)) return undefined;
   const { layers } = JSON.parse(readFileSync(`${file}.json`, "utf8")) as { layers: { diffId: string }[] };
   return { diffIds: layers.map(({ diffId }) => diffId), tree: JSON.parse(readFileSync(`${file}.tree`, "utf8")) as Record<string, string> };
 }
