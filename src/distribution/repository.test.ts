@@ -137,7 +137,7 @@ test("a registry that trickles is given up after a few attempts", async () => {
     const timer = setInterval(() => response.write(BLOB.subarray(at, ++at)), 20);
     response.on("close", () => clearInterval(timer));
   });
-  const slow = openRepository(parseTagged(`${host}/a/b`), { ...config, timeoutMs: 60, attempts: 2 });
+  const slow = openRepository(parseTagged(`${host}/a/b`), { ...config, timeoutMs: 500, attempts: 2 });
   const began = performance.now();
   expect(await failure(collect(slow.stream(LAYER)))).toMatch(/only \d+ bytes in \d+ seconds/);
   expect(seen.length).toBe(2);

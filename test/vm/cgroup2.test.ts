@@ -106,7 +106,7 @@ describe.skipIf(machineLacks())("cgroup v2: the runtime", () => {
   });
 
   test("an update that the kernel refuses changes nothing", () => {
-    expect(fields("refused")).toEqual({ status: "1", "cpu.max": "20000 100000", "pids.max": "5" });
+    expect(fields("update refused")).toEqual({ status: "1", "cpu.max": "20000 100000", "pids.max": "5" });
   });
 
   test("idle and burst, huge pages, weights, files by name", () => {
@@ -210,7 +210,7 @@ echo "screen=$( (: </dev/screen) 2>&1 | sed "s/.*: //")"
 rt update --memory $((48<<20)) --memory-swap $((48<<20)) --cpu-quota 20000 --cpu-share 1000 --pids-limit 5 limits
 echo "screen after update=$(rt exec limits sh -c ': </dev/screen' 2>&1 | why)"
 echo "== update"; show memory.max memory.swap.max cpu.max cpu.weight pids.max
-echo "== refused"; rt update --pids-limit 9 --cpu-quota 30000 --cpuset-cpus 77 limits 2>/dev/null; echo "status=$?"; show cpu.max pids.max
+echo "== update refused"; rt update --pids-limit 9 --cpu-quota 30000 --cpuset-cpus 77 limits 2>/dev/null; echo "status=$?"; show cpu.max pids.max
 echo "== forks"; rt exec limits sh -c 'for i in 1 2 3 4 5 6 7 8; do sleep 1 & done; wait' 2>&1
 echo "== pause"
 rt pause limits; echo "paused=$(rt state limits | sed -n 's/.*"status": "\\(.*\\)".*/\\1/p') $(cat $G/limits/cgroup.freeze)"
