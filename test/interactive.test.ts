@@ -1,5 +1,6 @@
 // Interactive work in real terminals (tmux) with the real docker CLI: typing, resizing, detaching, ctrl-c, a full-screen editor, two terminals on one container.
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { lacks, sh, startEngine, type TestEngine, until } from "./support/engine.ts";
 
 let servers = 0;
@@ -12,6 +13,8 @@ interface Terminal {
   screen(): string;
   /** Waits until the screen shows it. */
   shows(text: string | RegExp): Promise<string>;
+  /** Waits until the program has ended, and says its exit status. */
+  ended(): Promise<string>;
   resize(columns: number, rows: number): void;
   close(): void;
 }
@@ -21,6 +24,19 @@ function openTerminal(name: string, command: string): Terminal {
   if (made.status !== 0) throw new Error(made.stderr);
   tmux(`set-option -t ${name} remain-on-exit on`);
   const screen = () => tmux(`capture-pane -p -t ${name}`).stdout;
+  const program = tmux(`display-message -p -t ${name} "#{pane_pid}"`).stdout.trim();
+  /** tmux 3.3 now and then forgets to reap it: then the kernel tells its status (proc(5), /proc/pid/stat, 52). */
+  const status = (): string | undefined => {
+    let fields: string[];
+    try {
+      fields = readFileSync(`/proc/${program}/stat`, "utf8")
+        .replace(/^.*\) /, "")
+        .split(" ");
+    } catch {
+      return tmux(`display-message -p -t ${name} "#{pane_dead_status}"`).stdout.trim() || undefined;
+    }
+    return fields[0] === "Z" ? String(Number(fields[49]) >> 8) : undefined;
+  };
   return {
     type: (...keys) => void tmux(`send-keys -t ${name} ${keys.map((key) => `'${key}'`).join(" ")}`),
     screen,
@@ -31,6 +47,7 @@ function openTerminal(name: string, command: string): Terminal {
       }).catch((error: Error) => {
         throw new Error(`${error.message}; the screen:\n${screen().trimEnd()}`);
       }),
+    ended: () => until(`${name} ends`, status),
     resize: (columns, rows) => void tmux(`resize-window -t ${name} -x ${columns} -y ${rows}`),
     close: () => void tmux(`kill-session -t ${name}`),
   };
@@ -81,14 +98,14 @@ describe.skipIf(lacks("docker", "tmux"))("interactive work", () => {
     await until("it runs", () => engine.docker("ps", "-q", "--filter", "name=plain").stdout !== "");
     await new Promise((resolve) => setTimeout(resolve, 300));
     plain.type("C-c");
-    await plain.shows("Pane is dead (status 4");
+    expect(await plain.ended()).toBe("4");
   });
 
   test("detach keys leave it running; two terminals attach to the same", async () => {
     const first = openTerminal("first", `${docker} run -it --name shared busybox sh`);
     await first.shows("/ #");
     first.type("C-p", "C-q");
-    await first.shows(/read escape sequence|Pane is dead/);
+    expect(await first.ended()).toBe("0");
     expect(engine.docker("inspect", "-f", "{{.State.Running}}", "shared").stdout).toBe("true\n");
     const second = openTerminal("second", `${docker} attach shared`);
     const third = openTerminal("third", `${docker} attach shared`);
@@ -97,7 +114,7 @@ describe.skipIf(lacks("docker", "tmux"))("interactive work", () => {
     await second.shows("both-42");
     await third.shows("both-42");
     third.type("exit", "Enter");
-    await second.shows("Pane is dead");
+    expect(await second.ended()).toBe("0");
     engine.docker("rm", "-f", "shared");
   });
 
@@ -112,7 +129,7 @@ describe.skipIf(lacks("docker", "tmux"))("interactive work", () => {
     terminal.type("Escape"); // what follows too soon would be read as an escape sequence
     await terminal.shows("- /tmp/note");
     terminal.type(":wq", "Enter");
-    await terminal.shows("Pane is dead");
+    expect(await terminal.ended()).toBe("0");
     expect(engine.docker("exec", "edited", "cat", "/tmp/note").stdout).toBe("written in vi\n");
     engine.docker("rm", "-f", "edited");
   });
