@@ -108,3 +108,59 @@ real("idmapped mounts: by their own mappings, by the container's, recursively, a
     Bun.spawnSync(["umount", `${work}/owned/inner`]);
   }
 });
+
+real("a bind whose source earlier mounts make below the root is of what they made", () => {
+  for (const [directory, link] of [
+    ["a/x", "a"],
+    ["b/y", "b"],
+    ["c/z", "c"],
+  ] as const) {
+    mkdirSync(`${work}/tree-of/${directory}`, { recursive: true });
+    writeFileSync(`${work}/tree-of/${directory}/file`, `${directory}\n`);
+    symlinkSync(link, `${work}/tree-of/sym-${link}`);
+  }
+  mkdirSync(`${work}/rootfs/mnt`);
+  writeFileSync(`${work}/tree-of/a/plain`, "a plain file\n");
+  // An image's link out of the root leads nowhere but inside.
+  symlinkSync("../../../../../../../../etc/hostname", `${work}/tree-of/a/out`);
+  const root = `${work}/rootfs`;
+  const bind = (source: string, destination: string, ...options: string[]) => ({
+    destination,
+    type: "bind",
+    source,
+    options: ["rprivate", ...(options.length ? options : ["bind"])],
+  });
+  const map = [{ containerID: 0, hostID: 100_000, size: 65_536 }];
+  const deep = "/final/x/y/z/z/x/y/z/x/file";
+  const show = (args: string[], change: (spec: Spec) => void, ...more: string[]) =>
+    run(args, (spec) => {
+      spec.mounts!.push(
+        bind(`${work}/tree-of/a`, "/mnt"),
+        bind(`${work}/tree-of/sym-b`, "/mnt/x"),
+        bind(`${work}/tree-of/c`, "/mnt/x/y"),
+        bind(`${work}/tree-of/sym-a`, "/mnt/x/y/z"),
+        bind(`${root}/mnt/x`, `${root}/mnt/x/y/z/x`, "rbind", ...more),
+        bind(`${root}/mnt/x/y`, `${root}/mnt/x/y/z`, "rbind", ...more),
+        bind(`${root}/mnt`, `${root}/final`, "rbind", ...more),
+      );
+      change(spec);
+    });
+  expect(show(["cat", deep], () => {})).toMatchObject({ status: 0, stdout: "a/x\n", stderr: "" });
+  const inUser = (spec: Spec) => {
+    spec.linux!.namespaces!.push({ type: "user" });
+    Object.assign(spec.linux!, { uidMappings: map, gidMappings: map });
+  };
+  expect(show(["cat", deep], inUser)).toMatchObject({ status: 0, stdout: "a/x\n", stderr: "" });
+  const mapped = show(["stat", "-c", "%u", "/final", deep], (spec) => {
+    for (const mount of spec.mounts!.slice(-3)) Object.assign(mount, { uidMappings: map, gidMappings: map });
+  });
+  expect(mapped).toMatchObject({ status: 0, stdout: "100000\n0\n", stderr: "" });
+  // A file, a new file system of the container's, a directory to be made for both.
+  const others = show(["sh", "-c", "cat /new/one/file; grep -c ' /new/two/shm .*tmpfs' /proc/self/mountinfo"], (spec) => {
+    spec.mounts!.push(bind(`${root}/mnt/plain`, "/new/one/file"), bind(`${root}/dev/shm`, "/new/two/shm"));
+  });
+  expect(others).toMatchObject({ status: 0, stdout: "a plain file\n1\n", stderr: "" });
+  const out = show(["true"], (spec) => spec.mounts!.push(bind(`${root}/mnt/out`, "/out")));
+  expect(out.status).toBe(1);
+  expect(out.stderr).toContain("no such file or directory");
+});

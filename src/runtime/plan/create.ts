@@ -31,7 +31,7 @@ import {
 import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime } from "./namespaces.ts";
 import { createPlanner, type Missing, waitForMaker, waitForParent } from "./planner.ts";
 import { type Filter, type ProcessMarks, planProcess, planTerminal } from "./process.ts";
-import { rootPathOf } from "./root-path.ts";
+import { insideRoot, rootPathOf } from "./root-path.ts";
 import { checkNetDevices, openLabel, planAllCpus, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
 
 export interface CreateInput {
@@ -102,7 +102,11 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   // mount on: that is then in the process' own mount namespace.
   const byMount = facts.kernel < LAYERS_BY_FSCONFIG && input.rootfs.some((m) => m.type === "overlay");
   // A destination without a slash counts from the root: refused by the specification since 1.0, taken by runc to this day.
-  const mounts = (spec.mounts ?? []).map((m) => (m.destination.startsWith("/") ? m : { ...m, destination: `/${m.destination}` }));
+  // One that is the host's path of such a place means that place, as with runc.
+  const mounts = (spec.mounts ?? []).map((m) => {
+    const destination = insideRoot(rootPlace, m.destination) ?? (m.destination.startsWith("/") ? m.destination : `/${m.destination}`);
+    return destination === m.destination ? m : { ...m, destination };
+  });
   const cgroupMounts = mounts.filter((m) => m.type === "cgroup" || m.type === "cgroup2");
   const ownIds = { uids: spec.linux?.uidMappings ?? [], gids: spec.linux?.gidMappings ?? [] };
   const beneath = (destination: string) => facts.entriesOf(input.rootfs.length > 0 ? input.rootfs : rootPlace, destination);
@@ -110,7 +114,18 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const takeSources = () => {
     if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
     return {
-      sources: planSources(p, mounts, facts.kindOf, input.bundle, ownIds, beneath, ownMounts && !inUser, linux.mountLabel, inUser),
+      sources: planSources(
+        p,
+        mounts,
+        facts.kindOf,
+        input.bundle,
+        ownIds,
+        beneath,
+        ownMounts && !inUser,
+        linux.mountLabel,
+        inUser,
+        ownMounts ? rootPlace : undefined,
+      ),
       extraRoots: byMount ? [] : planFurtherRoots(p, input.rootfs),
       cgroupSources: beside ? [] : takeCgroups(),
       devices: inUser || facts.inUserNamespace ? planDeviceSources(p, spec) : undefined,

@@ -8,8 +8,8 @@ import { AT, flags, MOUNT_ATTR } from "./constants.ts";
 import { cloneProcess, planMaps } from "./namespaces.ts";
 import type { Planner } from "./planner.ts";
 
-/** Maps the ids of the detached mount `fd`: containerID is the owner on disk, hostID the one that is seen. */
-export function planIdmap(p: Planner, fd: Word, uids: IdMapping[], gids: IdMapping[], recursive: boolean, why: string): void {
+/** A user namespace with these maps, in `namespace`: containerID is the owner on disk, hostID the one that is seen. */
+export function planMapping(p: Planner, uids: IdMapping[], gids: IdMapping[], namespace: Word, why: string): void {
   if (uids.length === 0 || gids.length === 0) throw invalidArgument(`${why}: mappings of both user and group ids are needed`);
   const { tape } = p;
   const helper = cloneProcess(p, ["CLONE_NEWUSER"], true, undefined, why);
@@ -20,16 +20,22 @@ export function planIdmap(p: Planner, fd: Word, uids: IdMapping[], gids: IdMappi
   tape.place(parent);
   const path = tape.bytes(new Uint8Array([...Buffer.from("/proc/"), ...new Uint8Array(24)]), "/proc/PID");
   const directory = tape.word("proc_pid");
-  const namespace = tape.word("user_ns");
   planMaps(p, helper.pid, uids, gids);
   tape.decimal(helper.pid, tape.within(path, 6, "/proc/PID[6]"));
   p.open(path, 0o10200000, directory, { why });
   p.open("ns/user", 0, namespace, { at: directory });
   tape.step(SYS.pidfd_send_signal, [helper.pidfd, { value: 9, name: "SIGKILL" }, 0, 0]);
   tape.step(SYS.waitid, [{ value: 3, name: "P_PIDFD" }, helper.pidfd, 0, { value: 4, name: "WEXITED" }, 0], { retry: errno.EINTR });
+  for (const each of [directory, helper.pidfd]) p.close(each);
+}
+
+/** Maps the ids of the detached mount `fd`, and closes the namespace that says how. */
+export function planIdmap(p: Planner, fd: Word, namespace: Word, recursive: boolean, why: string): void {
+  const { tape } = p;
   // struct mount_attr: attr_set, attr_clr, propagation, userns_fd
   const attr = tape.structure([MOUNT_ATTR.MOUNT_ATTR_IDMAP, 0, 0, 0], "{MOUNT_ATTR_IDMAP, user_ns}");
   tape.compute("ADD", namespace, 0, tape.wordAt(attr, 24, 8, "mount_attr.userns_fd"));
-  tape.step(SYS.mount_setattr, [fd, "", recursive ? flags(AT, "AT_EMPTY_PATH", "AT_RECURSIVE") : flags(AT, "AT_EMPTY_PATH"), attr, 32]);
-  for (const each of [directory, namespace, helper.pidfd]) p.close(each);
+  const flag = recursive ? flags(AT, "AT_EMPTY_PATH", "AT_RECURSIVE") : flags(AT, "AT_EMPTY_PATH");
+  tape.step(SYS.mount_setattr, [fd, "", flag, attr, 32], { why });
+  p.close(namespace);
 }

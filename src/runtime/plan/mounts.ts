@@ -1,6 +1,7 @@
 // Mounts by the descriptor-based API (fsopen, fsconfig, fsmount, open_tree, mount_setattr, move_mount): a mount is made detached, gets all its
 // attributes, and only then appears, complete, at its place, which was opened below the root by openat2.
 
+import { posix } from "node:path";
 import { invalidArgument, unimplemented } from "../../lib/errors.ts";
 import { errno, SYS } from "../../linux/index.ts";
 import type { IdMapping, Mount } from "../../oci/runtime-spec.ts";
@@ -23,10 +24,11 @@ import {
   S,
 } from "./constants.ts";
 import { type Entry, planCopyUp } from "./copyup.ts";
-import { planIdmap } from "./idmap.ts";
+import { planIdmap, planMapping } from "./idmap.ts";
 import { splitLayers } from "./layers.ts";
 import { bindAttributes, changedFlags, type MountOptions, parseOptions, ST_TIMES } from "./mount-options.ts";
 import type { Planner } from "./planner.ts";
+import { directoryName, insideRoot } from "./root-path.ts";
 
 const EMPTY_PATH = flags(AT, "AT_EMPTY_PATH");
 const EMPTY_PATH_RECURSIVE = flags(AT, "AT_EMPTY_PATH", "AT_RECURSIVE");
@@ -181,7 +183,11 @@ export interface PlannedMount {
   source?: Word;
   /** Of a bind: its source, of which the process itself makes the copy when its turn comes. */
   path?: string;
-  /** Of a bind: what its source is. */
+  /** Of a bind: its source below the root, which an earlier mount makes or changes. */
+  inside?: string;
+  /** Of such a bind: the user namespace that maps its ids. */
+  mapping?: Word;
+  /** What a bind's source is, as far as that can be known before. */
   kind: "directory" | "file";
   /** Of a tmpfs: what it begins with. */
   copy?: Entry[];
@@ -206,8 +212,10 @@ export function planSources(
   mountLabel: string | undefined,
   /** The container has a user namespace. */
   inUser: boolean,
+  /** The root file system's path on the host, where the container has mounts of its own. */
+  rootPlace: string | undefined,
 ): PlannedMount[] {
-  return mounts.map((mount) => {
+  return mounts.map((mount, index) => {
     let options = parseOptions(mount.options ?? []);
     if (options.copyUp && mount.type !== "tmpfs") throw invalidArgument(`option tmpcopyup is for tmpfs: ${mount.destination}`);
     const mapped = options.idmap || mount.uidMappings?.length || mount.gidMappings?.length;
@@ -220,17 +228,35 @@ export function planSources(
     if (!mount.source) throw invalidArgument(`the bind mount on ${mount.destination} has no source`);
     const path = mount.source.startsWith("/") ? mount.source : `${bundle}/${mount.source}`;
     options = bindAttributes(options, inUser);
+    const uids = mount.uidMappings ?? ownIds.uids;
+    const gids = mount.gidMappings ?? ownIds.gids;
+    // Only who has rights over its file system maps a mount's ids: in a user namespace nobody could when its turn comes.
+    const inside = rootPlace === undefined || (mapped && inUser) ? undefined : insideRoot(rootPlace, path);
+    if (inside !== undefined && mounts.slice(0, index).some((earlier) => changes(earlier.destination, inside, options.recursive))) {
+      if (!mapped) return { mount, options, inside, kind: "directory" };
+      const mapping = p.tape.word("user_ns");
+      planMapping(p, uids, gids, mapping, `map the ids of ${mount.destination}`);
+      return { mount, options, inside, mapping, kind: "directory" };
+    }
     if (inUser) planLocked(p, path, options, `error mounting ${JSON.stringify(path)} to rootfs at ${JSON.stringify(mount.destination)}`);
     if (ownMounts && !mapped && options.propagation !== MS.MS_SHARED) return { mount, options, path, kind: kindOf(path) };
     const source = p.tape.word("source");
     cloneTree(p, AT_FDCWD, path, options, source, `bind ${path} on ${mount.destination}`);
     if (mapped) {
-      const uids = mount.uidMappings ?? ownIds.uids;
-      const gids = mount.gidMappings ?? ownIds.gids;
-      planIdmap(p, source, uids, gids, options.idmap === "ridmap", `map the ids of ${mount.destination}`);
+      const why = `map the ids of ${mount.destination}`;
+      const mapping = p.tape.word("user_ns");
+      planMapping(p, uids, gids, mapping, why);
+      planIdmap(p, source, mapping, options.idmap === "ridmap", why);
     }
     return { mount, options, source, kind: kindOf(path) };
   });
+}
+
+/** Whether a mount on `destination` is seen by who takes what is at `path`. */
+function changes(destination: string, path: string, recursive: boolean): boolean {
+  const there = directoryName(destination);
+  const taken = directoryName(path);
+  return taken.startsWith(there) || (recursive && there.startsWith(taken));
 }
 
 /** What the host has locked for user namespaces is not changed in a copy (mount_namespaces(7)). struct statfs has f_flags at 80. */
@@ -266,6 +292,10 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
   const { tape } = p;
   const to = tape.word("place");
   const type = mount.type ?? "none";
+  if (planned.inside !== undefined) {
+    planMountInside(p, planned, planned.inside, root);
+    return;
+  }
   const bind = planned.source !== undefined || planned.path !== undefined;
   const why = bind ? `bind ${mount.source} on ${mount.destination}` : `mount ${type} on ${mount.destination}`;
   let fd = planned.source;
@@ -297,6 +327,36 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
   if (!bind && !planned.copy && freshTypes.has(type)) p.fresh.push(`${mount.destination}/`);
   p.close(to);
   p.close(fd);
+}
+
+/** Binds what earlier mounts have put at `source` below the root, and looks for it nowhere else: links of the image lead out of it nowhere. */
+function planMountInside(p: Planner, { mount, options, mapping }: PlannedMount, source: string, root: Word): void {
+  const { tape } = p;
+  const why = `bind ${mount.source} on ${mount.destination}`;
+  const [from, fd, parent, to] = [tape.word("source"), tape.word("mount"), tape.word("parent"), tape.word("place")];
+  const file = tape.label();
+  const ready = tape.label();
+  p.openInRoot(root, source, O.O_PATH, from, { why });
+  cloneTree(p, from, "", options, fd, why);
+  if (mapping) planIdmap(p, fd, mapping, options.idmap === "ridmap", `map the ids of ${mount.destination}`);
+  const place = posix.normalize(mount.destination);
+  // What is made for both kinds, before one of them is.
+  p.ensure(root, posix.dirname(place), "directory", parent, why);
+  p.close(parent);
+  const stat = tape.room(144, "stat");
+  const type = tape.word("type");
+  tape.step(SYS.fstat, [from, stat]);
+  p.close(from);
+  tape.compute("AND", tape.wordAt(stat, 24, 4, "stat.st_mode"), 0o170000, type);
+  tape.when(type, "NE", { value: 0o040000, name: "S_IFDIR" }, file);
+  p.ensure(root, place, "directory", to, why);
+  tape.jump(ready);
+  tape.place(file);
+  p.ensure(root, place, "file", to, why);
+  tape.place(ready);
+  if (!coverable.has(place)) planProcCheck(p, to, false, `${why}: it is inside /proc`);
+  attach(p, fd, to);
+  for (const each of [to, fd]) p.close(each);
 }
 
 /** The mode of what is at `path`, in octal digits; tmpfs' own default where nothing is. */

@@ -121,4 +121,8 @@ test("what decides on the plan makes another key, or none", () => {
   for (const edit of others) expect(key(ids[0], edit) === first).toBe(false);
   expect(key(ids[0], (spec) => spec.process!.env!.push("X=\x01"))).toBeUndefined();
   expect(key(ids[0], (spec) => spec.mounts!.push({ destination: "/t", type: "tmpfs", options: ["tmpcopyup"] }))).toBeUndefined();
+  const rootPath = (spec: Spec) => (spec.root!.path.startsWith("/") ? spec.root!.path : `/bundles/${ids[0]}/${spec.root!.path}`);
+  const bind = (destination: string, source: string) => ({ destination, type: "bind", source, options: ["bind"] });
+  expect(key(ids[0], (spec) => spec.mounts!.push(bind("/more", `${rootPath(spec)}/dev/dir`)))).toBeUndefined();
+  expect(key(ids[0], (spec) => spec.mounts!.push(bind(`${rootPath(spec)}/more`, "/data/dir")))).toBeUndefined();
 });

@@ -8,6 +8,7 @@ import type { CreateInput } from "./create.ts";
 import { environmentOf } from "./environment.ts";
 import type { Facts } from "./facts.ts";
 import { MARK } from "./mark.ts";
+import { insideRoot, rootPathOf } from "./root-path.ts";
 
 export interface Template {
   encoded: Uint8Array;
@@ -37,6 +38,10 @@ export function blank(input: CreateInput, facts: Facts): Blanked | undefined {
   const { process, mounts = [], linux = {} } = spec;
   // What reads files, what hands names on, and what takes paths apart.
   if (!process || mounts.some(({ options }) => options?.includes("tmpcopyup"))) return undefined;
+  const root = rootPathOf(spec, input.bundle);
+  const hostPath = (name: string) => (name.startsWith("/") ? name : `${input.bundle}/${name}`);
+  const within = (name: string | undefined) => name !== undefined && insideRoot(root, hostPath(name)) !== undefined;
+  if (mounts.some(({ destination, source }) => within(destination) || within(source))) return undefined;
   if (input.seccomp?.notifies || input.pauseForHooks || facts.ordinaryUser || facts.kernel < 6.08) return undefined;
 
   const names: string[] = [];
