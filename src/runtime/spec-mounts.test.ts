@@ -164,3 +164,30 @@ real("a bind whose source earlier mounts make below the root is of what they mad
   expect(out.status).toBe(1);
   expect(out.stderr).toContain("no such file or directory");
 });
+
+real("a bind that is shared with the host is its source's peer, and stands in the order of config.json", () => {
+  const source = `${work}/shared`;
+  mkdirSync(source);
+  expect(Bun.spawnSync(["mount", "-t", "tmpfs", "jubako-shared", source]).exitCode).toBe(0);
+  try {
+    expect(Bun.spawnSync(["mount", "--make-shared", source]).exitCode).toBe(0);
+    const group = (line: string | undefined) => / (shared:\d+) /.exec(line ?? "")?.[1];
+    const host = readFileSync("/proc/self/mountinfo", "utf8").split("\n");
+    const peers = group(host.find((line) => line.includes(` ${source} `)));
+    expect(peers).toBeString();
+    const shown = run(["grep", "-E", " /(one|two|three|four) ", "/proc/self/mountinfo"], (spec) => {
+      const bind = (destination: string, ...options: string[]) =>
+        spec.mounts!.push({ destination, type: "bind", source, options: ["bind", ...options] });
+      bind("/one");
+      bind("/two", "shared");
+      spec.mounts!.push({ destination: "/three", type: "tmpfs", source: "tmpfs" });
+      bind("/four", "shared");
+    });
+    expect(shown).toMatchObject({ status: 0, stderr: "" });
+    const lines = shown.stdout.trimEnd().split("\n");
+    expect(lines.map((line) => line.split(" ")[4])).toEqual(["/one", "/two", "/three", "/four"]);
+    expect(lines.map(group)).toEqual([undefined, peers, undefined, peers]);
+  } finally {
+    Bun.spawnSync(["umount", source]);
+  }
+});

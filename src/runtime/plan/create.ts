@@ -68,6 +68,8 @@ export interface Plan {
 }
 
 const LAYERS_BY_FSCONFIG = 6.08;
+// CAP_SYS_CHROOT, without which nobody enters another mount namespace (setns(2)).
+const SYS_CHROOT = 1 << 18;
 
 export function planCreate(input: CreateInput, facts: Facts): Plan {
   const { spec } = input;
@@ -125,6 +127,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
         linux.mountLabel,
         inUser,
         ownMounts ? rootPlace : undefined,
+        (facts.capabilities[0] & SYS_CHROOT) !== 0,
       ),
       extraRoots: byMount ? [] : planFurtherRoots(p, input.rootfs),
       cgroupSources: beside ? [] : takeCgroups(),
@@ -261,6 +264,8 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     else if (cgroup === 0 && input.cgroup)
       planCgroupMount(p, planned.mount.destination, planned.options.set, cgroupSources, input.cgroup, root);
   }
+  const host = sources.find((planned) => planned.host)?.host;
+  for (const fd of host ? [host.namespace, host.root] : []) p.close(fd);
   enter();
   planAllCpus(p);
   planDevices(p, spec, root, devices);

@@ -10,6 +10,7 @@ import type { Arg, Block, Label, Word } from "../tape.ts";
 import {
   AT,
   AT_FDCWD,
+  CLONE,
   FSCONFIG,
   FSMOUNT_CLOEXEC,
   FSOPEN_CLOEXEC,
@@ -176,6 +177,12 @@ function commonDirectory(paths: readonly string[]): string {
   return first.slice(0, n).join("/") || "/";
 }
 
+/** The mount namespace of the one who makes the container, and his root in it. */
+export interface HostMounts {
+  namespace: Word;
+  root: Word;
+}
+
 export interface PlannedMount {
   mount: Mount;
   options: MountOptions;
@@ -183,6 +190,8 @@ export interface PlannedMount {
   source?: Word;
   /** Of a bind: its source, of which the process itself makes the copy when its turn comes. */
   path?: string;
+  /** Of such a bind that is shared with the host: where the copy is to be made. */
+  host?: HostMounts;
   /** Of a bind: its source below the root, which an earlier mount makes or changes. */
   inside?: string;
   /** Of such a bind: the user namespace that maps its ids. */
@@ -195,8 +204,8 @@ export interface PlannedMount {
 
 /**
  * Copies the sources of binds while the host's paths can still be walked with the host's rights. `ownMounts`: the process has these rights and a
- * mount namespace of its own, and will make most copies itself, each in its turn, as mount tables list mounts by age. What is to be
- * shared with the host is copied here in any case: there it would be a peer of its likes in that namespace only.
+ * mount namespace of its own, and will make the copies itself, each in its turn, as mount tables list mounts by age; `visits`: it may enter
+ * another one as well. What is to be shared with the host is copied in the host's: in its own it would be a peer of its likes there only.
  */
 export function planSources(
   p: Planner,
@@ -214,7 +223,9 @@ export function planSources(
   inUser: boolean,
   /** The root file system's path on the host, where the container has mounts of its own. */
   rootPlace: string | undefined,
+  visits: boolean,
 ): PlannedMount[] {
+  let host: HostMounts | undefined;
   return mounts.map((mount, index) => {
     let options = parseOptions(mount.options ?? []);
     if (options.copyUp && mount.type !== "tmpfs") throw invalidArgument(`option tmpcopyup is for tmpfs: ${mount.destination}`);
@@ -240,6 +251,10 @@ export function planSources(
     }
     if (inUser) planLocked(p, path, options, `error mounting ${JSON.stringify(path)} to rootfs at ${JSON.stringify(mount.destination)}`);
     if (ownMounts && !mapped && options.propagation !== MS.MS_SHARED) return { mount, options, path, kind: kindOf(path) };
+    if (ownMounts && !mapped && visits) {
+      host ??= openHostMounts(p);
+      return { mount, options, path, host, kind: kindOf(path) };
+    }
     const source = p.tape.word("source");
     cloneTree(p, AT_FDCWD, path, options, source, `bind ${path} on ${mount.destination}`);
     if (mapped) {
@@ -250,6 +265,34 @@ export function planSources(
     }
     return { mount, options, source, kind: kindOf(path) };
   });
+}
+
+const NEW_MOUNTS = flags(CLONE, "CLONE_NEWNS");
+
+function openHostMounts(p: Planner): HostMounts {
+  const host = { namespace: p.tape.word("host_mounts"), root: p.tape.word("host_root") };
+  const why = "keep the way to the host's mounts, for what is shared with it";
+  p.open("/proc/self/ns/mnt", 0, host.namespace, { why });
+  p.open("/", O.O_PATH | O.O_DIRECTORY, host.root);
+  return host;
+}
+
+/** A copy that is made in the host's mount namespace. To enter one puts root and working directory elsewhere (setns(2)). */
+function cloneShared(p: Planner, host: HostMounts, path: string, options: MountOptions, store: Word, why: string): void {
+  const { tape } = p;
+  const own = { namespace: tape.word("own_mounts"), root: tape.word("own_root") };
+  p.open("/proc/self/ns/mnt", 0, own.namespace, { why });
+  p.open("/", O.O_PATH | O.O_DIRECTORY, own.root);
+  const enter = ({ namespace, root }: HostMounts) => {
+    tape.step(SYS.setns, [namespace, NEW_MOUNTS]);
+    tape.step(SYS.fchdir, [root]);
+    tape.step(SYS.chroot, ["."]);
+  };
+  enter(host);
+  cloneTree(p, AT_FDCWD, path, options, store, why);
+  enter(own);
+  p.close(own.namespace);
+  p.close(own.root);
 }
 
 /** Whether a mount on `destination` is seen by who takes what is at `path`. */
@@ -301,7 +344,8 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
   let fd = planned.source;
   if (planned.path !== undefined) {
     fd = tape.word("mount");
-    cloneTree(p, AT_FDCWD, planned.path, options, fd, why, true);
+    if (planned.host) cloneShared(p, planned.host, planned.path, options, fd, why);
+    else cloneTree(p, AT_FDCWD, planned.path, options, fd, why, true);
   } else if (!fd) {
     fd = tape.word("mount");
     const data = options.data;
