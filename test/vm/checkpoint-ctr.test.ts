@@ -42,7 +42,7 @@ counts() { a=$(cat /tmp/d/n); for i in $(seq 30); do [ "$(cat /tmp/d/n)" -gt "$a
 begun() { for i in $(seq 50); do [ -s /tmp/d/n ] && return; sleep 0.1; done; }
 echo "== ctr"
 image=$(ctr image ls -q | head -1)
-ctr run -d --mount type=bind,src=/tmp/d,dst=/data,options=rbind:rw --log-uri file:///tmp/out $image one sh /data/count
+ctr run -d --mount type=bind,src=/tmp/d,dst=/data,options=rbind:rw --null-io $image one sh /data/count
 begun
 ctr task checkpoint --image-path /tmp/ctr one; echo "path=$? $([ -s /tmp/ctr/inventory.img ] && echo yes)"
 echo "counts=$(counts)"
