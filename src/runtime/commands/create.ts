@@ -77,12 +77,12 @@ export function inputOf(
 }
 
 /** A cgroup that is there already: others' processes would share the container's limits and its end; a frozen one would hold it for ever. */
-function lookAtCgroup({ version, directories }: Stored["cgroup"]): void {
+function lookAtCgroup({ version, directories }: Stored["cgroup"], warn: Context["warn"]): void {
   const directory = version === 1 ? (directories.freezer ?? directories.pids) : directories[""];
   const procs = directory === undefined ? undefined : readText(`${directory}/cgroup.procs`);
   if (directory === undefined || procs === undefined) return;
   const running = procs.split("\n").filter(Boolean).length;
-  if (running > 0) throw failedPrecondition(`container's cgroup is not empty: ${running} process(es) found`);
+  if (running > 0) warn(`container's cgroup is not empty: ${running} process(es) found`);
   if (openCgroup({ version, directories }).frozen()) throw failedPrecondition("container's cgroup unexpectedly frozen");
 }
 
@@ -119,7 +119,7 @@ export async function createFromBundle(
     const found = await locate(context, spec, id);
     if (found.systemd) unit = await (await import("../cgroups/systemd.ts")).startUnit(found, spec);
     const planned = await planContainer(inputOf(id, bundle, spec, flags, preserved.fds.length, found));
-    if (!unit) lookAtCgroup(found);
+    if (!unit) lookAtCgroup(found, context.warn);
     checkScheduler(spec);
     location = found;
     const stored: Stored = {
