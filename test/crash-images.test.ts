@@ -99,7 +99,7 @@ describe.skipIf(lacks("docker", "docker-registry", "skopeo", "ctr"))("crashes in
   }
 
   async function settled(before: Record<string, unknown>, what: string): Promise<void> {
-    const same = await until(what, () => Bun.deepEquals(costs(), before), 20_000).catch(() => false);
+    const same = await until(what, () => Bun.deepEquals(costs(), before), 40_000).catch(() => false);
     if (!same) expect({ what, ...costs() }).toEqual({ what, ...before });
   }
 

@@ -52,7 +52,7 @@ const cases: Record<string, string> = {
     docker exec $N sh -c '${v1}'; docker top $N -o args | head -2; docker stop $N; docker inspect -f '{{.State.ExitCode}} {{.State.OOMKilled}}' $N; docker logs $N
     docker start $N; docker kill -s USR1 $N; sleep 0.5; docker inspect -f '{{.State.ExitCode}} {{.State.Status}}' $N`,
   exec: `docker run -d --net none --runtime $R --name $N busybox sleep 1000 >/dev/null; docker exec -e X=y -w /tmp -u 5:6 $N sh -c 'echo $X; pwd; id -u; id -g'; docker exec $N sh -c 'exit 9'; echo $?; docker exec $N nope; echo $?
-    echo in | docker exec -i $N cat; script -qec "docker exec -it $N sh -c 'tty; exit 3'" /dev/null; echo $?; $RUN --pid container:$N busybox sh -c 'ps -o args | head -2'; $RUN --net container:$N busybox ls /sys/class/net
+    echo in | docker exec -i $N cat; script -qec "docker exec -it $N sh -c 'tty; exit 3'" /dev/null; echo $?; $RUN --pid container:$N busybox sh -c 'ps -o args | head -2'; docker run --rm --runtime $R --net container:$N busybox ls /sys/class/net
     docker cp $D/file $N:/file; docker exec $N cat /file; docker diff $N | grep file; docker rename $N $N-2; docker kill $N-2; docker rename $N-2 $N`,
   "out of memory":
     "docker run --net none --runtime $R --name $N -m 16m --memory-swap 16m busybox tail /dev/zero; docker inspect -f '{{.State.ExitCode}} {{.State.OOMKilled}}' $N",
