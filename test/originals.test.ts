@@ -205,8 +205,9 @@ describe.skipIf(lacks("containerd", "ctr", "containerd-shim-runc-v2", "busybox")
 describe.skipIf(lacks("podman", "conmon", "script"))("our runtime under podman", () => {
   const dir = mkdtempSync(join(tmpdir(), "jubako-originals-"));
   const places = `--root ${dir}/root --runroot ${dir}/run --tmpdir ${dir}/tmp`;
+  // conmon writes a file `oom` where it stands
   const cli = withWords(
-    `CONTAINERS_CONF=${dir}/containers.conf podman ${places} --cgroup-manager cgroupfs --events-backend file --runtime ${runtime}`,
+    `env -C ${dir} CONTAINERS_CONF=${dir}/containers.conf podman ${places} --cgroup-manager cgroupfs --events-backend file --runtime ${runtime}`,
   );
 
   const before = new Set(unmounted());
