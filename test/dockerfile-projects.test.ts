@@ -12,6 +12,7 @@ import { bin, lacks, type Output, root, run, sh, startEngine, type TestEngine, u
 import { type PushedImage, pushedImage } from "./support/layer-tree.ts";
 import { freePort } from "./support/registry.ts";
 import { type Remote, serveRemote } from "./support/remote.ts";
+import { runSettings } from "./support/run-settings.ts";
 
 interface Check {
   /** The images of test/bases that it is built on; the first one is that of its last stage where it has one. */
@@ -51,31 +52,6 @@ const checks = readdirSync(place)
   .sort()
   .filter((name) => !only || only.split(",").includes(name))
   .map((name) => ({ name, check: JSON.parse(readFileSync(join(place, name, "check.json"), "utf8")) as Check }));
-
-/** Fields of a config that both must say alike; those that are empty count as absent. */
-function settings(config: Record<string, unknown>): Record<string, unknown> {
-  const fields = [
-    "User",
-    "ExposedPorts",
-    "Env",
-    "Entrypoint",
-    "Cmd",
-    "Volumes",
-    "WorkingDir",
-    "Labels",
-    "StopSignal",
-    "Healthcheck",
-    "Shell",
-    "OnBuild",
-  ];
-  return Object.fromEntries(
-    fields.flatMap((name) => {
-      const value = config[name];
-      const empty = value === undefined || value === null || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
-      return empty ? [] : [[name, value]];
-    }),
-  );
-}
 
 const timeless = (line: string | undefined) => line?.replace(/^(directory \d+ \d+:\d+) \S+/, "$1");
 
@@ -290,7 +266,7 @@ describe.skipIf(!able)("Dockerfiles of projects", () => {
         expect(ours.changes).toEqual(made.changes);
         // Steps that change nothing make no layer here.
         expect(ours.own).toBeLessThanOrEqual(made.own);
-        expect(settings(ours.config)).toEqual(settings(made.config));
+        expect(runSettings(ours.config)).toEqual(runSettings(made.config));
       },
       240_000,
     );

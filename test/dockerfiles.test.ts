@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { startPlainDockerd } from "./support/dockerd.ts";
 import { bin, lacks, type Output, root, sh, startEngine, type TestEngine, which } from "./support/engine.ts";
 import { imageTree } from "./support/image-tree.ts";
+import { runSettings } from "./support/run-settings.ts";
 
 interface Check {
   /** What of dockerd must make the same: its classic builder, or its BuildKit; absent: it can't build this. */
@@ -42,30 +43,10 @@ function jubako(host: string, classic: boolean, ...args: string[]): Output {
   return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: `${result.stderr ?? ""}${result.error ?? ""}` };
 }
 
-/** What of a config both engines must say alike; fields that are empty count as absent. */
+/** What of a config both engines must say alike. */
 function configOf(host: string, image: string): Record<string, unknown> {
   const [inspected] = JSON.parse(sh(`docker -H ${host} image inspect ${image}`).stdout) as { Config: Record<string, unknown> }[];
-  const fields = [
-    "User",
-    "ExposedPorts",
-    "Env",
-    "Entrypoint",
-    "Cmd",
-    "Volumes",
-    "WorkingDir",
-    "Labels",
-    "StopSignal",
-    "Healthcheck",
-    "Shell",
-    "OnBuild",
-  ];
-  return Object.fromEntries(
-    fields.flatMap((name) => {
-      const value = inspected!.Config[name];
-      const empty = value === undefined || value === null || value === "" || (typeof value === "object" && Object.keys(value).length === 0);
-      return empty ? [] : [[name, value]];
-    }),
-  );
+  return runSettings(inspected!.Config);
 }
 
 describe.skipIf(lacks("docker", "busybox"))("Dockerfiles", () => {

@@ -17,6 +17,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { endDaemon, removeMounted } from "./support/daemon.ts";
 import { bin, busyboxTar, lacks, type Output, processesNaming, sh, until, which } from "./support/engine.ts";
 
 setDefaultTimeout(120_000);
@@ -29,23 +30,13 @@ const memoryLimit = existsSync("/sys/fs/cgroup/cgroup.controllers")
 const pidsLimit = existsSync("/sys/fs/cgroup/cgroup.controllers") ? "/sys/fs/cgroup/pids.max" : "/sys/fs/cgroup/pids/pids.max";
 
 async function end(child: ChildProcess, dir: string): Promise<void> {
-  if (child.exitCode === null && child.signalCode === null) {
-    const exited = new Promise((resolve) => child.once("exit", resolve));
-    child.kill("SIGTERM");
-    const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
-    await exited;
-    clearTimeout(timer);
-  }
+  await endDaemon(child);
   clean(dir);
 }
 
 function clean(dir: string): void {
   for (const pid of processesNaming(dir)) process.kill(pid, "SIGKILL");
-  const mounts = readFileSync("/proc/self/mounts", "utf8")
-    .split("\n")
-    .map((line) => line.split(" ")[1] ?? "");
-  for (const mount of mounts.filter((each) => each.startsWith(`${dir}/`)).reverse()) sh(`umount -l '${mount}'`);
-  rmSync(dir, { recursive: true, force: true });
+  removeMounted(dir);
 }
 
 /** Directories where controllers would be that are not mounted: conmon makes them, and files in them, in what is then an ordinary file system. */

@@ -1,9 +1,10 @@
 // BuildKit's own daemon, with buildctl as its client: steps without a network, images pulled from and pushed to registries on loopback.
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, openSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Output, run, sh, until } from "./engine.ts";
+import { endDaemon, removeMounted } from "./daemon.ts";
+import { type Output, run, until } from "./engine.ts";
 
 export interface Buildkitd {
   buildctl(...args: string[]): Promise<Output>;
@@ -32,18 +33,8 @@ http = true
   const out = openSync(log, "a");
   const child: ChildProcess = spawn("buildkitd", ["--config", join(dir, "config.toml")], { stdio: ["ignore", out, out] });
   const stop = async () => {
-    if (child.exitCode === null && child.signalCode === null) {
-      const exited = new Promise((resolve) => child.once("exit", resolve));
-      child.kill("SIGTERM");
-      const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
-      await exited;
-      clearTimeout(timer);
-    }
-    for (const line of readFileSync("/proc/self/mounts", "utf8").split("\n").reverse()) {
-      const place = line.split(" ")[1] ?? "";
-      if (place.startsWith(`${dir}/`)) sh(`umount -l ${place}`);
-    }
-    rmSync(dir, { recursive: true, force: true });
+    await endDaemon(child);
+    removeMounted(dir);
   };
   const buildctl = (...args: string[]) => run(["buildctl", "--addr", address, ...args]);
   try {

@@ -1,8 +1,9 @@
 // Debian's dockerd without a network, to compare what builders make: no bridge, no rules, nothing that quarrels with other engines on the machine.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
+import { mkdtempSync, openSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { endDaemon, removeMounted } from "./daemon.ts";
 import { busyboxTar, sh, until } from "./engine.ts";
 
 export interface PlainDockerd {
@@ -35,18 +36,8 @@ export async function startPlainDockerd(...more: string[]): Promise<PlainDockerd
     { stdio: ["ignore", out, out] },
   );
   const stop = async () => {
-    if (child.exitCode === null) {
-      const exited = new Promise((resolve) => child.once("exit", resolve));
-      child.kill("SIGTERM");
-      const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
-      await exited;
-      clearTimeout(timer);
-    }
-    for (const line of readFileSync("/proc/self/mounts", "utf8").split("\n").reverse()) {
-      const place = line.split(" ")[1] ?? "";
-      if (place.startsWith(`${dir}/`)) spawnSync("umount", ["-l", place]);
-    }
-    rmSync(dir, { recursive: true, force: true });
+    await endDaemon(child);
+    removeMounted(dir);
   };
   try {
     await until("dockerd", () => child.exitCode !== null || sh(`docker -H ${host} version`).status === 0, 30_000);

@@ -3,6 +3,7 @@ import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { endDaemon } from "./daemon.ts";
 
 export const root = new URL("../../", import.meta.url).pathname;
 export const bin = (name: string) => join(root, "dist/bin", name);
@@ -159,11 +160,7 @@ export async function startEngine(options: { flags?: string[]; image?: boolean }
       if (child.exitCode === null && child.signalCode === null) {
         const ids = engine.docker("ps", "-aq").stdout.split("\n").filter(Boolean);
         if (ids.length) engine.docker("rm", "-f", "-v", ...ids);
-        const exited = new Promise((resolve) => child.once("exit", resolve));
-        child.kill("SIGTERM");
-        const timer = setTimeout(() => child.kill("SIGKILL"), 20_000);
-        await exited;
-        clearTimeout(timer);
+        await endDaemon(child);
       }
       for (const pid of processesNaming(dir)) {
         try {

@@ -1,44 +1,12 @@
 // A web server on loopback with files and git repositories below a directory: /files/…, /NAME.git for the repository NAME.
 import { statSync } from "node:fs";
 import { join } from "node:path";
+import { gitAnswer } from "../../src/build/harness-git.ts";
 
 export interface Remote {
   /** "http://127.0.0.1:PORT" */
   address: string;
   stop(): void;
-}
-
-async function repository(dir: string, path: string, request: Request): Promise<Response> {
-  const child = Bun.spawn(["git", "http-backend"], {
-    env: {
-      PATH: process.env.PATH ?? "",
-      GIT_PROJECT_ROOT: dir,
-      GIT_HTTP_EXPORT_ALL: "1",
-      PATH_INFO: path,
-      QUERY_STRING: new URL(request.url).search.slice(1),
-      REQUEST_METHOD: request.method,
-      CONTENT_TYPE: request.headers.get("content-type") ?? "",
-      HTTP_CONTENT_ENCODING: request.headers.get("content-encoding") ?? "",
-      GIT_PROTOCOL: request.headers.get("git-protocol") ?? "",
-      GIT_CONFIG_COUNT: "2",
-      GIT_CONFIG_KEY_0: "safe.directory",
-      GIT_CONFIG_VALUE_0: "*",
-      GIT_CONFIG_KEY_1: "uploadpack.allowAnySHA1InWant",
-      GIT_CONFIG_VALUE_1: "true",
-    },
-    stdin: new Uint8Array(await request.arrayBuffer()),
-    stdout: "pipe",
-  });
-  const out = Buffer.from(await new Response(child.stdout).arrayBuffer());
-  const end = out.indexOf("\r\n\r\n");
-  const headers = new Headers();
-  let status = 200;
-  for (const line of out.subarray(0, end).toString().split("\r\n")) {
-    const [name = "", value = ""] = line.split(/: (.*)/s);
-    if (name === "Status") status = Number.parseInt(value, 10);
-    else if (name) headers.set(name, value);
-  }
-  return new Response(out.subarray(end + 4), { status, headers });
 }
 
 export function serveRemote(dir: string): Remote {
@@ -48,7 +16,7 @@ export function serveRemote(dir: string): Remote {
     async fetch(request) {
       const { pathname } = new URL(request.url);
       const git = /^\/([a-z]+)\.git(\/.*)$/.exec(pathname);
-      if (git) return repository(dir, `/${git[1]}/.git${git[2]}`, request);
+      if (git) return gitAnswer(dir, `/${git[1]}/.git${git[2]}`, request);
       const path = join(dir, pathname);
       const stat = statSync(path, { throwIfNoEntry: false });
       if (!stat?.isFile()) return new Response("", { status: 404 });

@@ -7,6 +7,7 @@ import { busybox, busyboxLayer, programs } from "../../containerd/harness.ts";
 import { digestOf } from "../../oci/index.ts";
 import { edge, type Graph } from "../graph/llb.ts";
 import { leftOf, load, read, resultOf, sh, sink, startBuilder, type TestBuilder, text } from "../harness.ts";
+import { gitAnswer } from "../harness-git.ts";
 import { fileOp, sourceOp } from "../harness-operations.ts";
 import type { BuildHost } from "../host.ts";
 
@@ -51,36 +52,7 @@ describe.skipIf(process.getuid?.() !== 0 || !busybox)("sources (needs root and b
         const url = new URL(request.url);
         if (request.headers.get("authorization") !== "basic token" && url.pathname.startsWith("/private"))
           return new Response("", { status: 401 });
-        const child = Bun.spawn(["git", "http-backend"], {
-          env: {
-            PATH: process.env.PATH ?? "",
-            GIT_PROJECT_ROOT: work,
-            GIT_HTTP_EXPORT_ALL: "1",
-            PATH_INFO: url.pathname.replace(/^\/(private|repo)\.git/, "/.git"),
-            QUERY_STRING: url.search.slice(1),
-            REQUEST_METHOD: request.method,
-            CONTENT_TYPE: request.headers.get("content-type") ?? "",
-            HTTP_CONTENT_ENCODING: request.headers.get("content-encoding") ?? "",
-            GIT_PROTOCOL: request.headers.get("git-protocol") ?? "",
-            GIT_CONFIG_COUNT: "2",
-            GIT_CONFIG_KEY_0: "safe.directory",
-            GIT_CONFIG_VALUE_0: "*",
-            GIT_CONFIG_KEY_1: "uploadpack.allowAnySHA1InWant",
-            GIT_CONFIG_VALUE_1: "true",
-          },
-          stdin: await request.arrayBuffer().then((body) => new Uint8Array(body)),
-          stdout: "pipe",
-        });
-        const out = Buffer.from(await new Response(child.stdout).arrayBuffer());
-        const end = out.indexOf("\r\n\r\n");
-        const headers = new Headers();
-        let status = 200;
-        for (const line of out.subarray(0, end).toString().split("\r\n")) {
-          const [name = "", value = ""] = line.split(/: (.*)/s);
-          if (name === "Status") status = Number.parseInt(value, 10);
-          else if (name) headers.set(name, value);
-        }
-        return new Response(out.subarray(end + 4), { status, headers });
+        return gitAnswer(work, url.pathname.replace(/^\/(private|repo)\.git/, "/.git"), request);
       },
     });
     try {
