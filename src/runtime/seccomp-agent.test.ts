@@ -24,6 +24,10 @@ real("a seccomp agent gets the listener and the process' state, and decides; wit
     };
   };
   const seen = seccompAgent(path);
+  /** The agent here reads what it was sent when its turn comes. */
+  const heardOf = async (pid: number) => {
+    for (let turns = 0; turns < 500 && seen.state().pid !== pid; turns++) await Bun.sleep(10);
+  };
   try {
     bundle(["sh", "-c", "mkdir /dev/shm/x; echo went on"], filter());
     const started = Bun.spawn([process.execPath, main, "jubako-runtime", "--root", `${work}/state`, "run", "-b", work, id], {
@@ -48,11 +52,13 @@ real("a seccomp agent gets the listener and the process' state, and decides; wit
     const container = await createRuntime().create({ id: `${id}-kept`, bundle: work, spec, rootfs: [], io, state: kept });
     try {
       await container.init.start();
+      await heardOf(container.init.pid);
       expect((seen.state() as { pid: number }).pid).toBe(container.init.pid);
       const further = await container.exec({ execId: "e", process: { ...spec.process!, args: ["mkdir", "/dev/shm/y"] }, io });
       await further.start();
       expect((await further.exited).status).toBe(1);
       further.release();
+      await heardOf(further.pid);
       expect(seen.state()).toMatchObject({ pid: further.pid, state: { pid: container.init.pid, status: "running" } });
     } finally {
       await container.delete(true);

@@ -2,6 +2,7 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { endDaemon } from "../support/daemon.ts";
 import { bin, lacks, root, until } from "../support/engine.ts";
 import { freePort } from "../support/registry.ts";
 
@@ -49,11 +50,7 @@ export async function startBaseRegistry(): Promise<BaseRegistry> {
   const address = `127.0.0.1:${await freePort()}`;
   const child: ChildProcess = spawn(bin("jubako-registry"), ["serve", "--addr", address, "--root", dir], { stdio: "ignore" });
   const stop = async () => {
-    if (child.exitCode === null && child.signalCode === null) {
-      const exited = new Promise((resolve) => child.once("exit", resolve));
-      child.kill("SIGTERM");
-      await exited;
-    }
+    await endDaemon(child);
     rmSync(dir, { recursive: true, force: true });
   };
   try {
