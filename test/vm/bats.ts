@@ -3,9 +3,10 @@
 //   RUNTIME  an OCI runtime's path; SOURCE  runc's source tree, prepared by test/runtime-suites.sh; IMAGES  where its busybox.tar is
 //
 // Prints what bats prints, of each file after a line "== NAME". The programs that the tests use are this machine's.
-// Environment: BATS_SYSTEMD=1 for a machine that systemd runs, whose units the cgroups are; BATS_MINUTES.
+// Environment: BATS_SYSTEMD=1 for a machine that systemd runs, whose units the cgroups are; BATS_MINUTES;
+// BATS_LOG=FILE takes what the machine writes, as it does.
 import { spawnSync } from "node:child_process";
-import { existsSync, lstatSync, readdirSync, readlinkSync, realpathSync } from "node:fs";
+import { appendFileSync, existsSync, lstatSync, readdirSync, readlinkSync, realpathSync } from "node:fs";
 import { basename, join } from "node:path";
 import { boot, libraries, machineLacks } from "./boot.ts";
 import type { Entry } from "./initramfs.ts";
@@ -32,6 +33,7 @@ const PACKAGES = [
 ];
 const MINUTES = Number(process.env.BATS_MINUTES ?? 12);
 const systemd = process.env.BATS_SYSTEMD === "1";
+const log = process.env.BATS_LOG;
 
 function add(files: Record<string, Entry>, path: string, as = path): void {
   const status = lstatSync(path);
@@ -111,6 +113,7 @@ const { sections, output } = await boot({
   timeoutMs: MINUTES * 60_000,
   modules: ["nft_compat", "xt_mark", "dummy", "loop", ...diagnoses],
   systemd,
+  ...(log ? { watch: (chunk: string) => appendFileSync(log, chunk) } : {}),
 });
 const told = tests.map((name) => basename(name, ".bats")).filter((name) => sections[name] !== undefined);
 console.log(told.length ? told.map((name) => `== ${name}\n${sections[name]}`).join("\n") : output);

@@ -28,6 +28,8 @@ export interface Machine {
   hybrid?: boolean;
   /** BOOT_MS unless told. */
   timeoutMs?: number;
+  /** Gets what the machine writes, as it does. */
+  watch?: (chunk: string) => void;
 }
 
 export interface Outcome {
@@ -182,7 +184,7 @@ export async function boot(machine: Machine): Promise<Outcome> {
       ],
       { stdio: ["ignore", "pipe", "pipe"] },
     );
-    const output = (await text(child, timeoutMs)).replaceAll("\r", "");
+    const output = (await text(child, timeoutMs, machine.watch)).replaceAll("\r", "");
     const end = new RegExp(`^${MARK} (\\d+)$`, "m").exec(output);
     return {
       status: end ? Number(end[1]) : undefined,
@@ -196,11 +198,12 @@ export async function boot(machine: Machine): Promise<Outcome> {
 }
 
 /** What the machine writes until it ends, or is ended. */
-function text(child: ChildProcess, timeoutMs: number): Promise<string> {
+function text(child: ChildProcess, timeoutMs: number, watch?: (chunk: string) => void): Promise<string> {
   return new Promise((resolve, reject) => {
     let output = "";
     const take = (chunk: Buffer) => {
       output += chunk.toString();
+      watch?.(chunk.toString());
     };
     child.stdout!.on("data", take);
     child.stderr!.on("data", take);
