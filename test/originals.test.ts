@@ -2,6 +2,7 @@
 // Everything that they make lies in directories of the test's; no bridges, no firewall rules.
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import {
   chmodSync,
   chownSync,
@@ -11,14 +12,18 @@ import {
   mkdtempSync,
   openSync,
   readFileSync,
+  rmdirSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { endDaemon, removeMounted } from "./support/daemon.ts";
-import { bin, busyboxTar, lacks, type Output, processesNaming, sh, until, which } from "./support/engine.ts";
+import { bin, busyboxTar, lacks, type Output, processesNaming, run, sh, until, which } from "./support/engine.ts";
+import { freePort } from "./support/registry.ts";
 
 setDefaultTimeout(120_000);
 const runtime = bin("jubako-runtime");
@@ -229,12 +234,14 @@ describe.skipIf(lacks("podman", "conmon", "setpriv", "unshare", "newuidmap"))("o
   const dir = mkdtempSync(join(tmpdir(), "jubako-originals-"));
   const files = ["passwd", "group", "subuid", "subgid"];
   const bind = files.map((file) => `touch /etc/${file} && mount --bind ${dir}/${file} /etc/${file}`).join(" && ");
+  // udev would give everyone the device that slirp4netns opens; where it doesn't run, the user's view of /dev has one.
+  const withNet = !existsSync("/dev/net");
+  const tun = "mkdir -p /dev/net && mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200";
   const env = `PATH=$PATH HOME=${dir}/home XDG_RUNTIME_DIR=${dir}/run CONTAINERS_CONF=${dir}/containers.conf USER=jubako-test`;
   const podman = `podman --storage-driver vfs --cgroup-manager cgroupfs --events-backend file --runtime ${runtime}`;
-  const user = (args: string) =>
-    sh(
-      `exec unshare -m --propagation private sh -c '${bind} && cd / && exec setpriv --reuid=${UID} --regid=${UID} --clear-groups env -i ${env} ${podman} "$@"' sh ${args}`,
-    );
+  const words = (args: string) =>
+    `exec unshare -m --propagation private sh -c '${bind} && ${tun} && cd / && exec setpriv --reuid=${UID} --regid=${UID} --clear-groups env -i ${env} ${podman} "$@"' sh ${args}`;
+  const user = (args: string) => sh(words(args));
 
   beforeAll(() => {
     chmodSync(dir, 0o755);
@@ -250,14 +257,16 @@ describe.skipIf(lacks("podman", "conmon", "setpriv", "unshare", "newuidmap"))("o
     add("subgid", "jubako-test:500000:65536");
     writeFileSync(`${dir}/containers.conf`, podmanConfig);
     writeFileSync(`${dir}/busybox.tar`, busyboxTar());
-  });
+    const loaded = user(`load -q -i ${dir}/busybox.tar`);
+    if (loaded.status !== 0) throw new Error(loaded.stderr);
+  }, 60_000);
   afterAll(() => {
     user("rm -fa -t 0");
     clean(dir);
+    if (withNet) rmdirSync("/dev/net");
   }, 60_000);
 
   test("run, exec, logs, stop: root inside, sub-ids for the others", () => {
-    expect(user(`load -q -i ${dir}/busybox.tar`)).toMatchObject({ status: 0 });
     const script = "id -u; touch /x; chown 5:6 /x; stat -c %u:%g /x; exit 4";
     const ran = user(`run --rm --network none busybox sh -c '${script}'`);
     expect(ran).toMatchObject({ status: 4, stdout: "0\n5:6\n" });
@@ -266,5 +275,32 @@ describe.skipIf(lacks("podman", "conmon", "setpriv", "unshare", "newuidmap"))("o
     expect(user("logs life").stdout).toBe("said\n");
     expect(user("stop -t 1 life").status).toBe(0);
     expect(user("rm life").status).toBe(0);
+  });
+
+  test.skipIf(lacks("slirp4netns"))("a network by slirp4netns: both ways, exec, logs, stop", async () => {
+    const from = createServer((_, response) => response.end("outside")).listen(0, "127.0.0.1");
+    await once(from, "listening");
+    const outside = (from.address() as AddressInfo).port;
+    const port = await freePort();
+    const helpers = () => processesNaming("slirp4netns").filter((pid) => processesNaming(dir).includes(pid));
+    try {
+      const script = "mkdir /www; echo inside >/www/index.html; echo ready; exec httpd -f -h /www -p 80";
+      const options = `--network slirp4netns:allow_host_loopback=true -p 127.0.0.1:${port}:80`;
+      expect(user(`run -d --name net ${options} busybox sh -c '${script}'`)).toMatchObject({ status: 0 });
+      await until("its program is ready", () => user("logs net").stdout === "ready\n");
+      expect(user("exec net sh -c 'ip -4 -o addr show tap0'").stdout).toContain("10.0.2.100/24");
+      expect(helpers()).not.toEqual([]);
+      const answer = await until("the port answers", () => fetch(`http://127.0.0.1:${port}/`).catch(() => undefined));
+      expect(await answer.text()).toBe("inside\n");
+      // slirp4netns gives 127.0.0.1 of the host this address
+      const asked = await run(["sh", "-c", words(`exec net wget -qO- http://10.0.2.2:${outside}/`)]);
+      expect(asked).toMatchObject({ status: 0, stdout: "outside" });
+      expect(user("stop -t 1 net").status).toBe(0);
+      await expect(fetch(`http://127.0.0.1:${port}/`)).rejects.toThrow();
+      expect(user("rm net").status).toBe(0);
+      await until("slirp4netns ends", () => helpers().length === 0);
+    } finally {
+      from.close();
+    }
   });
 });
