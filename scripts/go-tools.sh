@@ -67,7 +67,7 @@ build() {
   mkdir "$work"
   (
     cd "$work"
-    $go mod init jubako.test/tools && $go get -tool "$2@$3" && CGO_ENABLED=0 $go build -trimpath -ldflags="-s ${4:-}" -o "$tools/$1" "$2"
+    $go mod init jubako.test/tools && $go get -tool "$2@$3" && CGO_ENABLED=0 $go build -trimpath -gcflags=all=-dwarf=false -ldflags="-s ${4:-}" -o "$tools/$1" "$2"
   ) >>"$log" 2>&1 || echo "jubako: $1 could not be built (see $log)"
   rm -rf "$work"
 }

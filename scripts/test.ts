@@ -1,5 +1,6 @@
 // Runs the test files, each in a process of its own (tests move between namespaces, start engines and end them), and adds up. A file that hangs is
 // ended with its process group. Unit tests (src/) run two at a time, end-to-end tests (test/) one after the other, those in virtual machines beside them.
+// What some of them need and Debian does not have is made beside those that don't; they come last.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -133,21 +134,40 @@ const files = (wanted.length ? wanted : ["src", "test"]).flatMap(find);
 const isUnit = (file: string) => file.startsWith("src/");
 /** Virtual machines have a core, a disk and a kernel of their own, and boot for long: they run beside the other end-to-end tests. */
 const isMachine = (file: string) => file.startsWith("test/vm/");
-// The base images of the Dockerfiles take minutes the first time: they are made while the unit tests run; who needs them waits for them by the same lock.
-if (files.some((file) => readFileSync(file, "utf8").includes("makeBases()"))) {
-  mkdirSync("build/test-bases", { recursive: true });
-  const make = ["build/test-bases/lock", process.execPath, "test/bases/make.ts"];
-  spawn("flock", make, { stdio: "ignore" }).on("error", () => {
-    // The tests say that flock is missing.
+
+/** What takes minutes to make the first time, and the tests that need it, by their text. */
+const PREPARATIONS = [
+  {
+    needed: /support\/(buildx|buildkitd)\.ts"|"(buildctl|crane|docker-compose-v5)"|, "registry"\]/,
+    make: ["sh", "scripts/go-tools.sh", "crane", "registry", "buildctl", "buildx", "compose", "buildkitd"],
+  },
+  // Tests wait for its lock; without flock they say that it is missing.
+  { needed: /makeBases\(\)/, make: ["flock", "build/test-bases/lock", process.execPath, "test/bases/make.ts"] },
+].map(({ needed, make }) => ({ make, files: new Set(files.filter((file) => needed.test(readFileSync(file, "utf8")))) }));
+
+/** With what the tests leave of the processor. A failure is told here or by the tests that are skipped then. */
+function prepare(words: string[]): Promise<void> {
+  return new Promise((resolve) => {
+    const child = spawn("nice", words, { stdio: ["ignore", "inherit", "ignore"] });
+    child.on("error", () => resolve());
+    child.on("exit", () => resolve());
   });
 }
-const results = await runAll(files.filter(isUnit), 2);
+
+mkdirSync("build/test-bases", { recursive: true });
+const prepared = Promise.all(PREPARATIONS.filter((each) => each.files.size > 0).map(({ make }) => prepare(make)));
+const waits = (file: string) => PREPARATIONS.some((each) => each.files.has(file));
+const ready = files.filter((file) => !waits(file));
+const results = await runAll(ready.filter(isUnit), 2);
 const lanes = await Promise.all([
   runAll(
-    files.filter((file) => !isUnit(file) && !isMachine(file)),
+    ready.filter((file) => !isUnit(file) && !isMachine(file)),
     1,
-  ),
-  runAll(files.filter(isMachine), 1),
+  ).then(async (first) => {
+    await prepared;
+    return [...first, ...(await runAll(files.filter(waits), 1))];
+  }),
+  runAll(ready.filter(isMachine), 1),
 ]);
 results.push(...lanes.flat());
 // Machines are noisy: what failed beside others has one more try alone. A file that needed it is named at the end.
