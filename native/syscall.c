@@ -10,6 +10,7 @@
 
 #define _GNU_SOURCE
 #define NAPI_VERSION 8
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <node_api.h>
@@ -336,7 +337,17 @@ static napi_value js_spawn(napi_env env, napi_callback_info info) {
   return number(env, pid);
 }
 
+/* The executable holds this file, and Bun writes it out to load it: for each user once, as .bun-UID-…, but where another's file has that name (root in a
+   user namespace is 0 as well) anew for each process, under a name that nothing takes away. */
+static void forget_own_file(void) {
+  Dl_info self;
+  if (!dladdr(spawn_child, &self)) return;
+  const char *name = strrchr(self.dli_fname, '/');
+  if (name && name[1] == '.' && strncmp(name, "/.bun-", 6) != 0) unlink(self.dli_fname);
+}
+
 NAPI_MODULE_INIT() {
+  forget_own_file();
   static const struct { const char *name; napi_callback call; } exported[] = {
       {"syscall", js_syscall}, {"syscallAsync", js_syscall_async}, {"address", js_address},
       {"poller", js_poller},   {"pollerRef", js_poller_ref},       {"spawn", js_spawn},
