@@ -6,27 +6,19 @@
 //   address(buffer)            where a buffer's bytes are, for structures that hold pointers. Valid while the caller keeps it.
 //   poller(callback)           an epoll descriptor and a thread that waits on it and calls callback(data, events) for each event.
 //   pollerRef(handle, on)      whether that poller keeps the event loop alive.
-//   spawn(...)                 vfork and exec with a descriptor map; see below.
+//   spawn(block)               vfork and exec with a descriptor map; see spawn.h.
 
 #define _GNU_SOURCE
 #define NAPI_VERSION 8
 #include <dlfcn.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <node_api.h>
 #include <pthread.h>
-#include <sched.h>
-#include <signal.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <sys/wait.h>
-#include <unistd.h>
+#include "spawn.h"
 
-enum { MAX_ARGS = 7, EVENTS = 64, SPAWN_STACK = 64 * 1024, MAX_FDS = 64 };
+enum { MAX_ARGS = 7, EVENTS = 64 };
 
 static napi_value fail(napi_env env, const char *text) {
   napi_throw_type_error(env, NULL, text);
@@ -268,73 +260,14 @@ static napi_value js_poller_ref(napi_env env, napi_callback_info info) {
   return NULL;
 }
 
-// ---- spawn(exefd, argv, envp, map, flags, out): vfork and exec. argv and envp: addresses of NULL-ended arrays of strings. map: an
-// Int32Array of descriptors; the n-th becomes descriptor n of the child (-1: closed); everything above is closed. flags: 1 = setsid, 2 = CLONE_PARENT.
-// out: an Int32Array, whose first element receives a pidfd. Returns the pid, or -errno (also where the exec failed). The child has no
-// signal blocked and none ignored.
-
-struct spawn {
-  int exefd, flags, error;
-  char **argv, **envp;
-  const int32_t *map;
-  size_t n;
-};
-
-static int spawn_child(void *arg) {
-  struct spawn *s = arg;
-  int moved[MAX_FDS], exe = fcntl(s->exefd, F_DUPFD_CLOEXEC, 2 * MAX_FDS);
-  for (int sig = 1; sig < 65; sig++) signal(sig, SIG_DFL);
-  for (size_t i = 0; i < s->n; i++) {
-    moved[i] = s->map[i] < 0 ? -1 : fcntl(s->map[i], F_DUPFD_CLOEXEC, MAX_FDS);
-    if (s->map[i] >= 0 && moved[i] < 0) goto failed;
-  }
-  if (exe < 0) goto failed;
-  for (size_t i = 0; i < s->n; i++)
-    if (moved[i] < 0) close((int)i);
-    else if (dup2(moved[i], (int)i) < 0) goto failed;
-  if (exe > (int)s->n) syscall(SYS_close_range, s->n, exe - 1, 0);
-  syscall(SYS_close_range, exe + 1, ~0U, 0);
-  if (s->flags & 1) setsid();
-  sigset_t none;
-  sigemptyset(&none);
-  sigprocmask(SIG_SETMASK, &none, NULL);
-  syscall(SYS_execveat, exe, "", s->argv, s->envp, AT_EMPTY_PATH);
-failed:
-  s->error = errno;
-  _exit(127);
-}
-
 static napi_value js_spawn(napi_env env, napi_callback_info info) {
-  size_t argc = 6, length = 0;
-  napi_value argv[6];
-  int64_t exefd = 0, args = 0, envp = 0, flags = 0;
-  void *map = NULL, *out = NULL;
-  napi_typedarray_type type = napi_uint8_array;
+  size_t argc = 1, length = 0;
+  napi_value argv[1];
+  void *block = NULL;
   napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
-  if (argc < 6 || napi_get_value_int64(env, argv[0], &exefd) != napi_ok || napi_get_value_int64(env, argv[1], &args) != napi_ok ||
-      napi_get_value_int64(env, argv[2], &envp) != napi_ok ||
-      napi_get_typedarray_info(env, argv[3], &type, &length, &map, NULL, NULL) != napi_ok || type != napi_int32_array || length > MAX_FDS ||
-      napi_get_value_int64(env, argv[4], &flags) != napi_ok || !bytes_of(env, argv[5], &out))
-    return fail(env, "spawn: wrong arguments");
-  struct spawn s = {.exefd = (int)exefd, .flags = (int)flags, .argv = (char **)(intptr_t)args, .envp = (char **)(intptr_t)envp, .map = map, .n = length};
-  char *stack = mmap(NULL, SPAWN_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
-  if (stack == MAP_FAILED) return number(env, -errno);
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  int pidfd = -1;
-  int how = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD | (s.flags & 2 ? CLONE_PARENT : 0);
-  int pid = clone(spawn_child, stack + SPAWN_STACK, how, &s, &pidfd);
-  int err = pid < 0 ? errno : s.error;
-  pthread_sigmask(SIG_SETMASK, &old, NULL);
-  munmap(stack, SPAWN_STACK);
-  if (pid > 0 && s.error) {
-    waitpid(pid, NULL, 0);
-    close(pidfd);
-  }
-  if (err) return number(env, -err);
-  *(int32_t *)out = pidfd;
-  return number(env, pid);
+  if (argc < 1 || napi_get_arraybuffer_info(env, argv[0], &block, &length) != napi_ok || length != sizeof(struct spawn))
+    return fail(env, "spawn: not its block");
+  return number(env, spawn_start(block));
 }
 
 /* The executable holds this file, and Bun writes it out to load it: for each user once, as .bun-UID-…, but where another's file has that name (root in a

@@ -13,7 +13,8 @@ export interface Binding {
   address(buffer: Uint8Array | Int32Array | BigUint64Array | ArrayBuffer): number;
   poller(callback: (data: number, events: number) => void): { fd: number; handle: unknown };
   pollerRef(handle: unknown, on: boolean): void;
-  spawn(exefd: number, argv: number, envp: number, map: Int32Array, flags: number, out: Int32Array): number;
+  /** native/spawn.h: the pid, or -errno. */
+  spawn(block: ArrayBuffer): number;
 }
 
 export const binding = addon as Binding;

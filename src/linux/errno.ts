@@ -1,5 +1,7 @@
 // Error numbers of Linux (include/uapi/asm-generic/errno*.h) with their names and, by way of node:util, the C library's sentences. The numbers are
 // written down here because node:os takes a third of a millisecond to load, which is noticeable in a command's start.
+import { errnoTexts } from "./errno-texts.ts";
+
 export const errno = {
   EPERM: 1,
   ENOENT: 2,
@@ -97,17 +99,16 @@ export function errnoName(number: number): string {
   return names.get(number) ?? `errno ${number}`;
 }
 
-let texts: Map<number, [string, string]> | undefined;
+let texts: Map<number, string> | undefined;
 
 /** Node does not know it. */
 const ENOTBLK = 15;
 
 /** "no such file or directory" for 2. */
 export function errnoText(number: number): string {
-  // Loading node:util is a sixth of what starting a command costs.
-  texts ??= process.getBuiltinModule("node:util").getSystemErrorMap();
+  texts ??= errnoTexts();
   if (number === ENOTBLK) return "block device required";
-  return texts.get(-number)?.[1] ?? errnoName(number);
+  return texts.get(number) ?? errnoName(number);
 }
 
 /** A failed system call: `what` says which call on what, `errno` the kernel's answer. */

@@ -16,7 +16,7 @@ export function releaseExecutable(): number {
   let start = 0;
   let end = 0;
   let resident = 0;
-  for (const line of readFileSync("/proc/self/smaps", "latin1").split("\n")) {
+  for (const line of readFileSync("/proc/self/smaps", "utf8").split("\n")) {
     const head = /^([0-9a-f]+)-([0-9a-f]+) r-[x-]p \S+ \S+ \S+\s+(.*)$/.exec(line);
     if (head) {
       const mine = head[3] === own || head[3] === `${own} (deleted)`;

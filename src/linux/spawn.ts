@@ -1,6 +1,6 @@
 // Starting a program without the cost and the inheritance of a fork: vfork, a descriptor map, exec by descriptor.
 import { binding } from "./binding.ts";
-import { check } from "./errno.ts";
+import { check, errno, SystemError } from "./errno.ts";
 
 export interface Spawn {
   /** Descriptor of the executable (O_PATH is enough; a sealed memfd works). */
@@ -16,6 +16,15 @@ export interface Spawn {
   sibling?: boolean;
 }
 
+/** struct spawn (native/spawn.h), in words: argv and envp, then these. */
+const EXE = 4;
+const FLAGS = 5;
+const PIDFD = 6;
+const COUNT = 8;
+const MAP = 9;
+const MAX_FDS = 64;
+/** Its size is a multiple of eight bytes. */
+const BLOCK = MAP + MAX_FDS + 1;
 const SETSID = 1;
 const CLONE_PARENT = 2;
 const encoder = new TextEncoder();
@@ -51,19 +60,18 @@ export function stringVector(strings: string[]): { pointers: BigUint64Array; kee
 export function spawn(options: Spawn): { pid: number; pidfd: number } {
   const argv = stringVector(options.argv);
   const env = stringVector(options.env ?? []);
-  const out = new Int32Array(1);
-  const pid = check(
-    binding.spawn(
-      options.exe,
-      binding.address(argv.pointers),
-      binding.address(env.pointers),
-      new Int32Array(options.fds),
-      (options.setsid ? SETSID : 0) | (options.sibling ? CLONE_PARENT : 0),
-      out,
-    ),
-    `spawn ${options.argv[0] ?? ""}`,
-  );
-  void argv.keep;
-  void env.keep;
-  return { pid, pidfd: out[0]! };
+  const block = new Int32Array(BLOCK);
+  for (const [i, { pointers }] of [argv, env].entries()) {
+    const at = binding.address(pointers);
+    block[2 * i] = at;
+    block[2 * i + 1] = at / 0x100000000;
+  }
+  block[EXE] = options.exe;
+  block[FLAGS] = (options.setsid ? SETSID : 0) | (options.sibling ? CLONE_PARENT : 0);
+  block[COUNT] = options.fds.length;
+  if (options.fds.length > MAX_FDS) throw new SystemError("spawn", errno.EINVAL);
+  block.set(options.fds, MAP);
+  const pid = check(binding.spawn(block.buffer as ArrayBuffer), `spawn ${options.argv[0] ?? ""}`);
+  void [argv, env];
+  return { pid, pidfd: block[PIDFD]! };
 }

@@ -70,6 +70,7 @@ export const SYS = {
   umask: 95,
   setuid: 105,
   geteuid: 107,
+  getegid: 108,
   setgid: 106,
   setpgid: 109,
   getppid: 110,

@@ -1,6 +1,6 @@
 // What a process asks its maker on its way to the gate, beside hooks and id maps: a place that it cannot make, an agent for its filter.
 import { Failure, messageOf } from "../lib/errors.ts";
-import { close, pidfdGetfd } from "../linux/index.ts";
+import { close, pidfdGetfd, utf8 } from "../linux/index.ts";
 import { makeMissing } from "./missing.ts";
 import type { Plan } from "./plan/create.ts";
 import type { Asking } from "./player.ts";
@@ -25,7 +25,7 @@ function sendListener(plan: Plan, pid: number, pidfd: number, remote: number): v
   };
   const fd = pidfdGetfd(pidfd, remote);
   try {
-    sendDescriptor(path, Buffer.from(JSON.stringify(processState)), fd);
+    sendDescriptor(path, utf8(JSON.stringify(processState)), fd);
   } catch (error) {
     throw new Failure("FailedPrecondition", `failed to connect with seccomp agent specified in the seccomp profile: ${messageOf(error)}`, {
       cause: error,

@@ -18,8 +18,8 @@ import {
   open,
   pidfdGetfd,
   pidfdSignal,
+  removeSync,
   rmdirSync,
-  rmSync,
   SYS,
   unlinkSync,
   watch,
@@ -205,7 +205,7 @@ function removeState(directory: string, files: string[]): void {
     for (const file of files) unlinkSync(`${directory}/${file}`);
     rmdirSync(directory);
   } catch {
-    rmSync(directory, { recursive: true, force: true });
+    removeSync(directory);
   }
 }
 
@@ -296,7 +296,7 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
     unit?.release();
     if (!done) {
       await openCgroup(cgroup).remove(true);
-      rmSync(state, { recursive: true, force: true });
+      removeSync(state);
     }
   }
 }
@@ -357,7 +357,7 @@ export function runtimeContainer(
         done = true;
         return running;
       } finally {
-        if (!done) rmSync(directory, { recursive: true, force: true });
+        if (!done) removeSync(directory);
       }
     },
     pids: () => cgroup.pids(),

@@ -1,5 +1,5 @@
 // A static executable of its own, made of the player and a tape.
-import playerText from "../../build/player.b64" with { type: "text" };
+import { playerBytes } from "./player-file.ts";
 
 // struct Elf64_Ehdr and Elf64_Phdr (elf(5)).
 const ELF = { phoff: 32, flags: 48, phentsize: 54, phnum: 56 } as const;
@@ -12,7 +12,7 @@ const PAGE = 4096;
 
 /** The executable: the player with the tape behind it, which one more segment maps in the place of the header that asks for a stack without execution (the kernel's default). */
 export function executableOf(tape: Uint8Array): Uint8Array {
-  const player = Buffer.from(playerText, "base64");
+  const player = playerBytes();
   const at = Math.ceil(player.length / PAGE) * PAGE;
   const file = new Uint8Array(at + tape.length);
   file.set(player);

@@ -1,7 +1,7 @@
 // The init of `docker run --init`, as a tape: starts the program as a child in a process group and, where there is a terminal, in the
 // foreground; passes signals on to it; reaps what the container leaves behind; ends as the child ended (128 + signal). The player and its
 // tape become one static executable, so that any runtime can run it.
-import { errno, SYS } from "../linux/index.ts";
+import { errno, SYS, utf8 } from "../linux/index.ts";
 import { executableOf } from "./executable.ts";
 import { createTape } from "./tape.ts";
 
@@ -113,7 +113,7 @@ function initTape(program: InitProgram): Uint8Array {
     const other = tape.label();
     if (number) tape.when(result, "NE", -number, other);
     const text = `[FATAL docker-init] exec ${program.args[0]} failed: ${sentence}\n`;
-    tape.step(SYS.write, [2, text, Buffer.byteLength(text)], { why: "tell why", ignore: "all" });
+    tape.step(SYS.write, [2, text, utf8(text).length], { why: "tell why", ignore: "all" });
     tape.step(SYS.exit_group, [status]);
     tape.place(other);
   }

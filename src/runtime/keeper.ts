@@ -1,7 +1,20 @@
 // A process with its keeper, as this side sees them: start, signals, terminal, exit. Everything that must outlive this side (the exit's record,
 // the terminal's master, the gate) is held by keeper and process at fixed descriptors, so that another of ours can take over.
 import { Failure } from "../lib/errors.ts";
-import { binding, check, close, EPOLLIN, pidfdGetfd, pidfdOpen, pidfdSignal, readFileSync, reap, SYS, watch } from "../linux/index.ts";
+import {
+  binding,
+  check,
+  close,
+  EPOLLIN,
+  pidfdGetfd,
+  pidfdOpen,
+  pidfdSignal,
+  readBytesSync,
+  reap,
+  SYS,
+  utf8,
+  watch,
+} from "../linux/index.ts";
 import type { ExitRecord, RunningProcess } from "./face.ts";
 import { homeOf } from "./home.ts";
 import { FD, HOME_ROOM, RECORD } from "./plan/layout.ts";
@@ -33,24 +46,24 @@ export interface Kept {
 
 /** How the process ended, if it did; undefined while there is no record. */
 export function readExit(record: string): ExitRecord | undefined {
-  let bytes: Buffer;
+  let bytes: DataView;
   try {
-    bytes = readFileSync(record);
+    bytes = new DataView(readBytesSync(record).buffer);
   } catch {
     return undefined;
   }
-  if (bytes.length < RECORD.size) return undefined;
-  const code = bytes.readInt32LE(RECORD.exit + 8);
+  if (bytes.byteLength < RECORD.size) return undefined;
+  const code = bytes.getInt32(RECORD.exit + 8, true);
   if (code === 0) return undefined;
-  const status = bytes.readInt32LE(RECORD.exit + 24);
-  const at = Number(bytes.readBigInt64LE(RECORD.time)) * 1000 + Math.floor(Number(bytes.readBigInt64LE(RECORD.time + 8)) / 1e6);
+  const status = bytes.getInt32(RECORD.exit + 24, true);
+  const at = Number(bytes.getBigInt64(RECORD.time, true)) * 1000 + Math.floor(Number(bytes.getBigInt64(RECORD.time + 8, true)) / 1e6);
   return { status: code === 1 ? status : 128 + status, at };
 }
 
 /** What lets a process through its gate. `pid`: one that has its root. */
 export function writeGate(gate: number, pid: number, uid: number | undefined): void {
   const home = uid === undefined ? "x" : `HOME=${homeOf(pid, uid)}`;
-  const message = Buffer.from(`${home.slice(0, HOME_ROOM - 2)}\0`);
+  const message = utf8(`${home.slice(0, HOME_ROOM - 2)}\0`);
   check(binding.syscall(SYS.write, gate, message, message.length), "write gate");
 }
 

@@ -16,6 +16,7 @@ import {
   RESOLVE_NO_MAGICLINKS,
   SYS,
   SystemError,
+  textOf,
 } from "../linux/index.ts";
 import type { Plan } from "./plan/create.ts";
 
@@ -80,9 +81,9 @@ function lookAt(parent: number, name: string): string | undefined {
   let fd = -1;
   try {
     fd = openat2(parent, name, O_PATH | O_NOFOLLOW, { resolve: RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS });
-    const target = Buffer.alloc(PATH_MAX);
+    const target = new Uint8Array(PATH_MAX);
     const length = binding.syscall(SYS.readlinkat, fd, "", target, PATH_MAX);
-    return length > 0 ? target.toString("utf8", 0, length) : "";
+    return length > 0 ? textOf(target.subarray(0, length)) : "";
   } catch (error) {
     if (error instanceof SystemError && error.code === "ENOENT") return undefined;
     throw error;

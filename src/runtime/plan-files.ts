@@ -3,7 +3,7 @@
 // whoever could write there could choose what a container may do.
 //
 // A file: u32 magic, length of the key, number of blanks, length of the encoded tape; the blanks, two u32 each; the tape; the key. Its name is
-// the key's checksum, and what it says is taken where the whole key is the same.
+// a hash of the key, and what it says is taken where the whole key is the same.
 import {
   binding,
   close,
@@ -36,8 +36,16 @@ export function defaultPlanDirectory(): string {
   return `${process.env.XDG_RUNTIME_DIR ?? "/nonexistent"}/jubako/plans`;
 }
 
+/** FNV-1a, by words in place of bytes. */
+function hash(bytes: Uint8Array): number {
+  const words = new Uint32Array(bytes.buffer, 0, bytes.length >> 2);
+  let h = 0x811c9dc5 ^ bytes.length;
+  for (let i = 0; i < words.length; i++) h = Math.imul(h ^ words[i]!, 0x01000193);
+  return h >>> 0;
+}
+
 export function planFiles(directory: string): PlanFiles {
-  const fileOf = (key: string) => `${directory}/${Bun.hash.crc32(key)}`;
+  const fileOf = (key: string) => `${directory}/${hash(utf8(key))}`;
   return {
     find(key) {
       const fd = binding.syscall(SYS.openat, -100, fileOf(key), O_RDONLY | 0o400000 | 0o2000000, 0);

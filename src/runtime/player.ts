@@ -1,7 +1,7 @@
 // Starts the player on a tape and hears what it reports.
-import playerText from "../../build/player.b64" with { type: "text" };
 import { binding, check, close, O_CLOEXEC, O_NONBLOCK, pipe, SYS, SystemError, sealedMemfd, spawn, write } from "../linux/index.ts";
 import { FD } from "./plan/layout.ts";
+import { playerBytes } from "./player-file.ts";
 import type { Report } from "./reports.ts";
 import { REPORT_FD, TAPE_FD, TIMING_FD } from "./tape.ts";
 
@@ -9,7 +9,7 @@ let player: number | undefined;
 
 /** The player's executable as a sealed memfd: it cannot be changed by a container that gets hold of /proc/PID/exe. */
 export function playerExecutable(): number {
-  player ??= sealedMemfd("player", Uint8Array.fromBase64(playerText));
+  player ??= sealedMemfd("player", playerBytes());
   return player;
 }
 
@@ -45,7 +45,7 @@ export interface Player {
   /** The same for the last time: from now on the process lives without this side. */
   made(): void;
   /** Stamps of the instructions (timing.ts), once; undefined where they were not asked for, or were taken already. */
-  stamps(): Buffer | undefined;
+  stamps(): Uint8Array | undefined;
   close(): void;
 }
 
@@ -143,7 +143,7 @@ export function startPlayer(name: string, tape: Uint8Array | number, fds: Player
         },
         stamps() {
           if (timing === undefined) return undefined;
-          const bytes = Buffer.alloc(stamped * 16);
+          const bytes = new Uint8Array(stamped * 16);
           binding.syscall(SYS.pread64, timing, bytes, bytes.length, 0);
           close(timing);
           timing = undefined;

@@ -2,7 +2,7 @@
 // on disk, for the next process: root's in /run/jubako/seccomp, a user's below his XDG_RUNTIME_DIR.
 import { Failure, invalidArgument } from "../lib/errors.ts";
 import { programCommand } from "../lib/program.ts";
-import { binding, check, close, errno, mkdirSync, readFileSync, renameSync, SYS, statSync, writeFileSync } from "../linux/index.ts";
+import { binding, check, close, errno, mkdirSync, readBytesSync, renameSync, SYS, statSync, writeFileSync } from "../linux/index.ts";
 import type { Seccomp, SeccompSyscall } from "../oci/runtime-spec.ts";
 
 export interface CompiledSeccomp {
@@ -131,8 +131,8 @@ function cachedProgram(key: string): Uint8Array | undefined {
     const directory = statSync(CACHE);
     // Anyone who could write here could choose what a container may do.
     if (directory.uid !== uid || directory.mode & 0o022) return undefined;
-    const program = readFileSync(`${CACHE}/${key}`);
-    return program.length > 0 && program.length % 8 === 0 ? new Uint8Array(program) : undefined;
+    const program = readBytesSync(`${CACHE}/${key}`);
+    return program.length > 0 && program.length % 8 === 0 ? program : undefined;
   } catch {
     return undefined;
   }

@@ -1,6 +1,6 @@
 // A descriptor to a stranger: one message over a unix socket (unix(7), SCM_RIGHTS).
 import { invalidArgument } from "../lib/errors.ts";
-import { binding, check, close, SYS } from "../linux/index.ts";
+import { binding, check, close, SYS, utf8 } from "../linux/index.ts";
 
 const AF_UNIX = 1;
 const SOCK_STREAM_CLOEXEC = 1 | 0o2000000;
@@ -11,7 +11,7 @@ const MAX_PATH = 107;
 export function sendDescriptor(path: string, message: Uint8Array, fd: number): void {
   const socket = check(binding.syscall(SYS.socket, AF_UNIX, SOCK_STREAM_CLOEXEC, 0), "socket");
   try {
-    const name = Buffer.from(path);
+    const name = utf8(path);
     if (name.length > MAX_PATH) throw invalidArgument(`the path of the socket ${path} is too long`);
     const address = new Uint8Array(2 + name.length + 1);
     address[0] = AF_UNIX;

@@ -12,18 +12,19 @@ function clock(id: 0 | 1): bigint {
 }
 
 /** Records the spans; `failed`: the instruction that ended the tape, and why. */
-export function tracePlayer(context: Context, plan: Plan, stamps: Buffer, failed?: { index: number; why: string }): void {
+export function tracePlayer(context: Context, plan: Plan, stamps: Uint8Array, failed?: { index: number; why: string }): void {
   const now = clock(1);
   const offset = clock(0) - now;
+  const words = new BigUint64Array(stamps.buffer);
   plan.tape.steps.forEach((step, i) => {
-    const start = stamps.readBigUInt64LE(i * 16);
+    const start = words[2 * i]!;
     if (start === 0n) return;
     // execve does not come back: what is after it is the program. What failed has no end either.
-    const end = stamps.readBigUInt64LE(i * 16 + 8) || start;
+    const end = words[2 * i + 1]! || start;
     const why = failed?.index === i ? failed.why : undefined;
     record(context, stepText(step), start + offset, end + offset, { index: i, why: step.why, kind: "tape" }, context.spanId, why);
   });
   const { execve } = plan.marks;
-  const at = execve >= 0 && !failed ? stamps.readBigUInt64LE(execve * 16) : 0n;
+  const at = execve >= 0 && !failed ? words[2 * execve]! : 0n;
   if (at !== 0n) record(context, "execve → first instruction of the program", at + offset, now + offset, { kind: "program" });
 }

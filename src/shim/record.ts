@@ -11,8 +11,8 @@ import {
   open,
   readdirSync,
   readFileSync,
+  removeSync,
   rmdirSync,
-  rmSync,
   SYS,
   unlinkSync,
   writeFileSync,
@@ -111,7 +111,7 @@ export function records(state: string): Records {
         unlinkSync(file(id, ""));
         rmdirSync(dir(id));
       } catch {
-        rmSync(dir(id), { recursive: true, force: true });
+        removeSync(dir(id));
       }
     },
     removeExec(id, execId) {

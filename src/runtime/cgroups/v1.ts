@@ -14,6 +14,7 @@ import {
   open,
   read,
   SYS,
+  utf8,
   watch,
 } from "../../linux/index.ts";
 import type { Resources } from "../../oci/runtime-spec.ts";
@@ -229,7 +230,7 @@ export function controlGroupsV1(location: CgroupLocation): ControlGroups {
       try {
         control = open(of("memory", "memory.oom_control"), O_RDONLY);
         const fd = open(of("memory", "cgroup.event_control"), O_WRONLY);
-        const line = Buffer.from(`${event} ${control}`);
+        const line = utf8(`${event} ${control}`);
         try {
           check(binding.syscall(SYS.write, fd, line, line.length), "register for OOM events");
         } finally {

@@ -1,7 +1,19 @@
 // Starting a process for a command line: no keeper stays, the process is the caller's child, and its orphan once the caller leaves.
 import { Failure, invalidArgument } from "../../lib/errors.ts";
 import { basename, dirname } from "../../lib/paths.ts";
-import { binding, check, close, errnoName, fstatSync, pidfdGetfd, pidfdSignal, renameSync, SYS, writeFileSync } from "../../linux/index.ts";
+import {
+  binding,
+  check,
+  close,
+  errnoName,
+  fstatSync,
+  pidfdGetfd,
+  pidfdSignal,
+  renameSync,
+  SYS,
+  utf8,
+  writeFileSync,
+} from "../../linux/index.ts";
 import type { Linux, Process } from "../../oci/runtime-spec.ts";
 import { FD, MAX_PRESERVED } from "../plan/layout.ts";
 import { type Asking, startPlayer } from "../player.ts";
@@ -178,11 +190,11 @@ export function reapNow(pidfd: number): number {
 }
 
 /** Sends the terminal's master to whoever listens at --console-socket, as runc does: one message with the name of the terminal. */
-export const sendTerminal = (path: string, terminal: number) => sendDescriptor(path, Buffer.from("/dev/pts/ptmx"), terminal);
+export const sendTerminal = (path: string, terminal: number) => sendDescriptor(path, utf8("/dev/pts/ptmx"), terminal);
 
 /** Sends the process' pidfd to whoever listens at --pidfd-socket. */
 export function sendPidfd(path: string | undefined, pidfd: number): void {
-  if (path) sendDescriptor(path, Buffer.from("pidfd"), pidfd);
+  if (path) sendDescriptor(path, utf8("pidfd"), pidfd);
 }
 
 export function writePidFile(path: string | undefined, pid: number): void {

@@ -8,7 +8,7 @@ import {
   existsSync,
   pidfdGetfd,
   pidfdOpen,
-  readFileSync,
+  readBytesSync,
   SYS,
   unlinkSync,
 } from "../../linux/index.ts";
@@ -28,7 +28,7 @@ const notRun = (process: Process, number: number) =>
 /** The errno that a tape met when it opened the gate in this command's place (life-tape.ts). */
 function failureOf(file: string): number | undefined {
   if (!existsSync(file)) return undefined;
-  const number = Number(readFileSync(file).readBigInt64LE(8));
+  const number = Number(new BigInt64Array(readBytesSync(file).buffer, 8, 1)[0]);
   unlinkSync(file);
   return number;
 }

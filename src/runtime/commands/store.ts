@@ -13,9 +13,9 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  removeSync,
   renameSync,
   rmdirSync,
-  rmSync,
   SYS,
   writeFileSync,
 } from "../../linux/index.ts";
@@ -112,7 +112,7 @@ export function openStore(root: string): Store {
         for (const file of ["config.json", "state.json", LIFE_FILE]) binding.syscall(SYS.unlink, `${path}/${file}`);
         rmdirSync(path);
       } catch {
-        rmSync(path, { recursive: true, force: true });
+        removeSync(path);
       }
     },
     list(strict) {
@@ -172,7 +172,7 @@ export function statusOf(stored: Stored): Status {
   if (identityOf(pid)?.start !== start) return "stopped";
   let letter = "";
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "latin1");
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8");
     letter = stat[stat.lastIndexOf(")") + 2] ?? "";
   } catch {
     return "stopped";

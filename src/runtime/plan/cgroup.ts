@@ -1,5 +1,5 @@
 // The steps that make a container's cgroups, put its process there and show them inside.
-import { errno, SYS } from "../../linux/index.ts";
+import { errno, SYS, utf8 } from "../../linux/index.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { Word } from "../tape.ts";
 import { AT_FDCWD, MOUNT_ATTR, O } from "./constants.ts";
@@ -46,7 +46,7 @@ export function planCgroup(p: Planner, cgroup: CgroupPlan): void {
       return;
     }
     if (first) p.open(file, O.O_WRONLY, fd, { why });
-    tape.step(SYS.write, [fd, value, Buffer.byteLength(value)], { why, ignore });
+    tape.step(SYS.write, [fd, value, utf8(value).length], { why, ignore });
     if (last) p.close(fd);
   });
 }

@@ -5,7 +5,7 @@
 // terminal, identity, the gate, execve.
 
 import { failedPrecondition, invalidArgument, unimplemented } from "../../lib/errors.ts";
-import { errno, SYS } from "../../linux/index.ts";
+import { errno, SYS, utf8 } from "../../linux/index.ts";
 import type { IdMapping, NamespaceType, Spec, State } from "../../oci/runtime-spec.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { RootMount } from "../face.ts";
@@ -211,11 +211,11 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (ordinary && isNew("time")) planTime(p, spec);
   if (isNew("network")) planLoopback(p);
   if (spec.hostname && namespaces.has("uts")) {
-    tape.step(SYS.sethostname, [spec.hostname, Buffer.byteLength(spec.hostname)], { why: `set the host name ${spec.hostname}` });
+    tape.step(SYS.sethostname, [spec.hostname, utf8(spec.hostname).length], { why: `set the host name ${spec.hostname}` });
   } else if (spec.hostname) throw invalidArgument("unable to set hostname without a private UTS namespace");
   if (spec.domainname && !namespaces.has("uts")) throw invalidArgument("unable to set domainname without a private UTS namespace");
   if (spec.domainname) {
-    tape.step(SYS.setdomainname, [spec.domainname, Buffer.byteLength(spec.domainname)], { why: `set the domain name ${spec.domainname}` });
+    tape.step(SYS.setdomainname, [spec.domainname, utf8(spec.domainname).length], { why: `set the domain name ${spec.domainname}` });
   }
 
   const rootPropagation = spec.linux?.rootfsPropagation ? propagationOf(spec.linux.rootfsPropagation) : undefined;

@@ -1,7 +1,7 @@
 // Idmapped mounts: files of one owner on disk belong to another one inside. The kernel takes the mapping from a user namespace
 // (mount_setattr(2), MOUNT_ATTR_IDMAP), so one is made for the moment, by a process that only waits to be ended.
 import { invalidArgument } from "../../lib/errors.ts";
-import { errno, SYS } from "../../linux/index.ts";
+import { errno, SYS, utf8 } from "../../linux/index.ts";
 import type { IdMapping } from "../../oci/runtime-spec.ts";
 import type { Word } from "../tape.ts";
 import { AT, flags, MOUNT_ATTR } from "./constants.ts";
@@ -18,7 +18,7 @@ export function planMapping(p: Planner, uids: IdMapping[], gids: IdMapping[], na
   tape.step(SYS.pause, []);
   tape.step(SYS.exit_group, [0]);
   tape.place(parent);
-  const path = tape.bytes(new Uint8Array([...Buffer.from("/proc/"), ...new Uint8Array(24)]), "/proc/PID");
+  const path = tape.bytes(utf8(`/proc/${"\0".repeat(24)}`), "/proc/PID");
   const directory = tape.word("proc_pid");
   planMaps(p, helper.pid, uids, gids);
   tape.decimal(helper.pid, tape.within(path, 6, "/proc/PID[6]"));

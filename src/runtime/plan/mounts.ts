@@ -1,9 +1,9 @@
 // Mounts by the descriptor-based API (fsopen, fsconfig, fsmount, open_tree, mount_setattr, move_mount): a mount is made detached, gets all its
 // attributes, and only then appears, complete, at its place, which was opened below the root by openat2.
 
-import { posix } from "node:path";
 import { invalidArgument, unimplemented } from "../../lib/errors.ts";
-import { errno, SYS } from "../../linux/index.ts";
+import { dirname, resolve } from "../../lib/paths.ts";
+import { errno, SYS, utf8 } from "../../linux/index.ts";
 import type { IdMapping, Mount } from "../../oci/runtime-spec.ts";
 import type { RootMount } from "../face.ts";
 import type { Arg, Block, Label, Word } from "../tape.ts";
@@ -159,7 +159,7 @@ export function planOldOverlay(p: Planner, mounts: readonly RootMount[], place: 
     .filter(([key]) => key !== "lowerdir")
     .map(([key, value]) => (value === undefined ? key : `${key}=${value.replaceAll(",", "\\,")}`));
   const data = [`lowerdir=${escaped}`, ...rest].join(",");
-  if (Buffer.byteLength(data) > 4095) throw unimplemented(`a root file system of ${layers.length} layers needs Linux 6.8 or later`);
+  if (utf8(data).length > 4095) throw unimplemented(`a root file system of ${layers.length} layers needs Linux 6.8 or later`);
   const readonly = options.set & MOUNT_ATTR.MOUNT_ATTR_RDONLY ? MS.MS_RDONLY : 0;
   tape.step(SYS.mount, ["overlay", place, "overlay", named(MS, readonly), data], { why });
   p.open(place, O.O_PATH | O.O_DIRECTORY, store);
@@ -383,9 +383,9 @@ function planMountInside(p: Planner, { mount, options, mapping }: PlannedMount, 
   p.openInRoot(root, source, O.O_PATH, from, { why });
   cloneTree(p, from, "", options, fd, why);
   if (mapping) planIdmap(p, fd, mapping, options.idmap === "ridmap", `map the ids of ${mount.destination}`);
-  const place = posix.normalize(mount.destination);
+  const place = resolve(`/${mount.destination}`);
   // What is made for both kinds, before one of them is.
-  p.ensure(root, posix.dirname(place), "directory", parent, why);
+  p.ensure(root, dirname(place), "directory", parent, why);
   p.close(parent);
   const stat = tape.room(144, "stat");
   const type = tape.word("type");
@@ -406,7 +406,7 @@ function planMountInside(p: Planner, { mount, options, mapping }: PlannedMount, 
 /** The mode of what is at `path`, in octal digits; tmpfs' own default where nothing is. */
 function planModeText(p: Planner, root: Word, path: string, why: string): Block {
   const { tape } = p;
-  const text = tape.bytes(new Uint8Array(Buffer.from("1777\0\0\0\0")), "mode");
+  const text = tape.bytes(utf8("1777\0\0\0\0"), "mode");
   const absent = tape.label();
   const place = tape.word("place");
   const stat = tape.room(144, "stat");

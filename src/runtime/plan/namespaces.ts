@@ -1,6 +1,6 @@
 // Namespaces: which are new, which are joined; clone3 of the process into them; what only its parent can do for them.
 import { invalidArgument } from "../../lib/errors.ts";
-import { SYS } from "../../linux/index.ts";
+import { SYS, utf8 } from "../../linux/index.ts";
 import type { IdMapping, Namespace, NamespaceType, Spec } from "../../oci/runtime-spec.ts";
 import type { Word } from "../tape.ts";
 import { CLONE, flags, O } from "./constants.ts";
@@ -105,7 +105,7 @@ export function cloneProcess(
 /** `byUser`: who has no right to set groups may map one if the namespace has none either (user_namespaces(7)). */
 export function planMaps(p: Planner, pid: Word, uids: IdMapping[], gids: IdMapping[], byUser = false): void {
   const { tape } = p;
-  const path = tape.bytes(new Uint8Array([...Buffer.from("/proc/"), ...new Uint8Array(24)]), "/proc/PID");
+  const path = tape.bytes(utf8(`/proc/${"\0".repeat(24)}`), "/proc/PID");
   const directory = tape.word("proc_pid");
   tape.decimal(pid, tape.within(path, 6, "/proc/PID[6]"));
   p.open(path, O.O_PATH | O.O_DIRECTORY, directory, { why: "map the ids of the user namespace" });

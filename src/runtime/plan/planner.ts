@@ -1,5 +1,5 @@
 // What the parts of a plan share: the tape they write to, and the few idioms of system calls that recur.
-import { errno, SYS } from "../../linux/index.ts";
+import { errno, SYS, utf8 } from "../../linux/index.ts";
 import { type Arg, type Block, createTape, type Named, REPORT_FD, type StepOptions, type Tape, type Word } from "../tape.ts";
 import { AT_FDCWD, named, O, RESOLVE } from "./constants.ts";
 import { FD, REPORT } from "./layout.ts";
@@ -136,7 +136,7 @@ export function createPlanner(): Planner {
       // Where failures are ignored, a file that is missing must not lead to a write to a stale descriptor.
       const jump = ignore === undefined ? undefined : ignore === "all" ? { to: skip } : { to: skip, on: ignore };
       tape.step(SYS.openat, [at ?? AT_FDCWD, path, WRITE_ONLY], { why, jump, store: scratch });
-      tape.step(SYS.write, [scratch, text, Buffer.byteLength(text)], { ignore });
+      tape.step(SYS.write, [scratch, text, utf8(text).length], { ignore });
       planner.close(scratch);
       tape.place(skip);
     },

@@ -1,7 +1,7 @@
 // From a set-up container (or a joined one) to the program: program look-up, terminal, limits, identity, capabilities, the gate, seccomp, execve.
 
 import { invalidArgument } from "../../lib/errors.ts";
-import { errno, SYS } from "../../linux/index.ts";
+import { errno, SYS, utf8 } from "../../linux/index.ts";
 import type { Capabilities, Process } from "../../oci/runtime-spec.ts";
 import { type Block, REPORT_FD, TIMING_FD, type Word } from "../tape.ts";
 import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, named, O, OPEN_TREE, PR, RLIMITS, S } from "./constants.ts";
@@ -260,7 +260,7 @@ export function planProcess(p: Planner, plan: ProcessPlan, lastCapability: numbe
   planLimits(p, process);
   planScheduling(p, process);
   if (plan.label) {
-    tape.step(SYS.write, [plan.label.fd, plan.label.text, Buffer.byteLength(plan.label.text)], {
+    tape.step(SYS.write, [plan.label.fd, plan.label.text, utf8(plan.label.text).length], {
       why: "set the security label of the program",
     });
     p.close(plan.label.fd);

@@ -1,4 +1,4 @@
-import { posix } from "node:path";
+import { resolve } from "../../lib/paths.ts";
 import type { Spec } from "../../oci/runtime-spec.ts";
 
 /** The root file system's path on the host. */
@@ -10,7 +10,7 @@ export function rootPathOf(spec: Spec, bundle: string): string {
 /** A path without its `.`, `..` and empty parts, by its name alone, with a slash at its end. */
 export function directoryName(path: string): string {
   const name = `${path}/`;
-  return /\/\.|\/\//.test(name) ? posix.normalize(name) : name;
+  return path.startsWith("/") && /\/\.|\/\//.test(name) ? `${resolve(path)}/`.replace("//", "/") : name;
 }
 
 /** `path` as seen from the root file system at `root`, where it lies below it by its name. */

@@ -1,6 +1,6 @@
 // Single settings of a container: loopback, sysctl, security label, personality.
 import { invalidArgument } from "../../lib/errors.ts";
-import { SYS } from "../../linux/index.ts";
+import { SYS, utf8 } from "../../linux/index.ts";
 import type { Namespace, Spec } from "../../oci/runtime-spec.ts";
 import type { Word } from "../tape.ts";
 import { IOCTL, O } from "./constants.ts";
@@ -13,7 +13,7 @@ export function planLoopback(p: Planner): void {
   const { tape } = p;
   const socket = tape.word("socket");
   const request = new Uint8Array(40);
-  request.set(Buffer.from("lo"));
+  request.set(utf8("lo"));
   new DataView(request.buffer).setUint16(16, 1 | 0x40, true);
   tape.step(SYS.socket, [{ value: 2, name: "AF_INET" }, { value: 2 | 0o2000000, name: "SOCK_DGRAM|SOCK_CLOEXEC" }, 0], {
     why: "bring up lo",
@@ -67,7 +67,7 @@ export function planSysctl(p: Planner, name: string, value: string, root: Word, 
   const fd = tape.word("sysctl");
   p.openInRoot(root, `/proc/sys/${path}`, O.O_WRONLY, fd, { why: `set sysctl ${name} to ${value}`, noSymlinks: true });
   planProcCheck(p, fd, true, `set sysctl ${name} to ${value}`);
-  tape.step(SYS.write, [fd, value, Buffer.byteLength(value)]);
+  tape.step(SYS.write, [fd, value, utf8(value).length]);
   p.close(fd);
 }
 

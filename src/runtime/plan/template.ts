@@ -1,6 +1,7 @@
 // A plan with blanks: containers of one kind differ in names only (id, bundle, layers, sources of binds, namespaces, environment), which go
 // through a plan unread, into strings for the kernel. What is made from stand-ins of the same lengths is laid out as the plan would be, and is
 // filled in for each container.
+import { utf8 } from "../../linux/index.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { RootMount } from "../face.ts";
 import { dataOf, type Tape } from "../tape.ts";
@@ -174,8 +175,8 @@ export function templateOf(tape: Tape, names: readonly string[]): Template | und
       const name = Number.parseInt(digits!, 36);
       // A slash before it may be another's end.
       const slash = standIn.startsWith("/") && !names[name]?.startsWith("/") ? 1 : 0;
-      if (names[name] === undefined || Buffer.byteLength(names[name]) !== standIn.length - slash) return undefined;
-      blanks.push([name, data + block + Buffer.byteLength(text.slice(0, index)) + slash]);
+      if (names[name] === undefined || utf8(names[name]).length !== standIn.length - slash) return undefined;
+      blanks.push([name, data + block + utf8(text.slice(0, index)).length + slash]);
       marks--;
     }
     if (marks !== 0) return undefined;
