@@ -111,7 +111,8 @@ const { sections, output } = await boot({
   files,
   memoryMb: 3072,
   timeoutMs: MINUTES * 60_000,
-  modules: ["nft_compat", "xt_mark", "dummy", "loop", ...diagnoses],
+  modules: ["nft_compat", "xt_mark", "dummy", "loop", "bfq", "virtio_pci", "virtio_blk", ...diagnoses],
+  whole: true,
   systemd,
   ...(log ? { watch: (chunk: string) => appendFileSync(log, chunk) } : {}),
 });

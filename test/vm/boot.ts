@@ -4,7 +4,7 @@
 //   const reason = machineLacks()                          why none can be had here, if so
 //   const { status, output, sections } = await boot({ script: "echo '== uname'; uname -r" })
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, lstatSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, lstatSync, mkdtempSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { bin, root, which } from "../support/engine.ts";
@@ -24,6 +24,8 @@ export interface Machine {
   commandLine?: string;
   /** The script is a service of systemd's; see systemd.ts. */
   systemd?: boolean;
+  /** Two processors, each with half of the memory as a node of its own, and a disk, vda: a whole PC, which takes longer to start. */
+  whole?: boolean;
   /** systemd mounts v1's controllers, with v2 beside them. */
   hybrid?: boolean;
   /** BOOT_MS unless told. */
@@ -172,15 +174,15 @@ export async function boot(machine: Machine): Promise<Outcome> {
     const archive = join(dir, "initramfs");
     writeInitramfs(archive, entries);
     const { memoryMb = 1536, timeoutMs = BOOT_MS } = machine;
-    // Without ACPI the kernel finds its timers by itself; with it, it waits for one that never comes. One processor: others are told by ACPI.
     const child = spawn(
       "qemu-system-x86_64",
       [
-        ...["-M", "microvm,acpi=off,pit=on,pic=on,rtc=on", "-accel", "tcg", "-cpu", "max"],
-        ...["-smp", "1", "-m", String(memoryMb), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"],
+        ...(machine.whole ? pc(memoryMb, dir) : SMALL),
+        ...["-accel", "tcg", "-cpu", "max"],
+        ...["-m", String(memoryMb), "-nodefaults", "-no-user-config", "-nographic", "-no-reboot", "-serial", "stdio"],
         ...["-kernel", kernel.image, "-initrd", archive],
         "-append",
-        `console=ttyS0 loglevel=1 reboot=t panic=-1 tsc=reliable no_timer_check mitigations=off random.trust_cpu=on${machine.hybrid ? " systemd.unified_cgroup_hierarchy=0" : ""} ${machine.commandLine ?? ""}`,
+        `console=ttyS0 loglevel=1 reboot=t panic=-1 tsc=reliable ${machine.whole ? "" : "no_timer_check "}mitigations=off random.trust_cpu=on${machine.hybrid ? " systemd.unified_cgroup_hierarchy=0" : ""} ${machine.commandLine ?? ""}`,
       ],
       { stdio: ["ignore", "pipe", "pipe"] },
     );
@@ -195,6 +197,17 @@ export async function boot(machine: Machine): Promise<Outcome> {
   } finally {
     rmSync(dir, { recursive: true, force: true });
   }
+}
+
+// Without ACPI the kernel finds its timers by itself; with it, it waits for one that never comes. One processor: others are told by ACPI.
+const SMALL = ["-M", "microvm,acpi=off,pit=on,pic=on,rtc=on", "-smp", "1"];
+
+function pc(memoryMb: number, dir: string): string[] {
+  const disk = join(dir, "disk");
+  writeFileSync(disk, "");
+  truncateSync(disk, 64 << 20);
+  const node = (n: number) => ["-object", `memory-backend-ram,id=m${n},size=${memoryMb / 2}M`, "-numa", `node,memdev=m${n},cpus=${n}`];
+  return ["-M", "q35", "-smp", "2", ...node(0), ...node(1), "-drive", `file=${disk},format=raw,if=virtio`];
 }
 
 /** What the machine writes until it ends, or is ended. */
