@@ -92,12 +92,6 @@ export async function exec(context: Context, argv: string[]): Promise<number> {
     return await execIn(context, id, flags);
   } catch (error) {
     const message = messageOf(error);
-    // In runc's words: clone3 puts the process there, and it has no number yet.
-    if (message.startsWith("start the process: EBUSY"))
-      throw Object.assign(
-        new Failure("FailedPrecondition", "exec failed: adding pid 0 to cgroups: write cgroup.procs: device or resource busy"),
-        { exitCode: 255 },
-      );
     const words = /^(exec|chdir)[ :]/.test(message) ? `unable to start container process: ${message}` : message;
     throw Object.assign(new Failure(error instanceof Failure ? error.kind : "Unknown", `exec failed: ${words}`, { cause: error }), {
       exitCode: 255,
@@ -150,13 +144,14 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
   const target = openIdentity(stored.init);
   if (target === undefined) throw new Failure("FailedPrecondition", "cannot exec in a stopped container");
   try {
+    const cgroup = joining(cgroupOf(stored).planJoin(stored.init.pid), stored.cgroup, flags.values("cgroup"));
     const plan = planExec(
       {
         id,
         spec,
         state: stateOf(stored, "running"),
         process,
-        cgroup: joining(cgroupOf(stored).planJoin(stored.init.pid), stored.cgroup, flags.values("cgroup")),
+        cgroup,
         seccomp: spec.linux?.seccomp ? compileSeccomp(spec.linux.seccomp) : undefined,
         keeper: false,
         holds: 0,
@@ -177,7 +172,12 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       undefined,
       undefined,
       context.debug,
-    );
+    ).catch((error: unknown) => {
+      // In runc's words: clone3 puts the process there, and it has no number yet.
+      if (!messageOf(error).startsWith("start the process: EBUSY")) throw error;
+      const words = `adding pid 0 to cgroups: write ${cgroup.into}/cgroup.procs: device or resource busy`;
+      throw new Failure("FailedPrecondition", words, { cause: error });
+    });
     try {
       launched.made();
       context.debug?.(`setns_init: about to exec ${process.args?.[0]}`);
