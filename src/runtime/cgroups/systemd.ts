@@ -13,6 +13,7 @@ import type { Resources, Spec } from "../../oci/runtime-spec.ts";
 import { type Bus, connectBus, refusalOf } from "../dbus/connection.ts";
 import { startPlayer } from "../player.ts";
 import { createTape } from "../tape.ts";
+import { cgroupOwner, giveCgroup } from "./delegation.ts";
 import { type CgroupLocation, type Hierarchies, hierarchies, pathsOf, type SystemdUnit, wantedControllers } from "./index.ts";
 import { annotatedProperties, flag, limitProperties, type Property, strings } from "./unit-properties.ts";
 
@@ -150,7 +151,7 @@ export interface StartedUnit {
 }
 
 /** Makes the unit. A scope lives as long as something is in it, and the container has no process yet: one that only waits stands in for it. */
-export async function startUnit({ systemd: wanted, version }: CgroupLocation, spec: Spec): Promise<StartedUnit> {
+export async function startUnit({ systemd: wanted, version, directories }: CgroupLocation, spec: Spec): Promise<StartedUnit> {
   if (!wanted) throw invalidArgument("the cgroup is not systemd's");
   const { unit, slice, user } = wanted;
   await using bus = await connect(user);
@@ -188,6 +189,8 @@ export async function startUnit({ systemd: wanted, version }: CgroupLocation, sp
       await resetFailed(bus, unit);
       throw failedPrecondition(`error creating systemd unit \`${unit}\`: got \`${result}\``);
     }
+    const owner = version === 2 ? cgroupOwner(spec) : undefined;
+    if (owner !== undefined && owner !== process.geteuid?.()) giveCgroup(directories[""]!, owner, user);
     done = true;
     return { release: () => keeper?.end() };
   } catch (error) {

@@ -1,5 +1,10 @@
 // What systemd is told of a container: names, limits, annotations. Without systemd; test/vm/systemd.test.ts has one.
 import { expect, test } from "bun:test";
+import { mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Spec } from "../../oci/runtime-spec.ts";
+import { cgroupOwner, giveCgroup } from "./delegation.ts";
 import { expandSlice, unitOf } from "./systemd.ts";
 import { annotatedProperties, cpuMask, limitProperties } from "./unit-properties.ts";
 import { parseVariant } from "./variant-text.ts";
@@ -113,4 +118,40 @@ test("values in GVariant's text", () => {
   expect(parsed("[[1], [2, 3]]")).toEqual(["aai", [[1], [2, 3]]]);
   for (const wrong of ["", "[", "[]", "[1, 'a']", "byte 256", "5 5", "tru", "uint32 -1", "'open", "@as [1]", "[1 2]", "[".repeat(50)])
     expect(() => parseVariant(wrong)).toThrow();
+});
+
+const writable = { source: "cgroup", destination: "/sys/fs//cgroup/", type: "cgroup", options: ["nosuid", "ro", "rw"] };
+const inUserNamespace = (spec: Partial<Spec> & { types?: string[] }): Spec => ({
+  ociVersion: "1.2.0",
+  mounts: [writable],
+  linux: {
+    namespaces: (spec.types ?? ["cgroup", "user"]).map((type) => ({ type: type as "cgroup" })),
+    uidMappings: [
+      { containerID: 0, hostID: 100000, size: 10 },
+      { containerID: 10, hostID: 300000, size: 10 },
+    ],
+  },
+  ...spec,
+});
+
+test("a cgroup belongs to the process' user where it may be written and has a namespace", () => {
+  expect(cgroupOwner(inUserNamespace({}))).toBe(100000);
+  expect(cgroupOwner(inUserNamespace({ process: { cwd: "/", user: { uid: 12, gid: 0 } } }))).toBe(300002);
+  expect(cgroupOwner(inUserNamespace({ process: { cwd: "/", user: { uid: 12, gid: 0 } }, types: ["cgroup"] }))).toBe(12);
+  expect(cgroupOwner(inUserNamespace({ process: { cwd: "/", user: { uid: 20, gid: 0 } } }))).toBeUndefined();
+  expect(cgroupOwner(inUserNamespace({ types: ["user"] }))).toBeUndefined();
+  expect(cgroupOwner(inUserNamespace({ mounts: [{ ...writable, options: ["ro"] }] }))).toBeUndefined();
+  expect(cgroupOwner(inUserNamespace({ mounts: [] }))).toBeUndefined();
+});
+
+test.skipIf(process.geteuid?.() !== 0)("what is given are the directory and the files made for it", () => {
+  const directory = mkdtempSync(join(tmpdir(), "jubako-delegation-"));
+  try {
+    for (const name of ["cgroup.procs", "memory.max"]) writeFileSync(join(directory, name), "");
+    giveCgroup(directory, 100000);
+    const owners = ["", "cgroup.procs", "memory.max"].map((name) => statSync(join(directory, name)).uid);
+    expect(owners).toEqual([100000, 100000, 0]);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
 });
