@@ -3,7 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 sh scripts/build-native.sh
-if [ -e dist/jubako ] && [ -z "$(find src native api package-lock.json scripts/build* -newer dist/jubako -print -quit)" ]; then exit 0; fi
+if [ -e dist/jubako ] && [ -z "$(find src native api package-lock.json scripts/build* scripts/lean-compiler.c -newer dist/jubako -print -quit)" ]; then exit 0; fi
 mkdir -p dist/bin
 node_modules/.bin/bun scripts/build.ts
 for name in jubakod jubako-containerd jubako-shim containerd-shim-jubako-v1 jubako-registry; do

@@ -1,7 +1,8 @@
 // Bundles src/main.ts into one executable with bytecode. Workers are extra entry points, so that the executable can start them by path.
 import { execFileSync } from "node:child_process";
-import { renameSync } from "node:fs";
+import { existsSync, renameSync } from "node:fs";
 import { Glob } from "bun";
+import { buildLean } from "./build-lean.ts";
 
 // A name of its own: two builds at the same time may not mix.
 const temporary = `dist/jubako.${process.pid}.tmp`;
@@ -15,6 +16,10 @@ function commit(): string {
 }
 
 const built = process.env.SOURCE_DATE_EPOCH ? new Date(Number(process.env.SOURCE_DATE_EPOCH) * 1000) : new Date();
+const define = {
+  "process.env.JUBAKO_COMMIT": JSON.stringify(commit()),
+  "process.env.JUBAKO_BUILD_TIME": JSON.stringify(built.toISOString()),
+};
 const workers = [...new Glob("src/**/*.worker.ts").scanSync(".")].sort();
 const result = await Bun.build({
   entrypoints: ["src/main.ts", ...workers],
@@ -24,10 +29,7 @@ const result = await Bun.build({
     autoloadDotenv: false,
     autoloadBunfig: false,
   },
-  define: {
-    "process.env.JUBAKO_COMMIT": JSON.stringify(commit()),
-    "process.env.JUBAKO_BUILD_TIME": JSON.stringify(built.toISOString()),
-  },
+  define,
   minify: true,
   bytecode: true,
   // A chunk, with its own bytecode, for each program and command: start-up reads only what runs (7 ms instead of 12).
@@ -56,3 +58,4 @@ const result = await Bun.build({
 for (const log of result.logs) console.error(log);
 if (!result.success) process.exit(1);
 renameSync(temporary, "dist/jubako");
+if (existsSync("build/lean-compiler")) await buildLean(define);

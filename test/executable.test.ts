@@ -4,7 +4,7 @@ import { spawnSync } from "node:child_process";
 import { chmodSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { bin, lacks } from "./support/engine.ts";
+import { bin, lacks, root } from "./support/engine.ts";
 
 const dir = mkdtempSync(join(tmpdir(), "jubako-executable-"));
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
@@ -34,7 +34,7 @@ test.skipIf(lacks("unshare", "setpriv"))("root of a user namespace leaves no fil
   chmodSync(temporary, 0o1777);
   const env = { PATH: process.env.PATH, TMPDIR: temporary };
   // listing what is not there ends with an error, and loads all that a command loads
-  const list = [bin("jubako-runtime"), "--root", join(dir, "none"), "list"];
+  const list = [join(root, "dist/jubako"), "jubako-runtime", "--root", join(dir, "none"), "list"];
   expect(spawnSync(list[0]!, list.slice(1), { env }).status).toBe(1);
   const before = readdirSync(temporary);
   expect(before).toHaveLength(1);

@@ -39,6 +39,7 @@ export * from "./netlink-route.ts";
 export * from "./netns.ts";
 export * from "./overlay.ts";
 export * from "./poll.ts";
+export { signalOf } from "./signals.ts";
 export type { Spawn } from "./spawn.ts";
 export { spawn, stringVector } from "./spawn.ts";
 export { SYS, syscallName } from "./sys.ts";

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
+import { constants } from "node:os";
 import {
   binding,
   close,
@@ -17,6 +18,7 @@ import {
   SYS,
   SystemError,
   sealedMemfd,
+  signalOf,
   spawn,
   watch,
 } from "./index.ts";
@@ -104,4 +106,9 @@ test("releaseExecutable lets go of the executable's pages, and the program runs 
   expect(released).toBeGreaterThan(1 << 20);
   expect(resident()).toBeLessThan(before);
   expect(JSON.stringify(new Array(1000).fill({ still: "here" })).length).toBe(17_001);
+});
+
+test("signals have the numbers that node:os knows", () => {
+  for (const [name, number] of Object.entries(constants.signals)) expect([name, signalOf(name)]).toEqual([name, number]);
+  expect([signalOf("kill"), signalOf("Sigterm"), signalOf("SIGNOPE"), signalOf("")]).toEqual([9, 15, undefined, undefined]);
 });

@@ -88,7 +88,8 @@ function openLog(file: string | undefined, format: string): Log {
   };
 }
 
-export async function main(argv: string[]): Promise<number> {
+/** `leave` is shown what a command failed with before anybody is told, and does not come back where another program is to do it instead. */
+export async function main(argv: string[], leave?: (error: unknown) => void): Promise<number> {
   let log = openLog(undefined, "text");
   try {
     const flags = parseFlags(argv, globals);
@@ -123,6 +124,7 @@ export async function main(argv: string[]): Promise<number> {
       rest,
     );
   } catch (error) {
+    leave?.(error);
     log("error", messageOf(error));
     return (error as { exitCode?: number }).exitCode ?? 1;
   }

@@ -30,6 +30,12 @@ test("the launcher runs the program beside it, with the compilers off and everyt
   }
 });
 
+test("the lean host is taken where it is there", () => {
+  writeFileSync(join(dir, "jubako-runtime"), "#!/bin/sh\necho lean $1\n", { mode: 0o755 });
+  expect(run("bin/jubako-runtime", ["state"], {}).out).toBe("lean state\n");
+  rmSync(join(dir, "jubako-runtime"));
+});
+
 test("an environment that it has no room for stays as it is", () => {
   const many = Object.fromEntries(Array.from({ length: 9000 }, (_, i) => [`V${i}`, "x"]));
   const { status, out } = run("bin/jubako-runtime", [], many);

@@ -1,4 +1,5 @@
-// What stands in dist/bin/ as `jubako-runtime`, and as `jubako`: a static program of a few pages that runs ../jubako under this name with Bun's compilers switched off.
+// What stands in dist/bin/ as `jubako-runtime`, and as `jubako`: a static program of a few pages that runs ../jubako under this name with Bun's compilers switched off;
+// for the runtime's commands the lean host ../jubako-runtime (lean/), which runs ../jubako where it lacks something, or ../jubako where that is not there.
 // A command of the runtime runs everything once: what they compile is never used, and they take a third of its processor time. They can be
 // switched off by the environment only, before the program starts.
 //
@@ -11,14 +12,16 @@ import { CALL, COMMAND, LIFE_FD } from "./life-tape.ts";
 import { type Block, createTape, type Label, TAPE_MAGIC, TAPE_VERSION, type Tape, type Word } from "./tape.ts";
 
 const PROGRAM = "../jubako";
+/** The lean host is called so, with this behind it. */
+const LEAN = "-runtime";
 
 interface Kind {
   name: string;
   settings: readonly string[];
-  /** Whether it plays containers' tapes. */
-  life: boolean;
+  /** Whether it is for the runtime's commands: plays containers' tapes, tries the lean host. */
+  runtime: boolean;
 }
-const RUNTIME: Kind = { name: "jubako-runtime", settings: ["BUN_JSC_useJIT=0"], life: true };
+const RUNTIME: Kind = { name: "jubako-runtime", settings: ["BUN_JSC_useJIT=0"], runtime: true };
 /**
  * The command line's commands are as short, but some of them do much (a build of many files): what runs fifteen thousand times is compiled. A build that has nothing to do
  * takes 19 ms of processor time so instead of 28, other commands 2 ms less.
@@ -26,16 +29,17 @@ const RUNTIME: Kind = { name: "jubako-runtime", settings: ["BUN_JSC_useJIT=0"], 
 const COMMAND_LINE: Kind = {
   name: "jubako",
   settings: ["BUN_JSC_thresholdForJITAfterWarmUp=15000", "BUN_JSC_thresholdForJITSoon=3000"],
-  life: false,
+  runtime: false,
 };
 const MFD_CLOEXEC = 1;
+const X_OK = 1;
 const PATH_MAX = 4096;
 /** Room for the environment's pointers. */
 const MOST = 64 * 1024;
 const EX_NOT_FOUND = 127;
 
 /** Memory is copied through a file in memory, whose offsets count up. */
-function launcherTape({ name, settings, life }: Kind): Uint8Array {
+function launcherTape({ name, settings, runtime }: Kind): Uint8Array {
   const tape = createTape();
   const stack = tape.word("stack");
   const file = tape.word("file");
@@ -50,15 +54,24 @@ function launcherTape({ name, settings, life }: Kind): Uint8Array {
   const environment = tape.room(added + MOST, "environment");
   const failed = tape.label();
   const run = tape.label();
-  const program = `${PROGRAM}\0`;
+  const program = `${PROGRAM}${runtime ? LEAN : ""}\0`;
   const jump = { to: failed };
 
   tape.step(SYS.memfd_create, ["launcher", MFD_CLOEXEC], { why: "copy memory through a file", store: file, jump });
-  tape.step(SYS.write, [file, PROGRAM, program.length], { jump });
+  tape.step(SYS.write, [file, program.slice(0, -1), program.length], { jump });
   tape.step(SYS.readlink, ["/proc/self/exe", path, PATH_MAX], { why: `find ${PROGRAM} beside this program`, store: length, jump });
   tape.compute("ADD", path, length, end);
   tape.compute("SUB", end, name.length, end);
   tape.step(SYS.pread64, [file, end, program.length, 0], { jump });
+  if (runtime) {
+    const there = tape.label();
+    const access = tape.word("access");
+    tape.step(SYS.access, [path, X_OK], { why: `see whether ${PROGRAM}${LEAN} is there`, store: access, ignore: "all" });
+    tape.when(access, "EQ", 0, there);
+    tape.compute("ADD", end, PROGRAM.length, end);
+    tape.step(SYS.pread64, [file, end, 1, program.length - 1], { jump });
+    tape.place(there);
+  }
 
   // On the stack lie argc, argv and a NULL, the environment and a NULL.
   tape.step(SYS.write, [file, stack, 8], { why: "find arguments and environment", jump });
@@ -76,9 +89,9 @@ function launcherTape({ name, settings, life }: Kind): Uint8Array {
   tape.compute("ADD", environment, 0, envp);
   tape.place(run);
   const whole = tape.label();
-  if (life) playLife(tape, { file, path, argv, envp }, whole);
+  if (runtime) playLife(tape, { file, path, argv, envp }, whole);
   tape.place(whole);
-  tape.step(SYS.execve, [path, argv, envp], { why: `run ${PROGRAM}`, jump });
+  tape.step(SYS.execve, [path, argv, envp], { why: "run it", jump });
   tape.place(failed);
   const text = `${name}: ${PROGRAM} is not there, seen from where this program lies, or can't be run\n`;
   tape.step(SYS.write, [2, text, Buffer.byteLength(text)], { why: "tell why", ignore: "all" });

@@ -18,6 +18,7 @@ import {
   utf8,
   writeFileSync,
 } from "../linux/index.ts";
+import { hashOf } from "./hash.ts";
 import type { Template } from "./plan/template.ts";
 
 const MAGIC = 0x31504a01;
@@ -36,16 +37,8 @@ export function defaultPlanDirectory(): string {
   return `${process.env.XDG_RUNTIME_DIR ?? "/nonexistent"}/jubako/plans`;
 }
 
-/** FNV-1a, by words in place of bytes. */
-function hash(bytes: Uint8Array): number {
-  const words = new Uint32Array(bytes.buffer, 0, bytes.length >> 2);
-  let h = 0x811c9dc5 ^ bytes.length;
-  for (let i = 0; i < words.length; i++) h = Math.imul(h ^ words[i]!, 0x01000193);
-  return h >>> 0;
-}
-
 export function planFiles(directory: string): PlanFiles {
-  const fileOf = (key: string) => `${directory}/${hash(utf8(key))}`;
+  const fileOf = (key: string) => `${directory}/${hashOf(utf8(key))}`;
   return {
     find(key) {
       const fd = binding.syscall(SYS.openat, -100, fileOf(key), O_RDONLY | 0o400000 | 0o2000000, 0);

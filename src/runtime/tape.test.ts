@@ -275,3 +275,12 @@ test("no garbage ends the player by a signal", () => {
     }
   });
 }, 60_000);
+
+test("a string may be longer than all that was there before, by any number of bytes", () => {
+  for (const length of [99_999, 100_000, 100_001, 100_003]) {
+    const tape = createTape();
+    tape.step(SYS.exit_group, ["x".repeat(length)]);
+    tape.structure([7], "{7}");
+    expect(tape.encode().length).toBeGreaterThan(length);
+  }
+});

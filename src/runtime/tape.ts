@@ -122,7 +122,8 @@ export function createTape(): Tape {
     const at = Math.ceil(used / align) * align;
     used = at + size;
     if (used > data.length) {
-      const grown = new Uint8Array(Math.max(used, data.length * 2));
+      // Whole words: it is written by words, too.
+      const grown = new Uint8Array(Math.max(Math.ceil(used / 8) * 8, data.length * 2));
       grown.set(data);
       data = grown;
     }

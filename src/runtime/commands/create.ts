@@ -108,6 +108,7 @@ export async function createFromBundle(
   tellOfCapabilities(process, context.warn);
   const preserved = preservedFds(flags.number("preserve-fds") ?? 0);
   if (preserved.env.length) process.env = [...(process.env ?? []), ...preserved.env];
+  await loadAhead(spec, detached);
   const { store } = context;
   const directory = store.reserve(id);
   let launched: Launched | undefined;
@@ -180,6 +181,12 @@ export async function createFromBundle(
       store.remove(id);
     }
   }
+}
+
+/** A host that has not what will be needed (lean/) is to know before anything is made. */
+async function loadAhead({ hooks, process }: Spec, detached: boolean): Promise<void> {
+  if (hooks) await import("../hooks.ts");
+  if (process?.terminal && !detached) await import("./foreground.ts");
 }
 
 /** Whether nothing of ours is needed when it starts and ends: no hooks, no unit of systemd's, no mounts of this namespace, nobody to be told. */

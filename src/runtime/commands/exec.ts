@@ -125,7 +125,12 @@ export function joining(plan: CgroupPlan, { version, directories }: CgroupLocati
   return { ...plan, join, ...(into === undefined ? {} : { into }) };
 }
 
-const bitMask = (cpus: string) => Buffer.from(bitList(cpus, "execCPUAffinity.initial")).reverse().toString("hex").replace(/^0+/, "");
+const hex = (bytes: number[]) =>
+  bytes
+    .map((byte) => byte.toString(16).padStart(2, "0"))
+    .join("")
+    .replace(/^0+/, "");
+const bitMask = (cpus: string) => hex([...bitList(cpus, "execCPUAffinity.initial")].reverse());
 
 async function execIn(context: Context, id: string, flags: Flags): Promise<number> {
   const { store } = context;
@@ -141,6 +146,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
   checkConsole(process, flags.value("console-socket"), detached);
   tellOfCapabilities(process, context.warn);
   const preserved = preservedFds(flags.number("preserve-fds") ?? 0);
+  if (process.terminal && !detached) await import("./foreground.ts");
   const target = openIdentity(stored.init);
   if (target === undefined) throw new Failure("FailedPrecondition", "cannot exec in a stopped container");
   try {

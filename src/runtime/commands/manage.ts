@@ -1,6 +1,6 @@
 // Commands on containers that exist: kill, delete, state, list, ps, pause, resume, update.
 import { Failure, failedPrecondition, invalidArgument, isKind } from "../../lib/errors.ts";
-import { close, kill as killPid, pidfdSignal, readFileSync } from "../../linux/index.ts";
+import { close, kill as killPid, pidfdSignal, readFileSync, signalOf } from "../../linux/index.ts";
 import type { Resources, Spec } from "../../oci/runtime-spec.ts";
 import { openCgroup } from "../cgroups/index.ts";
 import { openIdentity } from "../identity.ts";
@@ -15,8 +15,7 @@ const out = (text: string) => print(1, text);
 
 export function signalNumber(text: string): number {
   if (/^\d+$/.test(text)) return Number(text);
-  const name = text.toUpperCase().replace(/^(SIG)?/, "SIG") as NodeJS.Signals;
-  const number = process.getBuiltinModule("node:os").constants.signals[name];
+  const number = signalOf(text);
   if (number === undefined) throw invalidArgument(`unknown signal ${JSON.stringify(text)}`);
   return number;
 }

@@ -1,7 +1,7 @@
 // seccomp: config.json's seccomp section on standard input, its BPF program on standard output. For processes of ours that can't call libseccomp.
 import { readFileSync, writeSync } from "node:fs";
 import type { Seccomp } from "../../oci/runtime-spec.ts";
-import { compile } from "../seccomp.ts";
+import { compile } from "../seccomp-compile.ts";
 import type { Context } from "./context.ts";
 
 export async function seccomp(_context: Context, _argv: string[]): Promise<number> {

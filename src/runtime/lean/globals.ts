@@ -1,0 +1,84 @@
+// What the runtime's commands use of the globals of Node and Bun, by the lean host. Whatever is not here throws Lacking, or is missed as a ReferenceError.
+import { addon } from "./addon.ts";
+import { host, lacking } from "./host.ts";
+
+const { syscall } = addon;
+/** Of src/linux, which takes these globals to be there as it is loaded. */
+const SYS = { read: 0, close: 3, poll: 7, getpid: 39, getcwd: 79, geteuid: 107, getegid: 108, openat: 257 } as const;
+
+/** The NUL-ended strings of a file of proc. */
+function stringsOf(path: string): string[] {
+  const fd = syscall(SYS.openat, -100, path, 0o2000000, 0);
+  let buffer = new Uint8Array(16384);
+  let used = 0;
+  for (;;) {
+    const n = syscall(SYS.read, fd, buffer.subarray(used), buffer.length - used);
+    if (n <= 0) break;
+    used += n;
+    if (used < buffer.length) continue;
+    const grown = new Uint8Array(4 * used);
+    grown.set(buffer);
+    buffer = grown;
+  }
+  syscall(SYS.close, fd);
+  const strings = host.decode(buffer.subarray(0, used)).split("\0");
+  strings.pop();
+  return strings;
+}
+
+function utf8(text: string): Uint8Array {
+  const bytes = host.encode(text);
+  return new Uint8Array(bytes, 0, bytes.byteLength - 1);
+}
+
+let env: Record<string, string> | undefined;
+
+function environment(): Record<string, string> {
+  const all: Record<string, string> = {};
+  for (const each of stringsOf("/proc/self/environ")) {
+    const at = each.indexOf("=");
+    if (at > 0) all[each.slice(0, at)] = each.slice(at + 1);
+  }
+  return all;
+}
+
+function workingDirectory(): string {
+  const buffer = new Uint8Array(4096);
+  const length = syscall(SYS.getcwd, buffer, buffer.length);
+  if (length < 0) lacking("a working directory that is gone");
+  return host.decode(buffer.subarray(0, length - 1));
+}
+
+Object.assign(globalThis, {
+  process: {
+    argv: ["", "", ...stringsOf("/proc/self/cmdline").slice(1)],
+    get env() {
+      env ??= environment();
+      return env;
+    },
+    get pid() {
+      return syscall(SYS.getpid);
+    },
+    cwd: workingDirectory,
+    geteuid: () => syscall(SYS.geteuid),
+    getegid: () => syscall(SYS.getegid),
+    getBuiltinModule: (name: string) => lacking(name),
+  },
+  TextEncoder: class {
+    encode = utf8;
+    /** Into room for all of it. */
+    encodeInto = (text: string, to: Uint8Array) => {
+      const bytes = utf8(text);
+      to.set(bytes);
+      return { read: text.length, written: bytes.length };
+    };
+  },
+  TextDecoder: class {
+    decode = (bytes: Uint8Array) => host.decode(bytes);
+  },
+  /** Nothing else goes on in a command meanwhile. */
+  setTimeout(then: () => void, milliseconds: number) {
+    syscall(SYS.poll, null, 0, milliseconds);
+    void Promise.resolve().then(then);
+  },
+});

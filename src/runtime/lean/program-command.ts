@@ -1,0 +1,7 @@
+// How the one executable is started from the lean host, in the place of src/lib/program.ts: it lies beside it.
+import { dirname } from "../../lib/paths.ts";
+import { readlinkSync } from "../../linux/index.ts";
+
+export const executable = (): string => `${dirname(readlinkSync("/proc/self/exe"))}/jubako`;
+
+export const programCommand = (name: string): string[] => [executable(), name];

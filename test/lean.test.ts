@@ -1,0 +1,263 @@
+// The runtime's commands by the lean host, beside Bun: what they do on their own, and that nobody can tell them apart.
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { Spec } from "../src/oci/runtime-spec.ts";
+import { exampleSpec } from "../src/runtime/spec.ts";
+import { bin, type Output, root, which } from "./support/engine.ts";
+
+const lean = join(root, "dist/jubako-runtime");
+const whole = join(root, "dist/jubako");
+const busybox = which("busybox");
+const real = test.skipIf(!existsSync(lean) || process.getuid?.() !== 0 || !busybox);
+const id = `jubako-lean-${process.pid}`;
+let work = "";
+/** The lean host with no program beside it to leave things to. */
+let alone = "";
+
+beforeAll(() => {
+  if (!busybox || !existsSync(lean)) return;
+  work = mkdtempSync(join(tmpdir(), "jubako-lean-"));
+  mkdirSync(join(work, "rootfs/bin"), { recursive: true });
+  copyFileSync(busybox, join(work, "rootfs/bin/busybox"));
+  for (const name of ["sh", "sleep", "echo"]) symlinkSync("busybox", join(work, "rootfs/bin", name));
+  mkdirSync(join(work, "alone"));
+  alone = join(work, "alone/jubako-runtime");
+  copyFileSync(lean, alone);
+});
+afterAll(() => {
+  if (!work) return;
+  for (const each of [id, `${id}-b`]) by(bin("jubako-runtime"), "delete", "--force", each);
+  rmSync(work, { recursive: true, force: true });
+});
+
+function by(program: string, ...args: string[]): Output {
+  const name = program === whole ? ["jubako-runtime"] : [];
+  // What a container keeps open must not be this test's pipe.
+  const script = '"$@" </dev/null >"$0/out" 2>"$0/err"; echo $?; cat "$0/out"; echo; echo =====; cat "$0/err"';
+  const { stdout } = spawnSync("sh", ["-c", script, work, program, ...name, "--root", join(work, "state"), ...args], {
+    encoding: "utf8",
+    timeout: 60_000,
+  });
+  const [status, rest = ""] = [stdout.slice(0, stdout.indexOf("\n")), stdout.slice(stdout.indexOf("\n") + 1)];
+  const [out = "", err = ""] = rest.split("\n=====\n");
+  return { status: Number(status), stdout: out, stderr: err };
+}
+
+function bundle(args: string[], change: (spec: Spec) => void = () => {}): string {
+  const spec = exampleSpec();
+  spec.process!.args = args;
+  spec.process!.terminal = false;
+  change(spec);
+  writeFileSync(join(work, "config.json"), JSON.stringify(spec));
+  return work;
+}
+
+real("a container's whole life takes nothing but the lean host", () => {
+  expect(by(alone, "run", "-b", bundle(["sh", "-c", "echo hello; exit 5"]), id)).toEqual({ status: 5, stdout: "hello\n", stderr: "" });
+  // Planned once, and filled in since.
+  expect(by(alone, "run", "-b", work, id)).toEqual({ status: 5, stdout: "hello\n", stderr: "" });
+  bundle(["sleep", "100"]);
+  expect(by(alone, "create", "-b", work, "--pid-file", join(work, "pid"), id)).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(JSON.parse(by(alone, "state", id).stdout)).toMatchObject({ id, status: "created", bundle: work });
+  expect(by(alone, "create", "-b", work, id)).toMatchObject({ status: 1, stderr: expect.stringContaining("already exists") });
+  expect(by(alone, "start", id)).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(by(alone, "exec", id, "sh", "-c", "echo from within; exit 3")).toEqual({ status: 3, stdout: "from within\n", stderr: "" });
+  expect(by(alone, "exec", id, "nonsense")).toMatchObject({
+    status: 255,
+    stderr: expect.stringContaining("executable file not found in $PATH"),
+  });
+  expect(by(alone, "exec", "--detach", "--pid-file", join(work, "pid"), id, "sleep", "50").status).toBe(0);
+  expect(JSON.parse(by(alone, "ps", "--format", "json", id).stdout)).toHaveLength(2);
+  for (const command of [["pause"], ["resume"], ["update", "--pids-limit", "20"]])
+    expect(by(alone, ...command, id)).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(by(alone, "delete", id)).toMatchObject({ status: 1, stderr: expect.stringContaining("not stopped") });
+  expect(by(alone, "list").stdout).toContain(id);
+  expect(by(alone, "kill", id, "KILL").status).toBe(0);
+  for (let turn = 0; turn < 200 && !by(alone, "state", id).stdout.includes("stopped"); turn++) Bun.sleepSync(10);
+  expect(by(alone, "delete", id)).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(by(alone, "list", "-q").stdout).toBe("");
+});
+
+real("what it lacks is done by Bun, and nothing is left of the attempt", () => {
+  const hooked = (spec: Spec) => {
+    spec.hooks = { prestart: [{ path: "/bin/sh", args: ["sh", "-c", `echo hook >>${work}/hooks`] }] };
+  };
+  bundle(["echo", "hello"], hooked);
+  const missing = by(alone, "run", "-b", work, id);
+  expect(missing).toMatchObject({ status: 127, stderr: expect.stringContaining("alone/jubako can't be run, which this takes") });
+  expect(by(alone, "state", id).status).toBe(1);
+  expect(existsSync(join(work, "hooks"))).toBe(false);
+  expect(by(bin("jubako-runtime"), "run", "-b", work, id)).toEqual({ status: 0, stdout: "hello\n", stderr: "" });
+  expect(spawnSync("cat", [join(work, "hooks")], { encoding: "utf8" }).stdout).toBe("hook\n");
+  expect(JSON.parse(by(bin("jubako-runtime"), "features").stdout)).toMatchObject({ ociVersionMin: "1.0.0" });
+});
+
+/** What differs between two runs of one program. */
+function plain({ status, stdout, stderr }: Output): Output {
+  const change = (text: string) =>
+    text
+      .replace(/time="[^"]*"|"time":"[^"]*"|\d{4}-\d\d-\d\dT[\d:.]+Z/g, "TIME")
+      .replace(/"pid": \d+|\bpid \d+|\[\d+(,\d+)*\]/g, "PID")
+      .replace(/^(\S+ +)\d+( .*)$/gm, "$1PID$2");
+  return { status, stdout: change(stdout), stderr: change(stderr) };
+}
+
+const flawed: [what: string, change: (spec: Spec) => void][] = [
+  [
+    "no program",
+    (spec) => {
+      spec.process!.args = ["/nonsense"];
+    },
+  ],
+  [
+    "no arguments",
+    (spec) => {
+      spec.process!.args = [];
+    },
+  ],
+  [
+    "a relative directory",
+    (spec) => {
+      spec.process!.cwd = "tmp";
+    },
+  ],
+  [
+    "a directory that is a file",
+    (spec) => {
+      spec.process!.cwd = "/bin/busybox";
+    },
+  ],
+  [
+    "no root",
+    (spec) => {
+      spec.root = { path: "nowhere" };
+    },
+  ],
+  [
+    "a source that is not there",
+    (spec) => void spec.mounts!.push({ destination: "/x", source: "/nonsense", type: "bind", options: ["bind"] }),
+  ],
+  ["a file system that is none", (spec) => void spec.mounts!.push({ destination: "/x", source: "x", type: "nonsense", options: [] })],
+  [
+    "a wrong type",
+    (spec) => {
+      (spec.linux as { resources: unknown }).resources = { pids: { limit: "many" } };
+    },
+  ],
+  ["an unknown namespace", (spec) => void spec.linux!.namespaces!.push({ type: "nonsense" as never })],
+  [
+    "an unknown limit",
+    (spec) => {
+      spec.process!.rlimits = [{ type: "RLIMIT_NONSENSE", soft: 1, hard: 1 }];
+    },
+  ],
+  [
+    "a setting that is none",
+    (spec) => {
+      spec.linux!.sysctl = { "kernel.nonsense": "1" };
+    },
+  ],
+  [
+    "a filter of nonsense",
+    (spec) => {
+      spec.linux!.seccomp = { defaultAction: "SCMP_ACT_NONSENSE" };
+    },
+  ],
+  [
+    "a filter",
+    (spec) => {
+      spec.linux!.seccomp = { defaultAction: "SCMP_ACT_ALLOW", syscalls: [{ names: ["mkdir"], action: "SCMP_ACT_ERRNO" }] };
+    },
+  ],
+  ["a link out of the root", (spec) => void spec.mounts!.push({ destination: "/out/x", type: "tmpfs", source: "tmpfs", options: [] })],
+  [
+    "bytes beyond ASCII",
+    (spec) => {
+      spec.process!.args = ["echo", "käse 🧀", "\u0001"];
+    },
+  ],
+  [
+    "a huge argument",
+    (spec) => {
+      spec.process!.args = ["echo", "x".repeat(100_000)];
+    },
+  ],
+];
+
+real(
+  "errors and answers are the same by the lean host and by Bun",
+  () => {
+    symlinkSync("/nonsense/deep", join(work, "rootfs/out"));
+    const same = (...args: string[]) =>
+      expect([args, plain(by(bin("jubako-runtime"), ...args))]).toEqual([args, plain(by(whole, ...args))]);
+    same("--version");
+    same("--help");
+    same();
+    same("nonsense");
+    same("--nonsense");
+    for (const command of [
+      "run",
+      "create",
+      "start",
+      "exec",
+      "kill",
+      "delete",
+      "state",
+      "list",
+      "ps",
+      "pause",
+      "resume",
+      "update",
+      "spec",
+      "events",
+    ]) {
+      same(command, "--help");
+      if (command !== "list" && command !== "spec") same(command);
+      if (!["list", "spec", "run", "create"].includes(command)) same(command, "nobody");
+      same(command, "--nonsense");
+    }
+    same("--log-format", "json", "state", "nobody");
+    same("run", "-b", "/nonsense", id);
+    same("run", "-b", work, "a/b");
+    for (const text of ["", "{", "[]", '"x"', '{"ociVersion":1}', '{"ociVersion":"1.0.0"}', "null", `{"a":${"[".repeat(100_000)}`]) {
+      writeFileSync(join(work, "config.json"), text);
+      const [ours, theirs] = [by(bin("jubako-runtime"), "run", "-b", work, id), by(whole, "run", "-b", work, id)];
+      // Each engine has words of its own for what is no JSON.
+      expect([text.slice(0, 30), ours.status]).toEqual([text.slice(0, 30), theirs.status]);
+      if (!theirs.stderr.includes("not valid JSON")) expect(plain(ours)).toEqual(plain(theirs));
+    }
+    for (const [what, change] of flawed) {
+      bundle(["echo", "hello"], change);
+      const [ours, theirs] = [by(bin("jubako-runtime"), "run", "-b", work, id), by(whole, "run", "-b", work, id)];
+      expect([what, plain(ours)]).toEqual([what, plain(theirs)]);
+      expect(by(bin("jubako-runtime"), "list", "-q").stdout).toBe("");
+    }
+    bundle(["sleep", "100"]);
+    expect(by(bin("jubako-runtime"), "create", "-b", work, id).status).toBe(0);
+    expect(by(whole, "create", "-b", work, `${id}-b`).status).toBe(0);
+    for (const args of [["list"], ["list", "-f", "json"], ["list", "-f", "nonsense"], ["state", id], ["ps", id, "-o", "nonsense"]])
+      same(...args);
+    for (const args of [
+      ["exec", id, "true"],
+      ["kill", id, "NONSENSE"],
+      ["update", id, "--memory", "lots"],
+      ["delete", id, id],
+    ])
+      same(...args);
+    expect(by(bin("jubako-runtime"), "start", id).status).toBe(0);
+    for (const args of [
+      ["exec", id, "sh", "-c", "echo out; echo err >&2; exit 7"],
+      ["exec", "--cwd", "/nonsense", id, "true"],
+      ["exec", "--user", "x:y", id, "true"],
+      ["exec", "--cap", "CAP_NONSENSE", id, "true"],
+      ["exec", "-t", "--detach", id, "true"],
+      ["start", id],
+      ["resume", id],
+    ])
+      same(...args);
+  },
+  180_000,
+);
