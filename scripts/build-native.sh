@@ -16,7 +16,7 @@ fi
 
 newer() { [ -e "$1" ] && [ "$1" -nt "$2" ] && [ "$1" -nt scripts/build-native.sh ]; }
 
-if ! newer build/jubako.node native/syscall.c; then
+if ! newer build/jubako.node native/syscall.c || ! newer build/jubako.node native/spawn.h; then
   $CC $WARN -fPIC -shared -Wl,-z,relro,-z,now -I node_modules/node-api-headers/include native/syscall.c -o build/jubako.node.tmp
   mv build/jubako.node.tmp build/jubako.node
 fi

@@ -41,5 +41,5 @@ export * from "./overlay.ts";
 export * from "./poll.ts";
 export { signalOf } from "./signals.ts";
 export type { Spawn } from "./spawn.ts";
-export { spawn, stringVector } from "./spawn.ts";
+export { spawn, spawnError, stringVector } from "./spawn.ts";
 export { SYS, syscallName } from "./sys.ts";

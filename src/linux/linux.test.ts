@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import {
   binding,
+  check,
   close,
   EPOLLIN,
   errno,
@@ -20,6 +21,7 @@ import {
   sealedMemfd,
   signalOf,
   spawn,
+  spawnError,
   watch,
 } from "./index.ts";
 
@@ -79,6 +81,24 @@ test("spawn of what cannot be executed throws, and leaves no child", () => {
   const fd = open("/etc/passwd", O_PATH);
   expect(() => spawn({ exe: fd, argv: ["x"], fds: [] })).toThrow("EACCES");
   close(fd);
+});
+
+test("spawn ahead does not wait for the exec; that it failed is told by the child's end, and why, on demand", async () => {
+  const fd = open("/etc/passwd", O_PATH);
+  const sh = open("/bin/sh", O_PATH);
+  const end = (pidfd: number) => {
+    const info = new Int32Array(32);
+    check(binding.syscall(SYS.waitid, 3, pidfd, info, 4, null), "waitid");
+    close(pidfd);
+    return info[6];
+  };
+  // Several at once, each on memory of its own.
+  const running = [1, 2, 3, 4, 5].map((status) => spawn({ exe: sh, argv: ["sh", "-c", `exit ${status}`], fds: [], ahead: true }));
+  expect(running.map(({ pidfd }) => end(pidfd))).toEqual([1, 2, 3, 4, 5]);
+  const refused = spawn({ exe: fd, argv: ["x"], fds: [], ahead: true });
+  expect(end(refused.pidfd)).toBe(127);
+  expect([spawnError(refused.pid), spawnError(running[0]!.pid)]).toEqual([errno.EACCES, 0]);
+  for (const each of [fd, sh]) close(each);
 });
 
 test("a sealed memfd runs and cannot be written", async () => {

@@ -14,19 +14,24 @@ export interface Spawn {
   setsid?: boolean;
   /** It becomes a child of this process' parent (CLONE_PARENT), who has to reap it. */
   sibling?: boolean;
+  /** This side goes on while the child gets to its exec: that it failed is seen by its end, and spawnError() tells why. */
+  ahead?: boolean;
 }
 
 /** struct spawn (native/spawn.h), in words: argv and envp, then these. */
 const EXE = 4;
 const FLAGS = 5;
 const PIDFD = 6;
+const ERROR = 7;
 const COUNT = 8;
-const MAP = 9;
+const ALIVE = 9;
+/** The stack's address in 10 and 11. */
+const MAP = 12;
 const MAX_FDS = 64;
-/** Its size is a multiple of eight bytes. */
-const BLOCK = MAP + MAX_FDS + 1;
+const BLOCK = MAP + MAX_FDS;
 const SETSID = 1;
 const CLONE_PARENT = 2;
+const AHEAD = 4;
 const encoder = new TextEncoder();
 
 /** A NULL-ended array of C strings; the returned buffers must be kept while the kernel reads them. */
@@ -53,25 +58,49 @@ export function stringVector(strings: string[]): { pointers: BigUint64Array; kee
   return { pointers, keep };
 }
 
+/** What a child that is not waited for may still read; used again once it reads no more. */
+interface Ahead {
+  block: Int32Array;
+  vectors: ReturnType<typeof stringVector>[];
+  pid: number;
+}
+const ahead: Ahead[] = [];
+
+function roomAhead(): Ahead {
+  let room = ahead.find(({ block }) => Atomics.load(block, ALIVE) === 0);
+  if (!room) {
+    room = { block: new Int32Array(BLOCK), vectors: [], pid: 0 };
+    ahead.push(room);
+  }
+  return room;
+}
+
 /**
  * Starts the program; returns its pid and a pidfd (O_CLOEXEC), which is the caller's to close. The child is not reaped for the caller:
  * `waitid(P_PIDFD)` does, once the pidfd is readable. Throws SystemError, also where the exec itself failed.
  */
 export function spawn(options: Spawn): { pid: number; pidfd: number } {
-  const argv = stringVector(options.argv);
-  const env = stringVector(options.env ?? []);
-  const block = new Int32Array(BLOCK);
-  for (const [i, { pointers }] of [argv, env].entries()) {
+  const vectors = [stringVector(options.argv), stringVector(options.env ?? [])];
+  const room = options.ahead ? roomAhead() : undefined;
+  if (room) room.vectors = vectors;
+  const block = room?.block ?? new Int32Array(BLOCK);
+  for (const [i, { pointers }] of vectors.entries()) {
     const at = binding.address(pointers);
     block[2 * i] = at;
     block[2 * i + 1] = at / 0x100000000;
   }
   block[EXE] = options.exe;
-  block[FLAGS] = (options.setsid ? SETSID : 0) | (options.sibling ? CLONE_PARENT : 0);
+  block[FLAGS] = (options.setsid ? SETSID : 0) | (options.sibling ? CLONE_PARENT : 0) | (room ? AHEAD : 0);
   block[COUNT] = options.fds.length;
   if (options.fds.length > MAX_FDS) throw new SystemError("spawn", errno.EINVAL);
   block.set(options.fds, MAP);
   const pid = check(binding.spawn(block.buffer as ArrayBuffer), `spawn ${options.argv[0] ?? ""}`);
-  void [argv, env];
+  if (room) room.pid = pid;
+  void vectors;
   return { pid, pidfd: block[PIDFD]! };
+}
+
+/** Why a child that was spawned `ahead` and has ended could not execute: an errno, as long as no other one is spawned; 0 where that was not so. */
+export function spawnError(pid: number): number {
+  return ahead.find((room) => room.pid === pid)?.block[ERROR] ?? 0;
 }

@@ -122,7 +122,7 @@ export function startPlayer(name: string, tape: Uint8Array | number, fds: Player
     map[REPORT_FD] = report.write;
     map[TIMING_FD] = timing ?? -1;
     try {
-      const { pid, pidfd } = spawn({ exe: playerExecutable(), argv: [name], fds: map, setsid: true });
+      const { pid, pidfd } = spawn({ exe: playerExecutable(), argv: [name], fds: map, setsid: true, ahead: !given });
       return {
         pid,
         pidfd,
