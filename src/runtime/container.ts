@@ -21,6 +21,8 @@ import {
   removeSync,
   rmdirSync,
   SYS,
+  SystemError,
+  spawnError,
   unlinkSync,
   watch,
   writeFileSync,
@@ -34,10 +36,12 @@ import { containerPlan, type Planned } from "./create-plans.ts";
 import { type EarlyGate, type Heard, passEarly } from "./early.ts";
 import { execPlans } from "./exec-plans.ts";
 import type { CreateOptions, ProcessIo, RunningProcess, RuntimeContainer } from "./face.ts";
+import { facts } from "./facts.ts";
 import { stepFailure } from "./failures.ts";
 import { type Kept, readExit, runningProcess } from "./keeper.ts";
 import { environmentOf } from "./plan/environment.ts";
 import { FD, MAX_HOLD } from "./plan/layout.ts";
+import { hasHelper } from "./plan/network.ts";
 import { pausesBeforePivot } from "./plan/pause.ts";
 import { rootPathOf } from "./plan/root-path.ts";
 import { type Asking, eventfd, type Player, startPlayer } from "./player.ts";
@@ -57,15 +61,22 @@ export interface ContainerState {
 
 const LOCK_EX = 2;
 
+interface Launching {
+  /** pidfd of the process whose namespaces are joined; -1: none. */
+  target: number;
+  /** The keeper has a network namespace made while it waits for the plan. */
+  network?: boolean;
+  atHooks?: (pid: number, pidfd: number) => Promise<void>;
+  early?: EarlyGate | undefined;
+}
+
 /** Starts the player on a plan with a keeper, and waits until the process stands at its gate. `plan` is asked for it while the player starts. On failure nothing is left. */
 async function launch(
   plan: () => Planned,
   process: Process,
   io: ProcessIo,
   directory: string,
-  target: number,
-  atHooks?: (pid: number, pidfd: number) => Promise<void>,
-  early?: EarlyGate,
+  { target, network, atHooks, early }: Launching,
 ): Promise<Kept> {
   if (io.hold.length > MAX_HOLD) throw new Failure("InvalidArgument", `a keeper holds at most ${MAX_HOLD} descriptors`);
   const record = `${directory}/record`;
@@ -90,7 +101,7 @@ async function launch(
     const stdio: [number, number, number] = io.terminal ? [-1, -1, -1] : [io.stdin, io.stdout, io.stderr];
     keeper = startPlayer(
       "jubako-keeper",
-      waitingTape(),
+      waitingTape(network),
       { stdio, preserved: [], hold: io.hold, holdStdin: io.holdStdin, record: recordFd, notify, control, target },
       trace ? 1 : 0,
     );
@@ -106,6 +117,8 @@ async function launch(
     else await standAtGate(keeper, made, heard, failure, atHooks);
     if (heard.failed) throw heard.failed;
     const { pid, pidfd } = heard;
+    const unstarted = heard.ready ? 0 : spawnError(keeper.pid);
+    if (unstarted) throw new SystemError("start the keeper", unstarted);
     if (!heard.ready || pidfd < 0) throw new Failure("Unknown", "the process ended while it was set up");
     const terminal = io.terminal ? pidfdGetfd(pidfd, FD.terminal) : undefined;
     if (terminal !== undefined) check(binding.syscall(SYS.fcntl, terminal, 4, O_RDWR | O_NONBLOCK), "fcntl F_SETFL");
@@ -175,8 +188,8 @@ async function standAtGate(
       else if (report.tag === "ready") heard.ready = true;
       else if (report.tag === "hooks") hooks = true;
       else if (report.tag === "missing" || report.tag === "notify") asked.push(report);
-      // The child may be ready before its parent has told its pid: both must be known.
-      return report.tag === "failed" || report.tag === "end" || ((heard.ready || hooks || asked.length > 0) && heard.pid > 0);
+      // What the process tells may come before its parent has told its pid: both must be known.
+      return report.tag === "end" || ((heard.failed || heard.ready || hooks || asked.length > 0) && heard.pid > 0);
     });
     if (heard.failed || (!hooks && asked.length === 0)) return;
     for (const each of asked.splice(0)) (await import("./answers.ts")).answer(planned.plan(), heard, each);
@@ -266,14 +279,15 @@ export async function createContainer(options: CreateOptions): Promise<RuntimeCo
       bundle,
       ...(spec.annotations ? { annotations: spec.annotations } : {}),
     });
-    const init = await launch(plan, process, io, state, -1, async (pid, pidfd) => {
+    const atHooks = async (pid: number, pidfd: number) => {
       if (spec.linux?.netDevices) (await import("./net-devices.ts")).moveNetDevices(spec, pid);
       if (!hooks) return;
       const { runHooks } = await import("./hooks.ts");
       await runHooks("prestart", hooks, stateOf("creating", pid));
       await runHooks("createRuntime", hooks, stateOf("creating", pid));
       await runHooks("createContainer", hooks, stateOf("creating", pid), { target: pidfd, cwd: rootPathOf(spec, bundle) });
-    });
+    };
+    const init = await launch(plan, process, io, state, { target: -1, network: hasHelper(spec, facts()), atHooks });
     if (hooks) {
       init.beforeStart = async () =>
         (await import("./hooks.ts")).runHooks("startContainer", hooks, stateOf("created", init.pid), {
@@ -348,7 +362,7 @@ export function runtimeContainer(
         // The master of a terminal is fetched from the process at its gate.
         const early = io.terminal || planned.plan().listener ? undefined : { rooted: initKept.pid, opens };
         if (opens && !early && !(await opens)) throw new Failure("Cancelled", "the process was not wanted");
-        const kept = await launch(() => planned, process, io, directory, initKept.pidfd, undefined, early);
+        const kept = await launch(() => planned, process, io, directory, { target: initKept.pidfd, early });
         const running = runningProcess(kept, () => {
           execs.delete(running);
           removeState(directory, ["record"]);

@@ -14,7 +14,7 @@ import { planCgroup, planCgroupMount, planCgroupSources, planJoin, planPlace } f
 import { AT_FDCWD, CLONE, flags, MOUNT_ATTR, MOVE_MOUNT, MS, named, O, PR } from "./constants.ts";
 import { planDeviceSources, planDevices } from "./devices.ts";
 import type { Facts } from "./facts.ts";
-import { dieWithParent, handTerminal, planParent, recordSelf, reportPid } from "./keeper.ts";
+import { dieWithParent, handTerminal, planParent, recordProcess, recordSelf, reportPid } from "./keeper.ts";
 import { FD, RECORD, REPORT } from "./layout.ts";
 import { propagationOf } from "./mount-options.ts";
 import {
@@ -29,6 +29,7 @@ import {
   planSources,
 } from "./mounts.ts";
 import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime } from "./namespaces.ts";
+import { hasHelper, planHelperEnd, planNetwork, showsNetwork } from "./network.ts";
 import { createPlanner, type Missing, waitForMaker, waitForParent } from "./planner.ts";
 import { type Filter, type ProcessMarks, planProcess, planTerminal } from "./process.ts";
 import { insideRoot, rootPathOf } from "./root-path.ts";
@@ -167,34 +168,46 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
 
   const placed: Arg = { value: FD.placed, name: "placed" };
   const terminalReady: Arg = { value: FD.terminalReady, name: "terminal_ready" };
-  const pid = planClone(p, (type) => isNew(type) && type !== "cgroup" && type !== "time", namespaces, input);
+  const apart = new Set<NamespaceType>(["cgroup", "time"]);
+  const helper = input.keeper && hasHelper(spec, facts);
+  if (helper) apart.add("network");
+  const pid = planClone(p, (type) => isNew(type) && !apart.has(type), namespaces, input);
   const child = tape.label();
   tape.when(pid.pid, "EQ", 0, child);
 
   // ---- the keeper, as the parent
-  reportPid(p, pid);
-  if (input.keeper) recordSelf(p, RECORD.keeper, "record the keeper");
+  // Under a shim, who hears of the process would take the core from it or from who makes its cgroups: everything that can be told later is.
+  const tellsLater = beside && input.keeper;
+  const tell = () => {
+    if (tellsLater) recordProcess(p, pid.pid);
+    else reportPid(p, pid);
+    if (input.keeper) recordSelf(p, RECORD.keeper, "record the keeper");
+    if (tellsLater) reportPid(p, pid);
+  };
+  if (!tellsLater) tell();
   const mapsByMaker = ordinary && ownUser && !mapsHimself(spec, facts.ordinaryUser!);
   if (ownUser && !mapsByMaker) planMaps(p, pid.pid, ownIds.uids, ownIds.gids, ordinary);
   if (ownUser && input.cgroup?.version === 1) planPlace(p, pid.pid, input.cgroup);
   if (beside) planCgroup(p, { ...input.cgroup!, directories: input.cgroup!.directories.filter((each) => each !== input.cgroup!.into) });
   const one = tape.structure([1], "{1}");
   if (ownUser || beside) tape.step(SYS.write, [placed, one, 8], { why: "let the process go on" });
+  if (tellsLater) tell();
+  if (helper) planHelperEnd(p, pid.pidfd);
   const waitTerminal = input.keeper && process.terminal === true;
   planParent(p, pid, { ...input, holdMounts: true }, waitTerminal ? terminalReady : undefined);
 
   // ---- the process
   tape.place(child);
   if (input.keeper) dieWithParent(p);
-  // Who finds the record complete finds all cgroups made.
+  // Who finds the record complete finds all cgroups made. In a session of its own a process competes as a newcomer, unless it does so by its cgroup.
   const enterCgroups = () => {
     if (beside) waitForParent(p, placed, "wait until its cgroups are there");
-    if (input.keeper) recordSelf(p, RECORD.process, "record the process");
+    if (input.keeper && !tellsLater) recordSelf(p, RECORD.process, "record the process");
     if (!ownUser && input.cgroup?.version === 1) planJoin(p, input.cgroup);
+    tape.step(SYS.setsid, [], { why: "start a session" });
   };
   if (!beside) enterCgroups();
   for (const each of joins) if (!early.includes(each)) join(each);
-  tape.step(SYS.setsid, [], { why: "start a session" });
   if (ownUser) waitForParent(p, placed, "wait until id maps and cgroups are in place");
   if (mapsByMaker) {
     const tag = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.maps, 0, 0, 0).buffer), "{maps}");
@@ -209,7 +222,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   const openToUser = () => tape.step(SYS.prctl, [PR.PR_SET_DUMPABLE, 1], { why: "stay open to the user that made this" });
   if (ordinary) openToUser();
   if (ordinary && isNew("time")) planTime(p, spec);
-  if (isNew("network")) planLoopback(p);
+  if (isNew("network") && !helper) planLoopback(p);
   if (spec.hostname && namespaces.has("uts")) {
     tape.step(SYS.sethostname, [spec.hostname, utf8(spec.hostname).length], { why: `set the host name ${spec.hostname}` });
   } else if (spec.hostname) throw invalidArgument("unable to set hostname without a private UTS namespace");
@@ -249,6 +262,11 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
     enterCgroups();
     cgroupSources = takeCgroups();
   };
+  let networked = !helper;
+  const joinNetwork = () => {
+    if (!networked) planNetwork(p);
+    networked = true;
+  };
   // What a container's mounts begin with is its own memory.
   if (sources.some(({ copy }) => copy?.length)) enter();
   for (const { fd, target } of extraRoots) {
@@ -260,12 +278,14 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   for (const planned of sources) {
     const cgroup = cgroupMounts.indexOf(planned.mount);
     if (cgroup === 0) enter();
+    if (showsNetwork(planned.mount)) joinNetwork();
     if (cgroup < 0) planMount(p, planned, root, planned.mount.destination === "/dev");
     else if (cgroup === 0 && input.cgroup)
       planCgroupMount(p, planned.mount.destination, planned.options.set, cgroupSources, input.cgroup, root);
   }
   const host = sources.find((planned) => planned.host)?.host;
   for (const fd of host ? [host.namespace, host.root] : []) p.close(fd);
+  joinNetwork();
   enter();
   planAllCpus(p);
   planDevices(p, spec, root, devices);

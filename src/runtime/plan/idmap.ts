@@ -1,12 +1,12 @@
 // Idmapped mounts: files of one owner on disk belong to another one inside. The kernel takes the mapping from a user namespace
 // (mount_setattr(2), MOUNT_ATTR_IDMAP), so one is made for the moment, by a process that only waits to be ended.
 import { invalidArgument } from "../../lib/errors.ts";
-import { errno, SYS, utf8 } from "../../linux/index.ts";
+import { errno, SYS } from "../../linux/index.ts";
 import type { IdMapping } from "../../oci/runtime-spec.ts";
 import type { Word } from "../tape.ts";
 import { AT, flags, MOUNT_ATTR } from "./constants.ts";
 import { cloneProcess, planMaps } from "./namespaces.ts";
-import type { Planner } from "./planner.ts";
+import { openProcess, type Planner } from "./planner.ts";
 
 /** A user namespace with these maps, in `namespace`: containerID is the owner on disk, hostID the one that is seen. */
 export function planMapping(p: Planner, uids: IdMapping[], gids: IdMapping[], namespace: Word, why: string): void {
@@ -18,11 +18,8 @@ export function planMapping(p: Planner, uids: IdMapping[], gids: IdMapping[], na
   tape.step(SYS.pause, []);
   tape.step(SYS.exit_group, [0]);
   tape.place(parent);
-  const path = tape.bytes(utf8(`/proc/${"\0".repeat(24)}`), "/proc/PID");
-  const directory = tape.word("proc_pid");
   planMaps(p, helper.pid, uids, gids);
-  tape.decimal(helper.pid, tape.within(path, 6, "/proc/PID[6]"));
-  p.open(path, 0o10200000, directory, { why });
+  const directory = openProcess(p, helper.pid, why);
   p.open("ns/user", 0, namespace, { at: directory });
   tape.step(SYS.pidfd_send_signal, [helper.pidfd, { value: 9, name: "SIGKILL" }, 0, 0]);
   tape.step(SYS.waitid, [{ value: 3, name: "P_PIDFD" }, helper.pidfd, 0, { value: 4, name: "WEXITED" }, 0], { retry: errno.EINTR });

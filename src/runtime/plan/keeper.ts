@@ -1,21 +1,33 @@
 // What a process and its parent record and report, and how the parent keeps the process.
 import { errno, SYS } from "../../linux/index.ts";
-import { type Arg, type Block, REPORT_FD } from "../tape.ts";
+import { type Arg, type Block, REPORT_FD, type Word } from "../tape.ts";
 import { flags, O, PR } from "./constants.ts";
 import type { CreateInput } from "./create.ts";
 import { FD, MAX_HOLD, RECORD, REPORT } from "./layout.ts";
 import type { Cloned } from "./namespaces.ts";
-import type { Planner } from "./planner.ts";
+import { openProcess, type Planner } from "./planner.ts";
 
 const PIDFD_GET_MNT_NAMESPACE = 0xff03;
 
 /** Copies /proc/self/stat (pid on the host, start time) to the record file. */
 export function recordSelf(p: Planner, offset: number, why: string): void {
+  record(p, "/proc/self/stat", offset, { why });
+}
+
+/** The same for its process, by the parent. */
+export function recordProcess(p: Planner, pid: Word): void {
+  const why = "record the process";
+  const directory = openProcess(p, pid, why);
+  record(p, "stat", RECORD.process, { why, at: directory });
+  p.close(directory);
+}
+
+function record(p: Planner, stat: string, offset: number, options: { why: string; at?: Word }): void {
   const { tape } = p;
   const fd = tape.word("stat_fd");
   const text = tape.room(RECORD.stat, "stat_text");
   const length = tape.word("length");
-  p.open("/proc/self/stat", 0, fd, { why });
+  p.open(stat, 0, fd, options);
   tape.step(SYS.read, [fd, text, RECORD.stat - 1], { store: length });
   tape.step(SYS.pwrite64, [{ value: FD.record, name: "record" }, text, length, offset]);
   p.close(fd);

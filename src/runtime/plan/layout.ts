@@ -4,6 +4,10 @@
 export const FD = {
   /** pidfd of the process, in a keeper. */
   process: 30,
+  /** pidfd of the helper that makes a network namespace, and two eventfds: written by the helper when it is made, by the process when it has it (network.ts). */
+  networkHelper: 31,
+  networkMade: 32,
+  networkTaken: 33,
   /** First of the descriptors that the keeper holds until it is released. */
   hold: 40,
   holdEnd: 48,

@@ -1,11 +1,11 @@
 // Namespaces: which are new, which are joined; clone3 of the process into them; what only its parent can do for them.
 import { invalidArgument } from "../../lib/errors.ts";
-import { SYS, utf8 } from "../../linux/index.ts";
+import { SYS } from "../../linux/index.ts";
 import type { IdMapping, Namespace, NamespaceType, Spec } from "../../oci/runtime-spec.ts";
-import type { Word } from "../tape.ts";
+import type { Label, Word } from "../tape.ts";
 import { CLONE, flags, O } from "./constants.ts";
 import type { CreateInput } from "./create.ts";
-import type { Planner } from "./planner.ts";
+import { openProcess, type Planner } from "./planner.ts";
 
 export const cloneFlags: Record<NamespaceType, keyof typeof CLONE> = {
   mount: "CLONE_NEWNS",
@@ -77,13 +77,14 @@ export function planClone(
   return cloneProcess(p, set, input.keeper, into, "start the process in its namespaces");
 }
 
-/** clone3(2), with a copy of the memory, as fork does. Without a keeper the process becomes its caller's child. */
+/** clone3(2), with a copy of the memory, as fork does. Without a keeper the process becomes its caller's child. `failed`: where to go on if there is none. */
 export function cloneProcess(
   p: Planner,
   set: (keyof typeof CLONE)[],
   keeper: boolean,
   intoCgroup: string | undefined,
   why: string,
+  failed?: Label,
 ): Cloned {
   const { tape } = p;
   const pid = tape.word("pid");
@@ -98,17 +99,13 @@ export function cloneProcess(
     const fd = tape.wordAt(args, 80, 8, "clone_args.cgroup");
     p.open(intoCgroup, O.O_PATH | O.O_DIRECTORY, fd, { why: `open cgroup ${intoCgroup}` });
   }
-  tape.step(SYS.clone3, [args, 88], { why, store: pid });
+  tape.step(SYS.clone3, [args, 88], { why, store: pid, jump: failed && { to: failed } });
   return { pid, pidfd };
 }
 
 /** `byUser`: who has no right to set groups may map one if the namespace has none either (user_namespaces(7)). */
 export function planMaps(p: Planner, pid: Word, uids: IdMapping[], gids: IdMapping[], byUser = false): void {
-  const { tape } = p;
-  const path = tape.bytes(utf8(`/proc/${"\0".repeat(24)}`), "/proc/PID");
-  const directory = tape.word("proc_pid");
-  tape.decimal(pid, tape.within(path, 6, "/proc/PID[6]"));
-  p.open(path, O.O_PATH | O.O_DIRECTORY, directory, { why: "map the ids of the user namespace" });
+  const directory = openProcess(p, pid, "map the ids of the user namespace");
   const text = (map: IdMapping[]) => map.map((m) => `${m.containerID} ${m.hostID} ${m.size}\n`).join("");
   if (byUser) p.writeFile("setgroups", "deny", { at: directory });
   if (uids.length) p.writeFile("uid_map", text(uids), { at: directory });

@@ -144,6 +144,15 @@ export function createPlanner(): Planner {
   return planner;
 }
 
+/** Opens /proc/PID. */
+export function openProcess({ tape, open }: Planner, pid: Word, why: string): Word {
+  const path = tape.bytes(utf8(`/proc/${"\0".repeat(24)}`), "/proc/PID");
+  const directory = tape.word("proc_pid");
+  tape.decimal(pid, tape.within(path, 6, "/proc/PID[6]"));
+  open(path, O.O_PATH | O.O_DIRECTORY, directory, { why });
+  return directory;
+}
+
 /** Waits for a byte of the process' maker. A maker that is gone leaves a process that nobody would ever start: it ends. */
 export function waitForMaker({ tape }: Planner, why?: string): void {
   const known = tape.label();

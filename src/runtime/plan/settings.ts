@@ -2,15 +2,16 @@
 import { invalidArgument } from "../../lib/errors.ts";
 import { SYS, utf8 } from "../../linux/index.ts";
 import type { Namespace, Spec } from "../../oci/runtime-spec.ts";
-import type { Word } from "../tape.ts";
+import type { Label, Word } from "../tape.ts";
 import { IOCTL, O } from "./constants.ts";
 import type { Facts } from "./facts.ts";
 import { planProcCheck } from "./mounts.ts";
 import type { Planner } from "./planner.ts";
 
-/** A new network namespace has its loopback down. */
-export function planLoopback(p: Planner): void {
+/** A new network namespace has its loopback down. `failed`: where to go on if it stays so. */
+export function planLoopback(p: Planner, failed?: Label): void {
   const { tape } = p;
+  const jump = failed && { to: failed };
   const socket = tape.word("socket");
   const request = new Uint8Array(40);
   request.set(utf8("lo"));
@@ -18,8 +19,9 @@ export function planLoopback(p: Planner): void {
   tape.step(SYS.socket, [{ value: 2, name: "AF_INET" }, { value: 2 | 0o2000000, name: "SOCK_DGRAM|SOCK_CLOEXEC" }, 0], {
     why: "bring up lo",
     store: socket,
+    jump,
   });
-  tape.step(SYS.ioctl, [socket, IOCTL.SIOCSIFFLAGS, tape.bytes(request, '{"lo", IFF_UP|IFF_RUNNING}')]);
+  tape.step(SYS.ioctl, [socket, IOCTL.SIOCSIFFLAGS, tape.bytes(request, '{"lo", IFF_UP|IFF_RUNNING}')], { jump });
   p.close(socket);
 }
 
