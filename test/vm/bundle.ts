@@ -11,6 +11,8 @@ export interface Bundle {
   user?: number;
   /** What the machine's sh does while the container is made. */
   hook?: string;
+  /** It may make cgroups below its own. */
+  writable?: boolean;
 }
 
 /** A bundle's config.json on the machine's own busybox, with every capability that a device node needs. */
@@ -22,6 +24,7 @@ export function bundle({
   annotations,
   user,
   hook,
+  writable = false,
 }: Bundle): Entry {
   const capabilities = ["CAP_MKNOD", "CAP_KILL", "CAP_SYS_ADMIN"];
   const maps = user === undefined ? undefined : [{ containerID: 0, hostID: user, size: 1 }];
@@ -40,7 +43,12 @@ export function bundle({
       mounts: [
         { destination: "/proc", type: "proc", source: "proc" },
         { destination: "/dev", type: "tmpfs", source: "tmpfs", options: ["mode=755"] },
-        { destination: "/sys/fs/cgroup", type: "cgroup", source: "cgroup", options: ["nosuid", "noexec", "nodev", "relatime", "ro"] },
+        {
+          destination: "/sys/fs/cgroup",
+          type: "cgroup",
+          source: "cgroup",
+          options: ["nosuid", "noexec", "nodev", "relatime", writable ? "rw" : "ro"],
+        },
       ],
       ...(annotations ? { annotations } : {}),
       ...(hook ? { hooks: { createRuntime: [{ path: "/bin/sh", args: ["sh", "-c", hook], env: ["PATH=/bin"] }] } } : {}),

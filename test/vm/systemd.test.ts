@@ -47,6 +47,13 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
           hook: "echo $$ >/tmp/hook; exec sleep 1000",
         }),
         "b/slice/config.json": bundle({ args: ["cat", "/proc/self/cgroup"], namespaces: ["mount"], cgroupsPath: "machine-deep.slice:x:y" }),
+        "b/given/config.json": bundle({
+          args: ["stat", "-c", "%u", "/sys/fs/cgroup", "/sys/fs/cgroup/cgroup.procs", "/sys/fs/cgroup/pids.max"],
+          cgroupsPath: "system.slice:jubako:given",
+          user: 1000,
+          writable: true,
+        }),
+        "b/frozen/config.json": bundle({ ...sleeps, cgroupsPath: "system.slice:jubako:frozen" }),
         "b/plain/config.json": bundle({ args: ["cat", "/proc/self/cgroup"], namespaces: ["mount"] }),
         "b/broken/config.json": bundle({ args: ["/missing"], cgroupsPath: "system.slice:jubako:broken" }),
         "b/path/config.json": bundle({ ...sleeps, cgroupsPath: "/not/a/unit" }),
@@ -150,6 +157,14 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
     expect(said("slice")).toBe("0::/machine.slice/machine-deep.slice/x-y.scope");
     expect(said("plain")).toBe("0::/system.slice/runc-plain.scope");
     expect(said("private")).toBe("0::/system.slice/runc-private.scope");
+  });
+
+  test("a cgroup that may be written belongs to the container's user, but for its limits", () => {
+    expect(said("given").split("\n")).toEqual(["0", "0", "65534"]);
+  });
+
+  test("a cgroup that is frozen already is refused, and not waited for", () => {
+    expect(said("frozen")).toBe("runc run failed: container's cgroup unexpectedly frozen");
   });
 
   test("what fails says why and leaves nothing", () => {
@@ -273,6 +288,10 @@ echo "state=$(systemctl show -p LoadState jubako-killed.scope)"
 echo "== slice"; sd run -b /b/slice slice
 echo "== plain"; sd run -b /b/plain plain
 echo "== private"; DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere sd run -b /b/plain private
+echo "== given"; sd run -b /b/given given
+F=/sys/fs/cgroup/system.slice/jubako-frozen.scope; mkdir $F; echo 1 >$F/cgroup.freeze
+echo "== frozen"; sd run -d -b /b/frozen frozen 2>&1 </dev/null | log
+rmdir $F
 echo "== broken"; sd run -b /b/broken broken 2>&1 | log
 echo "== path"; sd run -b /b/path path 2>&1 | log
 echo "== annotation"; sd run -b /b/annotation annotation 2>&1 | log

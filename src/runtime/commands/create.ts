@@ -118,7 +118,11 @@ export async function createFromBundle(
   try {
     if (globalThis.process.env.NOTIFY_SOCKET) (await import("./notify-socket.ts")).offerNotifySocket(spec, directory);
     const found = await locate(context, spec, id);
-    if (found.systemd) unit = await (await import("../cgroups/systemd.ts")).startUnit(found, spec);
+    // Before what keeps a scope is in it, too.
+    if (found.systemd) {
+      lookAtCgroup(found, context.warn);
+      unit = await (await import("../cgroups/systemd.ts")).startUnit(found, spec);
+    }
     const planned = await planContainer(inputOf(id, bundle, spec, flags, preserved.fds.length, found));
     if (!unit) lookAtCgroup(found, context.warn);
     checkScheduler(spec);
