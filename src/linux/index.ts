@@ -3,6 +3,7 @@
 //
 //   const { pid, pidfd } = spawn({ exe, argv: ["player"], fds: [0, 1, 2, tape] });
 //   const exited = watch(pidfd, EPOLLIN, () => { exited.close(); const exit = reap(pidfd); close(pidfd); });
+export * from "./apart.ts";
 export { hasApparmor } from "./apparmor.ts";
 export type { Argument, Binding } from "./binding.ts";
 export { binding } from "./binding.ts";

@@ -14,6 +14,7 @@ import {
   pipe,
   RESOLVE_IN_ROOT,
   read,
+  readApart,
   reap,
   releaseExecutable,
   SYS,
@@ -23,6 +24,7 @@ import {
   spawn,
   spawnError,
   watch,
+  writeApart,
 } from "./index.ts";
 
 test("a failed call carries its errno and says what was tried", () => {
@@ -108,13 +110,14 @@ test("a sealed memfd runs and cannot be written", async () => {
   close(fd);
 });
 
-test("syscallAsync blocks a worker thread only", async () => {
+test("what is read and written apart keeps the event loop free, and an error is a number", async () => {
   const { read: r, write: w } = pipe();
   const buffer = new Uint8Array(8);
-  const pending = binding.syscallAsync(SYS.read, r, buffer, 8);
-  binding.syscall(SYS.write, w, new Uint8Array([1, 2, 3]), 3);
+  const pending = readApart(r, buffer);
+  expect(await writeApart(w, new Uint8Array([1, 2, 3]))).toBe(3);
   expect(await pending).toBe(3);
   expect(buffer[2]).toBe(3);
+  expect(await writeApart(r, buffer)).toBe(-errno.EBADF);
   close(r);
   close(w);
 });

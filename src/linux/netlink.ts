@@ -1,5 +1,6 @@
 // Netlink (netlink(7), RFC 3549): building messages, sending several in one system call, reading what the kernel answers. Synchronous: the
 // kernel has done the work when sendto returns, and its answers are waiting in the socket.
+import { writeApart } from "./apart.ts";
 import { binding } from "./binding.ts";
 import { check, errno, SystemError } from "./errno.ts";
 import { close } from "./fd.ts";
@@ -244,7 +245,7 @@ export async function requestApart(protocol: number, messages: Messages): Promis
   try {
     const { bytes, whats } = messages.finish();
     if (whats.length === 0) return [];
-    check(await binding.syscallAsync(SYS.sendto, socket.fd, bytes, bytes.length, 0, null, 0), `netlink: ${whats[0]}`);
+    check(await writeApart(socket.fd, bytes), `netlink: ${whats[0]}`);
     return collect(socket.fd, whats);
   } finally {
     socket.close();

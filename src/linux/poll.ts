@@ -3,6 +3,7 @@
 // callback returned, so that a busy descriptor cannot flood the event loop.
 import { binding } from "./binding.ts";
 import { check, errno } from "./errno.ts";
+import { type Exit, reap } from "./fd.ts";
 import { SYS } from "./sys.ts";
 
 export const EPOLLIN = 0x1;
@@ -79,4 +80,18 @@ export function watch(fd: number, mask: number, callback: (events: number) => vo
       if (ref && --refs === 0) binding.pollerRef(poller!.handle, false);
     },
   };
+}
+
+/** Resolves once the child behind `pidfd` has ended and is reaped; the descriptor stays the caller's. Rejects as reap() throws. */
+export function ended(pidfd: number): Promise<Exit | undefined> {
+  return new Promise((resolve, reject) => {
+    const watching = watch(pidfd, EPOLLIN, () => {
+      watching.close();
+      try {
+        resolve(reap(pidfd));
+      } catch (error) {
+        reject(error);
+      }
+    });
+  });
 }

@@ -4,7 +4,6 @@ import { randomUUID } from "node:crypto";
 import { closeSync, createReadStream, openSync } from "node:fs";
 import { type FileHandle, open, stat, writeFile } from "node:fs/promises";
 import type { Readable } from "node:stream";
-import { binding, SYS } from "../linux/index.ts";
 import { algorithmOf, createDigester, type Digest, type Digester } from "../oci/index.ts";
 import { refuse } from "./errors.ts";
 import { makeDirectory, namesIn, orAbsent, remove, writeAll } from "./files.ts";
@@ -59,7 +58,6 @@ const ID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
 const BATCH = 1 << 20;
 /** Bytes after which the disk is told to begin writing. */
 const WRITE_BACK = 16 << 20;
-const SYNC_FILE_RANGE_WRITE = 2;
 const SETTLE_MS = 250;
 /** Digests in memory; the ones longest unused are computed again from the file. */
 const MAX_STATES = 2000;
@@ -123,11 +121,12 @@ export function createUploads(store: Store, limits: UploadLimits): Uploads {
     /** Lets the disk begin while the rest is still on its way: the sync at the end then has little left to wait for. */
     const writeBack = () => {
       if (settling || state.offset - started < WRITE_BACK) return;
-      const from = started;
       started = state.offset;
-      settling = binding.syscallAsync(SYS.sync_file_range, handle.fd, from, started - from, SYNC_FILE_RANGE_WRITE).then(() => {
+      settling = handle.datasync().then(() => {
         settling = undefined;
       });
+      // An error is told once only, and not to the sync at the end: it stays, and is met when this is waited for.
+      settling.catch(() => {});
     };
     const flush = async () => {
       await writing;

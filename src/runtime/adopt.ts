@@ -4,7 +4,7 @@ import { Failure } from "../lib/errors.ts";
 import { binding, close, errnoName, errnoText, O_NONBLOCK, O_RDWR, open, pidfdGetfd, pidfdOpen, pidfdSignal, SYS } from "../linux/index.ts";
 import type { Spec } from "../oci/runtime-spec.ts";
 import { openCgroup } from "./cgroups/index.ts";
-import { type ContainerState, runtimeContainer } from "./container.ts";
+import { type ContainerState, readable, runtimeContainer } from "./container.ts";
 import type { RunningProcess, RuntimeContainer } from "./face.ts";
 import { type Identity, openIdentity, parseStat } from "./identity.ts";
 import { type Kept, runningProcess } from "./keeper.ts";
@@ -91,7 +91,7 @@ async function adoptProcess(directory: string): Promise<Kept | undefined> {
     if (keeperPidfd !== undefined) {
       pidfdSignal(keeperPidfd, 9);
       // Until it is gone it may still make a cgroup, which would stay.
-      await binding.syscallAsync(SYS.poll, new Int32Array([keeperPidfd, 1]), 1, KEEPER_MS);
+      await readable([keeperPidfd], KEEPER_MS);
     }
     for (const fd of opened) close(fd);
     return undefined;

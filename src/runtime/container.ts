@@ -9,6 +9,7 @@ import {
   check,
   close,
   EPOLLIN,
+  ended,
   kill,
   mkdirSync,
   O_CREAT,
@@ -200,7 +201,7 @@ async function standAtGate(
 }
 
 /** Resolves once one of the descriptors can be read, or the time is over. */
-function readable(fds: number[], milliseconds: number): Promise<void> {
+export function readable(fds: number[], milliseconds: number): Promise<void> {
   return new Promise((resolve) => {
     const over = () => {
       clearTimeout(timer);
@@ -220,11 +221,6 @@ function removeState(directory: string, files: string[]): void {
   } catch {
     removeSync(directory);
   }
-}
-
-/** Reaps a keeper of ours that was killed. */
-async function ended(pidfd: number): Promise<void> {
-  await binding.syscallAsync(SYS.waitid, 3, pidfd, new Int32Array(32), 4, null);
 }
 
 export async function createContainer(options: CreateOptions): Promise<RuntimeContainer> {

@@ -2,21 +2,7 @@
 // createRuntime, poststart and poststop run here; createContainer and startContainer run inside the container's namespaces, by a tape.
 import { spawn } from "node:child_process";
 import { failedPrecondition } from "../lib/errors.ts";
-import {
-  binding,
-  check,
-  close,
-  EPOLLIN,
-  errnoText,
-  O_CLOEXEC,
-  pidfdSignal,
-  readFileSync,
-  readlinkSync,
-  reap,
-  SYS,
-  watch,
-  write,
-} from "../linux/index.ts";
+import { binding, check, close, ended, errnoText, O_CLOEXEC, pidfdSignal, readFileSync, readlinkSync, SYS, write } from "../linux/index.ts";
 import type { Hook, Hooks, Process, State } from "../oci/runtime-spec.ts";
 import { homeOf } from "./home.ts";
 import { CLONE, flags } from "./plan/constants.ts";
@@ -204,7 +190,7 @@ async function runInside(hook: Hook, state: string, inside: Inside): Promise<str
       pidfdSignal(fd, 9);
     };
     const timer = hook.timeout ? setTimeout(end, hook.timeout * 1000) : undefined;
-    const status = await ended(fd);
+    const status = (await ended(fd))?.status ?? 0;
     clearTimeout(timer);
     if (late) return `hook ran past specified timeout of ${hook.timeout}s`;
     if (status > 128) return problem ?? `signal: ${status === 159 ? "bad system call" : status - 128}`;
@@ -213,14 +199,4 @@ async function runInside(hook: Hook, state: string, inside: Inside): Promise<str
     close(input);
     close(pidfd);
   }
-}
-
-/** The exit status of a child. */
-function ended(pidfd: number): Promise<number> {
-  return new Promise((resolve) => {
-    const watching = watch(pidfd, EPOLLIN, () => {
-      watching.close();
-      resolve(reap(pidfd)?.status ?? 0);
-    });
-  });
 }

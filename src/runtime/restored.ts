@@ -10,6 +10,7 @@ import {
   binding,
   check,
   close,
+  ended,
   O_CREAT,
   O_NONBLOCK,
   O_RDWR,
@@ -129,7 +130,7 @@ async function launch({ io, state }: RestoreOptions): Promise<Kept> {
     if (!done) {
       if (keeper) {
         pidfdSignal(keeper.pidfd, 9);
-        await binding.syscallAsync(SYS.waitid, 3, keeper.pidfd, new Int32Array(32), 4, null);
+        await ended(keeper.pidfd);
         keeper.close();
       }
       close(notify);

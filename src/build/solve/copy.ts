@@ -1,9 +1,10 @@
 // Copying from one tree into another, both by descriptor: what is copied is never followed, hard links stay hard links, holes in time and mode are the options'.
 import { posix } from "node:path";
+import { breather } from "../../lib/breather.ts";
 import { failedPrecondition } from "../../lib/errors.ts";
 import {
-  binding,
   close,
+  copyApart,
   errno,
   O_CREAT,
   O_EXCL,
@@ -13,13 +14,11 @@ import {
   O_WRONLY,
   RESOLVE_IN_ROOT,
   read,
-  SYS,
 } from "../../linux/index.ts";
 import { type FileStat, files } from "../../oci/index.ts";
 import {
   ALL,
   attributesOf,
-  breather,
   DIRECTORY,
   isDirectory,
   isFile,
@@ -57,19 +56,7 @@ async function copyData(from: number, to: number, size: number, path: string): P
     }
     return;
   }
-  for (let left = size; left > 0; ) {
-    const n = await binding.syscallAsync(SYS.copy_file_range, from, null, to, null, Math.min(left, 64 << 20), 0);
-    if (n === 0) return;
-    if (n === -errno.EXDEV || n === -errno.EINVAL || n === -errno.EOPNOTSUPP) {
-      const buffer = Buffer.allocUnsafe(PIECE);
-      for (let got = read(from, buffer); got; got = read(from, buffer)) {
-        must(files.writeAll(to, buffer, 0, got), "write", path);
-        await new Promise((resolve) => setImmediate(resolve));
-      }
-      return;
-    }
-    left -= must(n, "copy", path);
-  }
+  await copyApart(from, to, path);
 }
 
 /** Copies one source (below `root`) to `name` in the directory `parent`, or what a directory holds into `parent` itself where `name` is undefined. */

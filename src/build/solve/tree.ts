@@ -3,6 +3,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { constants } from "node:fs";
 import { posix } from "node:path";
+import { breather } from "../../lib/breather.ts";
 import { notFound, unknown } from "../../lib/errors.ts";
 import {
   binding,
@@ -103,20 +104,6 @@ export const shared = Buffer.allocUnsafeSlow(PIECE);
 
 function hashFile(hash: Hash, fd: number): void {
   for (let n = read(fd, shared); n; n = read(fd, shared)) hash.update(shared.subarray(0, n));
-}
-
-/** Gives others a turn in a long walk. */
-export function breather(): () => Promise<void> | undefined {
-  let last = performance.now();
-  return () => {
-    if (performance.now() - last < 10) return undefined;
-    return new Promise((resolve) =>
-      setImmediate(() => {
-        last = performance.now();
-        resolve();
-      }),
-    );
-  };
 }
 
 const attributeNames = Buffer.allocUnsafeSlow(64 << 10);

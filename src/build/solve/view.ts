@@ -1,12 +1,13 @@
 // Looking into a tree that is open: a file, a directory's entries, everything. Paths are looked up by the kernel inside the tree.
 import { createReadStream } from "node:fs";
 import type { Readable } from "node:stream";
+import { breather } from "../../lib/breather.ts";
 import { invalidArgument, notFound, resourceExhausted } from "../../lib/errors.ts";
 import { binding, close, O_DIRECTORY, O_NOFOLLOW, O_PATH, O_RDONLY, RESOLVE_IN_ROOT, SYS } from "../../linux/index.ts";
 import { type FileStat, files } from "../../oci/index.ts";
 import { patternExpression } from "../dockerfile/index.ts";
 import type { FileInfo, FileTree } from "../session.ts";
-import { breather, bytesOf, DIRECTORY, isDirectory, isFile, isLink, must } from "./tree.ts";
+import { bytesOf, DIRECTORY, isDirectory, isFile, isLink, must } from "./tree.ts";
 
 const MAX_READ = 128 << 20;
 const MAX_ENTRIES = 100_000;

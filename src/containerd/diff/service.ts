@@ -1,11 +1,11 @@
 // The diff service: Apply unpacks a layer into a snapshot, Diff makes a layer of what a snapshot changed. Unpacking happens in worker threads, in
 // one pass, straight into the snapshot's own directory: nothing is mounted.
+import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { Readable } from "node:stream";
 import { createZstdCompress } from "node:zlib";
 import { Diff } from "../../gen/containerd/services/diff/v1_pb.ts";
-import { invalidArgument, isKind, unimplemented } from "../../lib/errors.ts";
-import { binding, close, O_DIRECTORY, O_RDONLY, open, SYS } from "../../linux/index.ts";
+import { Failure, invalidArgument, isKind, unimplemented } from "../../lib/errors.ts";
 import { applyLayer, gzipped } from "../../oci/index.ts";
 import type { ContentStore } from "../content/store.ts";
 import { type Call, namespaceOf, required, type Service, service } from "../service.ts";
@@ -51,13 +51,14 @@ export function diffService(content: ContentStore): Service {
   });
 }
 
-async function syncFileSystem(path: string): Promise<void> {
-  const fd = open(path, O_RDONLY | O_DIRECTORY);
-  try {
-    await binding.syscallAsync(SYS.syncfs, fd);
-  } finally {
-    close(fd);
-  }
+/** syncfs(2), which node:fs lacks and which must not hold up the event loop, by the program that does it. */
+function syncFileSystem(path: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    execFile("sync", ["-f", path], (error) => {
+      if (error) reject(new Failure("Unknown", `sync the file system of ${path}: ${error.message}`, { cause: error }));
+      else resolve();
+    });
+  });
 }
 
 function compressed(tar: AsyncIterable<Uint8Array>, mediaType: string): AsyncIterable<Uint8Array> {

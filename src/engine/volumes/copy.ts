@@ -1,12 +1,14 @@
 // A tree copied by descriptors, with everything that belongs to its files. The source is hostile (an image): no path of it is ever resolved by name
 // across more than one component, and no link is followed.
 import { lstatSync, readdirSync, readlinkSync } from "node:fs";
+import { breather } from "../../lib/breather.ts";
 import {
   AT_FDCWD,
   AT_SYMLINK_NOFOLLOW,
   binding,
   check,
   close,
+  copyApart,
   errno,
   O_CREAT,
   O_DIRECTORY,
@@ -27,9 +29,10 @@ const S_IFLNK = 0o120000;
 const S_IFREG = 0o100000;
 const ONE_STEP = { resolve: RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS };
 
-interface Links {
+interface Copying {
   /** "dev:ino" of a source file with several names → the copy's descriptor-independent path. */
   seen: Map<string, string>;
+  breathe: () => Promise<void> | undefined;
 }
 
 const self = (fd: number) => `/proc/self/fd/${fd}`;
@@ -64,39 +67,19 @@ function copyMeta(from: string, to: string, info: import("node:fs").BigIntStats)
   check(binding.syscall(SYS.utimensat, AT_FDCWD, to, times, AT_SYMLINK_NOFOLLOW), `utimens ${to}`);
 }
 
-/** A file system that can't copy to another one in the kernel says one of these, on the first call. */
-const NOT_IN_KERNEL = [-errno.EXDEV, -errno.EINVAL, -errno.ENOSYS, -errno.EOPNOTSUPP];
-
-async function copyContent(from: number, to: number): Promise<void> {
-  for (;;) {
-    const n = await binding.syscallAsync(SYS.copy_file_range, from, null, to, null, 16 * 1024 * 1024, 0);
-    if (NOT_IN_KERNEL.includes(n)) return copyByHand(from, to);
-    if (check(n, "copy_file_range") === 0) return;
-  }
-}
-
-async function copyByHand(from: number, to: number): Promise<void> {
-  const buffer = Buffer.allocUnsafe(1024 * 1024);
-  for (;;) {
-    const n = check(await binding.syscallAsync(SYS.read, from, buffer, buffer.length), "read");
-    if (n === 0) return;
-    for (let at = 0; at < n; ) at += check(await binding.syscallAsync(SYS.write, to, buffer.subarray(at, n), n - at), "write");
-  }
-}
-
-async function copyEntry(from: number, to: number, name: string, links: Links): Promise<void> {
+async function copyEntry(from: number, to: number, name: string, copying: Copying): Promise<void> {
   const source = `${self(from)}/${name}`;
   const target = `${self(to)}/${name}`;
   const info = lstatSync(source, { bigint: true });
   const kind = Number(info.mode) & S_IFMT;
   const key = `${info.dev}:${info.ino}`;
   if (kind !== S_IFDIR && info.nlink > 1n) {
-    const other = links.seen.get(key);
+    const other = copying.seen.get(key);
     if (other !== undefined) {
       check(binding.syscall(SYS.linkat, AT_FDCWD, other, AT_FDCWD, target, 0), `link ${name}`);
       return;
     }
-    links.seen.set(key, `${readlinkSync(self(to))}/${name}`);
+    copying.seen.set(key, `${readlinkSync(self(to))}/${name}`);
   }
   if (kind === S_IFDIR) {
     check(binding.syscall(SYS.mkdirat, to, name, 0o700), `mkdir ${name}`);
@@ -105,7 +88,7 @@ async function copyEntry(from: number, to: number, name: string, links: Links): 
       openat2(to, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, ONE_STEP),
     ];
     try {
-      await copyEntries(a, b, links);
+      await copyEntries(a, b, copying);
     } finally {
       close(a);
       close(b);
@@ -115,7 +98,7 @@ async function copyEntry(from: number, to: number, name: string, links: Links): 
     try {
       const b = openat2(to, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, { mode: 0o600, ...ONE_STEP });
       try {
-        await copyContent(a, b);
+        await copyApart(a, b, name);
       } finally {
         close(b);
       }
@@ -130,15 +113,18 @@ async function copyEntry(from: number, to: number, name: string, links: Links): 
   copyMeta(source, target, info);
 }
 
-async function copyEntries(from: number, to: number, links: Links): Promise<void> {
-  for (const name of readdirSync(self(from))) await copyEntry(from, to, name, links);
+async function copyEntries(from: number, to: number, copying: Copying): Promise<void> {
+  for (const name of readdirSync(self(from))) {
+    await copyEntry(from, to, name, copying);
+    await copying.breathe();
+  }
 }
 
 /** Copies what is in the directory `from` into the empty directory `to`, which gets the owner and mode of `from` too. */
 export async function copyTree(from: number, to: string): Promise<void> {
   const target = open(to, O_RDONLY | O_DIRECTORY);
   try {
-    await copyEntries(from, target, { seen: new Map() });
+    await copyEntries(from, target, { seen: new Map(), breathe: breather() });
     copyMeta(`${self(from)}/.`, `${self(target)}/.`, lstatSync(`${self(from)}/.`, { bigint: true }));
   } finally {
     close(target);

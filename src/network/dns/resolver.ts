@@ -2,8 +2,8 @@
 // 53 stays free for the container's own programs; two stateless rules there exchange the ports. Without connection tracking: it costs the
 // container's other packets nothing.
 import {
-  binding,
   close,
+  closeApart,
   compare,
   EPOLLIN,
   HOOK,
@@ -15,7 +15,6 @@ import {
   openNetlink,
   payload,
   portField,
-  SYS,
   setPayload,
   type Watch,
   watch,
@@ -81,7 +80,7 @@ function redirect(udp: number, tcp: number): void {
     t.commit();
   } finally {
     // closing waits for the kernel to have thrown away what a transaction replaced: milliseconds, so it happens on a worker thread
-    void binding.syscallAsync(SYS.close, nft.fd);
+    closeApart(nft.fd);
   }
 }
 
