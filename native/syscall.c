@@ -1,12 +1,11 @@
 // The one native binding: raw system calls for TypeScript. It knows numbers and buffers, nothing of containers.
 //
-//   syscall(nr, ...args)       result, or -errno. An argument is a number, a bigint, a string (passed as a NUL-ended copy), a
-//                              Uint8Array or ArrayBuffer (passed as its address), or null/undefined (0).
-//   syscallAsync(nr, ...args)  the same on a worker thread; a promise. The buffers stay referenced until it settles.
-//   address(buffer)            where a buffer's bytes are, for structures that hold pointers. Valid while the caller keeps it.
-//   poller(callback)           an epoll descriptor and a thread that waits on it and calls callback(data, events) for each event.
-//   pollerRef(handle, on)      whether that poller keeps the event loop alive.
-//   spawn(block)               vfork and exec with a descriptor map; see spawn.h.
+//   syscall(nr, ...args)   result, or -errno. An argument is a number, a bigint, a string (passed as a NUL-ended copy), a typed
+//                          array or ArrayBuffer (passed as its address), or null/undefined (0).
+//   address(buffer)        where a buffer's bytes are, for structures that hold pointers. Valid while the caller keeps it.
+//   poller(callback)       an epoll descriptor and a thread that waits on it and calls callback(data, events) for each event.
+//   pollerRef(handle, on)  whether that poller keeps the event loop alive.
+//   spawn(block)           vfork and exec with a descriptor map; see spawn.h.
 
 #define _GNU_SOURCE
 #define NAPI_VERSION 8
@@ -118,51 +117,6 @@ static napi_value js_syscall(napi_env env, napi_callback_info info) {
   if (result == -1) result = -errno;
   free_copies(copies);
   return number(env, result);
-}
-
-struct async_call {
-  long regs[MAX_ARGS], result;
-  char *copies[MAX_ARGS];
-  napi_deferred deferred;
-  napi_async_work work;
-  napi_ref keep;  // the arguments, so that no buffer is collected while the kernel writes to it
-};
-
-static void async_run(napi_env env, void *data) {
-  (void)env;
-  struct async_call *c = data;
-  c->result = syscall(c->regs[0], c->regs[1], c->regs[2], c->regs[3], c->regs[4], c->regs[5], c->regs[6]);
-  if (c->result == -1) c->result = -errno;
-}
-
-static void async_done(napi_env env, napi_status status, void *data) {
-  struct async_call *c = data;
-  napi_resolve_deferred(env, c->deferred, number(env, status == napi_ok ? c->result : -ECANCELED));
-  napi_delete_reference(env, c->keep);
-  napi_delete_async_work(env, c->work);
-  free_copies(c->copies);
-  free(c);
-}
-
-static napi_value js_syscall_async(napi_env env, napi_callback_info info) {
-  size_t argc = MAX_ARGS;
-  napi_value argv[MAX_ARGS], promise = NULL, name = NULL, array = NULL;
-  napi_get_cb_info(env, info, &argc, argv, NULL, NULL);
-  if (argc > MAX_ARGS) argc = MAX_ARGS;
-  struct async_call *c = calloc(1, sizeof *c);
-  if (!c) return fail(env, "syscallAsync: out of memory");
-  if (!arguments(env, argc, argv, c->regs, c->copies)) {
-    free(c);
-    return fail(env, BAD_ARGUMENT);
-  }
-  napi_create_array_with_length(env, argc, &array);
-  for (size_t i = 0; i < argc; i++) napi_set_element(env, array, (uint32_t)i, argv[i]);
-  napi_create_reference(env, array, 1, &c->keep);
-  napi_create_promise(env, &c->deferred, &promise);
-  napi_create_string_utf8(env, "syscall", NAPI_AUTO_LENGTH, &name);
-  napi_create_async_work(env, NULL, name, async_run, async_done, c, &c->work);
-  napi_queue_async_work(env, c->work);
-  return promise;
 }
 
 static napi_value js_address(napi_env env, napi_callback_info info) {
@@ -282,8 +236,7 @@ static void forget_own_file(void) {
 NAPI_MODULE_INIT() {
   forget_own_file();
   static const struct { const char *name; napi_callback call; } exported[] = {
-      {"syscall", js_syscall}, {"syscallAsync", js_syscall_async}, {"address", js_address},
-      {"poller", js_poller},   {"pollerRef", js_poller_ref},       {"spawn", js_spawn},
+      {"syscall", js_syscall}, {"address", js_address}, {"poller", js_poller}, {"pollerRef", js_poller_ref}, {"spawn", js_spawn},
   };
   for (size_t i = 0; i < sizeof exported / sizeof *exported; i++) {
     napi_value f = NULL;
