@@ -8,6 +8,8 @@
 //   decode(buffer)              the text of UTF-8.
 //   load(name)                  a module that lies behind the program, as a promise; of any other file its bytes in an ArrayBuffer.
 //
+//   turn()                      JavaScript's own: called where there is nothing to do; where it does not say true, that is the end.
+//
 // It begins with main.js, which ends it by exit_group(2).
 
 #define _GNU_SOURCE
@@ -96,9 +98,14 @@ int main(void) {
   JS_SetModuleLoaderFunc(rt, NULL, import, NULL);
   JSValue host = JS_NewObject(ctx);
   for (int i = 0; i < CALLS; i++) JS_SetPropertyStr(ctx, host, names[i], JS_NewCFunctionMagic(ctx, call, names[i], 1, JS_CFUNC_generic_magic, i));
-  JS_SetPropertyStr(ctx, JS_GetGlobalObject(ctx), "host", host);
+  JS_SetPropertyStr(ctx, JS_GetGlobalObject(ctx), "host", JS_DupValue(ctx, host));
   JSValue loaded = JS_LoadModule(ctx, "main.js", "main.js");
-  for (JSContext *of = ctx; JS_ExecutePendingJob(rt, &of) > 0;) continue;
-  if (JS_PromiseState(ctx, loaded) == JS_PROMISE_REJECTED) fprintf(stderr, "%s\n", JS_ToCString(ctx, JS_PromiseResult(ctx, loaded)));
+  JSValue goes_on;
+  do {
+    for (JSContext *of = ctx; JS_ExecutePendingJob(rt, &of) > 0;) continue;
+    goes_on = JS_Invoke(ctx, host, JS_NewAtom(ctx, "turn"), 0, NULL);
+  } while (!JS_IsException(goes_on) && JS_ToBool(ctx, goes_on));
+  if (JS_PromiseState(ctx, loaded) == JS_PROMISE_REJECTED) JS_Throw(ctx, JS_PromiseResult(ctx, loaded));
+  if (JS_HasException(ctx)) fprintf(stderr, "%s\n", JS_ToCString(ctx, JS_GetException(ctx)));
   return 1;
 }

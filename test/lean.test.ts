@@ -1,10 +1,10 @@
 // The runtime's commands by the lean host, beside Bun: what they do on their own, and that nobody can tell them apart.
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Spec } from "../src/oci/runtime-spec.ts";
+import type { Hook, Spec } from "../src/oci/runtime-spec.ts";
 import { exampleSpec } from "../src/runtime/spec.ts";
 import { bin, type Output, root, which } from "./support/engine.ts";
 
@@ -81,17 +81,52 @@ real("a container's whole life takes nothing but the lean host", () => {
   expect(by(alone, "list", "-q").stdout).toBe("");
 });
 
+real("hooks of all kinds, one that fails, one that takes too long", () => {
+  const script = (text: string, timeout?: number) => ({ path: "/bin/sh", args: ["sh", "-c", text], ...(timeout ? { timeout } : {}) });
+  const told = (kind: string) => script(`read -r state; echo "${kind} \\"\${state%%,*}\\"" >>${work}/hooks`);
+  const kinds = ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] as const;
+  bundle(["busybox", "true"], (spec) => {
+    spec.hooks = { startContainer: [{ path: "/bin/busybox", args: ["busybox", "true"] }] };
+    for (const kind of kinds) spec.hooks[kind] = [told(kind)];
+  });
+  // Staying for poststop takes an event loop with signals, which is known before anything is made.
+  expect(by(alone, "run", "-b", work, id).status).toBe(127);
+  expect(existsSync(join(work, "hooks"))).toBe(false);
+  expect(by(alone, "create", "-b", work, id)).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(by(alone, "start", id)).toEqual({ status: 0, stdout: "", stderr: "" });
+  for (let turn = 0; turn < 200 && !by(alone, "state", id).stdout.includes("stopped"); turn++) Bun.sleepSync(10);
+  expect(by(alone, "delete", id)).toEqual({ status: 0, stdout: "", stderr: "" });
+  const lines = readFileSync(join(work, "hooks"), "utf8").trimEnd().split("\n");
+  expect(lines).toEqual(kinds.map((kind) => `${kind} "{"ociVersion":"${exampleSpec().ociVersion}""`));
+  const failing: [Hook, string][] = [
+    [script("echo to stdout; echo to stderr >&2; exit 3"), "exit status 3, stdout: to stdout\n, stderr: to stderr\n"],
+    [script("head -c 300000 /dev/zero | tr '\\0' x; kill -9 $$"), `signal: killed, stdout: ${"x".repeat(4096)}, stderr: `],
+    [script("sleep 50", 1), "hook ran past specified timeout of 1s"],
+    [{ path: "/nonsense" }, "/nonsense: no such file or directory"],
+  ];
+  for (const [hook, words] of failing) {
+    bundle(["echo", "hello"], (spec) => {
+      spec.hooks = { createRuntime: [hook] };
+    });
+    const failed = by(alone, "--log-format", "json", "run", "-b", work, id);
+    expect(failed).toMatchObject({ status: 1, stdout: "" });
+    expect(JSON.parse(failed.stderr).msg).toBe(`runc run failed: error running createRuntime hook #0: error running hook: ${words}`);
+    expect(by(alone, "list", "-q").stdout).toBe("");
+  }
+});
+
 real("what it lacks is done by Bun, and nothing is left of the attempt", () => {
-  const hooked = (spec: Spec) => {
-    spec.hooks = { prestart: [{ path: "/bin/sh", args: ["sh", "-c", `echo hook >>${work}/hooks`] }] };
-  };
-  bundle(["echo", "hello"], hooked);
+  // A filter that nobody has compiled before.
+  bundle(["echo", "hello"], (spec) => {
+    const rule = { names: ["mkdir"], action: "SCMP_ACT_ERRNO", errnoRet: process.pid % 4000 };
+    spec.linux!.seccomp = { defaultAction: "SCMP_ACT_ALLOW", syscalls: [rule, { ...rule, names: [`nonsense${Date.now()}`] }] };
+  });
   const missing = by(alone, "run", "-b", work, id);
   expect(missing).toMatchObject({ status: 127, stderr: expect.stringContaining("alone/jubako can't be run, which this takes") });
   expect(by(alone, "state", id).status).toBe(1);
-  expect(existsSync(join(work, "hooks"))).toBe(false);
   expect(by(bin("jubako-runtime"), "run", "-b", work, id)).toEqual({ status: 0, stdout: "hello\n", stderr: "" });
-  expect(spawnSync("cat", [join(work, "hooks")], { encoding: "utf8" }).stdout).toBe("hook\n");
+  expect(by(alone, "run", "-b", work, id)).toEqual({ status: 0, stdout: "hello\n", stderr: "" });
+  expect(by(alone, "features").status).toBe(127);
   expect(JSON.parse(by(bin("jubako-runtime"), "features").stdout)).toMatchObject({ ociVersionMin: "1.0.0" });
 });
 

@@ -1,8 +1,26 @@
-// Hooks of config.json: programs that get the container's state on stdin (runtime-spec config.md, "POSIX-platform Hooks"). prestart,
-// createRuntime, poststart and poststop run here; createContainer and startContainer run inside the container's namespaces, by a tape.
-import { spawn } from "node:child_process";
+// Hooks of config.json: programs that get the container's state on stdin (runtime-spec config.md, "POSIX-platform Hooks"), run by a tape. prestart,
+// createRuntime, poststart and poststop run here; createContainer and startContainer run inside the container's namespaces.
 import { failedPrecondition } from "../lib/errors.ts";
-import { binding, check, close, ended, errnoText, O_CLOEXEC, pidfdSignal, readFileSync, readlinkSync, SYS, write } from "../linux/index.ts";
+import {
+  binding,
+  check,
+  close,
+  EPOLLIN,
+  ended,
+  errnoText,
+  O_NONBLOCK,
+  pidfdSignal,
+  pipe,
+  read,
+  readFileSync,
+  readlinkSync,
+  SYS,
+  textOf,
+  utf8,
+  type Watch,
+  watch,
+  write,
+} from "../linux/index.ts";
 import type { Hook, Hooks, Process, State } from "../oci/runtime-spec.ts";
 import { homeOf } from "./home.ts";
 import { CLONE, flags } from "./plan/constants.ts";
@@ -35,7 +53,7 @@ export async function runHooks(name: HookName, hooks: Hooks | undefined, state: 
   for (const [i, hook] of list.entries()) {
     // A hook inside is told the pid that it sees (runtime-spec runtime.md, "State").
     const text = JSON.stringify(inside ? { ...state, pid: pidsOf(inside.target).at(-1) } : state);
-    const problem = inside === undefined ? await runHere(hook, text) : await runInside(hook, text, inside);
+    const problem = await runHook(hook, text, inside);
     if (problem) throw failedPrecondition(`error running ${name} hook #${i}: error running hook: ${problem}`);
   }
 }
@@ -58,46 +76,9 @@ export async function runHooksAnyway(
   warn: (message: string) => void,
 ): Promise<void> {
   for (const [i, hook] of (hooks?.[name] ?? []).entries()) {
-    const problem = await runHere(hook, JSON.stringify(state));
+    const problem = await runHook(hook, JSON.stringify(state), undefined);
     if (problem) warn(`error running ${name} hook #${i}: ${problem}`);
   }
-}
-
-const MAX_OUTPUT = 4096;
-
-function runHere(hook: Hook, state: string): Promise<string | undefined> {
-  return new Promise((resolve) => {
-    const env = Object.fromEntries((hook.env ?? []).map((e) => [e.split("=", 1)[0]!, e.slice(e.indexOf("=") + 1)]));
-    const child = spawn(hook.path, (hook.args ?? [hook.path]).slice(1), { argv0: hook.args?.[0] ?? hook.path, env, stdio: "pipe" });
-    let stdout = "";
-    let stderr = "";
-    let late = false;
-    const timer = hook.timeout
-      ? setTimeout(() => {
-          late = true;
-          child.kill("SIGKILL");
-          // What it started may hold its output open for longer.
-          child.stdout.destroy();
-          child.stderr.destroy();
-        }, hook.timeout * 1000)
-      : undefined;
-    child.stdout.on("data", (data) => {
-      stdout = (stdout + data).slice(0, MAX_OUTPUT);
-    });
-    child.stderr.on("data", (data) => {
-      stderr = (stderr + data).slice(0, MAX_OUTPUT);
-    });
-    child.on("error", (error) => resolve(error.message));
-    child.on("close", (code, signal) => {
-      clearTimeout(timer);
-      if (late) resolve(`hook ran past specified timeout of ${hook.timeout}s`);
-      else if (code === 0) resolve(undefined);
-      else resolve(`${signal ? `signal: ${signal}` : `exit status ${code}`}, stdout: ${stdout}, stderr: ${stderr}`);
-    });
-    // A hook need not read what it gets.
-    child.stdin.on("error", () => {});
-    child.stdin.end(state);
-  });
 }
 
 const NAMESPACES = {
@@ -124,14 +105,14 @@ function othersNamespaces(pidfd: number): (typeof NAMESPACES)[keyof typeof NAMES
     .map((name) => NAMESPACES[name]);
 }
 
-/** The tape that runs a hook in the namespaces of the process behind FD.target. */
-function planHook(hook: Hook, inside: Inside): Tape {
-  const { cwd, seccomp, process } = inside;
+/** The tape that runs a hook: inside, in the namespaces of the process behind FD.target. */
+function planHook(hook: Hook, inside: Inside | undefined): Tape {
+  const { cwd, seccomp, process } = inside ?? {};
   const p = createPlanner();
   const { tape } = p;
   const target = { value: FD.target, name: "init" };
   // In one call: afterwards, in a user namespace, the process would be out of reach.
-  const joined = othersNamespaces(inside.target);
+  const joined = inside ? othersNamespaces(inside.target) : [];
   if (joined.length) tape.step(SYS.setns, [target, flags(CLONE, ...joined)], { why: "join the container's namespaces" });
   const cloned = cloneProcess(p, [], false, undefined, "start the hook");
   const child = tape.label();
@@ -146,7 +127,7 @@ function planHook(hook: Hook, inside: Inside): Tape {
   if (cwd) tape.step(SYS.chdir, [cwd], { why: `go to ${cwd}`, ignore: "all" });
   tape.step(SYS.close_range, [3, 0xffffffff, { value: 4, name: "CLOSE_RANGE_CLOEXEC" }], { why: "let no descriptor through" });
   if (seccomp) planSeccomp(p, seccomp);
-  const env = hook.env?.length || !process ? (hook.env ?? []) : programEnvironment(process, inside.target);
+  const env = hook.env?.length || !inside || !process ? (hook.env ?? []) : programEnvironment(process, inside.target);
   tape.step(SYS.execve, [hook.path, tape.vector(hook.args ?? [hook.path], "args"), tape.vector(env, "env")], {
     why: `run hook ${hook.path}`,
   });
@@ -158,20 +139,25 @@ function programEnvironment(process: Process, init: number): string[] {
   return needsHome ? [...env, `HOME=${homeOf(pidsOf(init)[0]!, process.user?.uid ?? 0)}`] : env;
 }
 
-async function runInside(hook: Hook, state: string, inside: Inside): Promise<string | undefined> {
-  const input = check(binding.syscall(SYS.memfd_create, "state", O_CLOEXEC ? 1 : 0), "memfd_create");
+/** What went wrong, in runc's words. */
+async function runHook(hook: Hook, state: string, inside: Inside | undefined): Promise<string | undefined> {
+  const input = check(binding.syscall(SYS.memfd_create, "state", 1), "memfd_create");
+  // One inside has no output but its caller's stderr.
+  const output = inside ? undefined : captured();
   let pidfd = -1;
   let problem: string | undefined;
   try {
-    write(input, Buffer.from(state));
+    write(input, utf8(state));
     check(binding.syscall(SYS.lseek, input, 0, 0), "lseek");
     const none = { preserved: [], hold: [], holdStdin: -1, record: -1, notify: -1, control: -1 };
+    const [out, err] = output?.ends ?? [-1, 2];
     const player = startPlayer(
       "jubako-hook",
       planHook(hook, inside).encode(),
-      { stdio: [input, -1, 2], ...none, target: inside.target },
+      { stdio: [input, out, err], ...none, target: inside?.target ?? -1 },
       0,
     );
+    output?.started();
     try {
       await hearReports(player.report, (report) => {
         if (report.tag === "pid") pidfd = check(binding.syscall(SYS.pidfd_open, report.pid, 0), "pidfd_open");
@@ -190,13 +176,68 @@ async function runInside(hook: Hook, state: string, inside: Inside): Promise<str
       pidfdSignal(fd, 9);
     };
     const timer = hook.timeout ? setTimeout(end, hook.timeout * 1000) : undefined;
-    const status = (await ended(fd))?.status ?? 0;
+    const { status, signal } = (await ended(fd)) ?? { status: 0, signal: undefined };
     clearTimeout(timer);
     if (late) return `hook ran past specified timeout of ${hook.timeout}s`;
-    if (status > 128) return problem ?? `signal: ${status === 159 ? "bad system call" : status - 128}`;
-    return problem ?? (status === 0 ? undefined : `exit status ${status}`);
+    if (problem !== undefined) return problem;
+    const how = signal === undefined ? `exit status ${status}` : `signal: ${SIGNALS[signal] ?? signal}`;
+    return status === 0 ? undefined : `${how}${output ? `, ${output.text()}` : ""}`;
   } finally {
     close(input);
     close(pidfd);
+    output?.close();
   }
+}
+
+/** As Go calls them. */
+const SIGNALS: Record<number, string> = {
+  2: "interrupt",
+  6: "aborted",
+  9: "killed",
+  11: "segmentation fault",
+  15: "terminated",
+  31: "bad system call",
+};
+
+const MAX_OUTPUT = 4096;
+
+/** What a hook writes, for the sentence about its failure. What it started may hold its output open for longer, and is not waited for. */
+function captured() {
+  const streams = ["stdout", "stderr"].map((name) => ({ name, ...pipe(O_NONBLOCK), text: "" }));
+  const buffer = new Uint8Array(MAX_OUTPUT);
+  /** Whether there may be more. */
+  const hear = (stream: (typeof streams)[number]): boolean => {
+    for (;;) {
+      const n = read(stream.read, buffer);
+      if (!n) return n === undefined;
+      if (stream.text.length < MAX_OUTPUT) stream.text += textOf(buffer.subarray(0, n));
+    }
+  };
+  let watches: Watch[] = [];
+  let own = true;
+  const letGo = () => {
+    if (own) for (const stream of streams) close(stream.write);
+    own = false;
+  };
+  // The hook's ends block, as everybody expects of them.
+  for (const stream of streams) check(binding.syscall(SYS.fcntl, stream.write, 4, 0), "fcntl F_SETFL");
+  return {
+    ends: streams.map((stream) => stream.write) as [number, number],
+    started() {
+      letGo();
+      watches = streams.map((stream) => {
+        const watching = watch(stream.read, EPOLLIN, () => void (hear(stream) || watching.close()));
+        return watching;
+      });
+    },
+    text() {
+      for (const stream of streams) hear(stream);
+      return streams.map(({ name, text }) => `${name}: ${text.slice(0, MAX_OUTPUT)}`).join(", ");
+    },
+    close() {
+      letGo();
+      for (const each of watches) each.close();
+      for (const stream of streams) close(stream.read);
+    },
+  };
 }

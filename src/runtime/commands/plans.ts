@@ -34,7 +34,9 @@ async function fromTemplate(input: CreateInput, files: PlanFiles): Promise<Uint8
   try {
     blanked = blank(input, facts());
     if (!blanked) return undefined;
-    const key = JSON.stringify([COMMIT, BUILD_TIME, kernelRelease(), facts(), input.spec.linux?.seccomp, blanked.key]);
+    // Lines, none of which has an end of line in it.
+    const parts = [COMMIT, BUILD_TIME, kernelRelease(), JSON.stringify(facts()), JSON.stringify(input.spec.linux?.seccomp), blanked.key];
+    const key = parts.join("\n");
     let template = files.find(key);
     if (!template) {
       template = (await import("./planner.ts")).planTemplate(blanked, input);

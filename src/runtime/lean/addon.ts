@@ -1,6 +1,7 @@
 // The binding, in the place of the Node-API addon (src/linux/addon.ts).
 import type { Argument, Binding } from "../../linux/index.ts";
 import { host, lacking } from "./host.ts";
+import { poller, pollerRef } from "./loop.ts";
 
 const NUL = "\0";
 
@@ -37,6 +38,6 @@ export const addon: Binding = {
   address: host.address,
   spawn: host.spawn,
   syscallAsync: () => lacking("threads"),
-  poller: () => lacking("an event loop"),
-  pollerRef: () => lacking("an event loop"),
+  poller: (callback) => poller(callback),
+  pollerRef: (handle, on) => pollerRef(handle, on),
 };

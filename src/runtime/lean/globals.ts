@@ -1,10 +1,11 @@
 // What the runtime's commands use of the globals of Node and Bun, by the lean host. Whatever is not here throws Lacking, or is missed as a ReferenceError.
 import { addon } from "./addon.ts";
 import { host, lacking } from "./host.ts";
+import { clearTimeout, setTimeout } from "./loop.ts";
 
 const { syscall } = addon;
 /** Of src/linux, which takes these globals to be there as it is loaded. */
-const SYS = { read: 0, close: 3, poll: 7, getpid: 39, getcwd: 79, geteuid: 107, getegid: 108, openat: 257 } as const;
+const SYS = { read: 0, close: 3, getpid: 39, getcwd: 79, geteuid: 107, getegid: 108, openat: 257 } as const;
 
 /** The NUL-ended strings of a file of proc. */
 function stringsOf(path: string): string[] {
@@ -76,9 +77,6 @@ Object.assign(globalThis, {
   TextDecoder: class {
     decode = (bytes: Uint8Array) => host.decode(bytes);
   },
-  /** Nothing else goes on in a command meanwhile. */
-  setTimeout(then: () => void, milliseconds: number) {
-    syscall(SYS.poll, null, 0, milliseconds);
-    void Promise.resolve().then(then);
-  },
+  setTimeout,
+  clearTimeout,
 });

@@ -11,6 +11,8 @@ export interface Host {
   decode(bytes: Uint8Array): string;
   /** The bytes of a file that lies behind the program; of a module, a promise of what it exports. */
   load(name: string): unknown;
+  /** Called where there is nothing to do; false ends the program. */
+  turn(): boolean;
 }
 
 export const { host } = globalThis as unknown as { host: Host };
