@@ -1,14 +1,20 @@
 // Small files of cgroup hierarchies.
 import { Failure } from "../../lib/errors.ts";
 import {
+  AT_FDCWD,
+  binding,
+  close,
   existsSync,
   kill,
   mkdirSync,
+  O_CLOEXEC,
   readdirSync,
   readFileSync,
   rmdirSync,
+  SYS,
   SystemError,
   subdirectoriesOf,
+  textOf,
   writeFileSync,
 } from "../../linux/index.ts";
 import type { CgroupWrite } from "./index.ts";
@@ -20,6 +26,35 @@ export function readText(file: string): string | undefined {
     return readFileSync(file, "utf8");
   } catch {
     return undefined;
+  }
+}
+
+/** Files that are read for each container, open; the last used last. */
+const kept = new Map<string, number>();
+const MOST_KEPT = 8;
+const TEXT_ROOM = 4096;
+let room: Uint8Array | undefined;
+
+/** The same for a short file that is read again and again: most of what reading a cgroup's file costs is opening it. */
+export function readAgain(file: string): string | undefined {
+  room ??= new Uint8Array(TEXT_ROOM);
+  for (let held = kept.get(file); ; held = undefined) {
+    kept.delete(file);
+    const fd = held ?? binding.syscall(SYS.openat, AT_FDCWD, file, O_CLOEXEC, 0);
+    if (fd < 0) return undefined;
+    const n = binding.syscall(SYS.pread64, fd, room, TEXT_ROOM, 0);
+    if (n >= 0 && n < TEXT_ROOM) {
+      kept.set(file, fd);
+      for (const [oldest, old] of kept) {
+        if (kept.size <= MOST_KEPT) break;
+        kept.delete(oldest);
+        close(old);
+      }
+      return textOf(room.subarray(0, n));
+    }
+    close(fd);
+    // Of a cgroup that is gone; another one may have its name by now.
+    if (held === undefined) return readText(file);
   }
 }
 

@@ -26,6 +26,7 @@ import {
   hugePageSizes,
   makeCgroup,
   pidsBelow,
+  readAgain,
   readKeyed,
   readNumber,
   readText,
@@ -141,7 +142,7 @@ function prepareParent(controller: string, directory: string, top: string): void
 
 function inherited(directory: string): [name: string, value: string][] {
   const parent = dirname(directory);
-  return ["cpuset.cpus", "cpuset.mems"].map((name) => [name, (readText(`${parent}/${name}`) ?? "").trim()]);
+  return ["cpuset.cpus", "cpuset.mems"].map((name) => [name, (readAgain(`${parent}/${name}`) ?? "").trim()]);
 }
 
 export function controlGroupsV1(location: CgroupLocation): ControlGroups {

@@ -391,8 +391,8 @@ function planMountInside(p: Planner, { mount, options, mapping }: PlannedMount, 
   const type = tape.word("type");
   tape.step(SYS.fstat, [from, stat]);
   p.close(from);
-  tape.compute("AND", tape.wordAt(stat, 24, 4, "stat.st_mode"), 0o170000, type);
-  tape.when(type, "NE", { value: 0o040000, name: "S_IFDIR" }, file);
+  tape.compute("AND", tape.wordAt(stat, 24, 4, "stat.st_mode"), S_IFMT, type);
+  tape.when(type, "NE", S_IFDIR, file);
   p.ensure(root, place, "directory", to, why);
   tape.jump(ready);
   tape.place(file);
@@ -427,6 +427,8 @@ function planModeText(p: Planner, root: Word, path: string, why: string): Block 
   return text;
 }
 
+const S_IFMT = { value: S.S_IFMT, name: "S_IFMT" };
+const S_IFDIR = { value: S.S_IFDIR, name: "S_IFDIR" };
 const PROC_SUPER_MAGIC = 0x9fa0;
 
 /** Ends the tape unless the opened file is (or is not) procfs' own, whatever was mounted or linked there: struct statfs begins with the type. */
@@ -446,7 +448,7 @@ export function planNullCheck({ tape }: Planner, fd: Word, why: string, real: La
   const stat = tape.room(144, "stat");
   const type = tape.word("type");
   tape.step(SYS.fstat, [fd, stat], { why });
-  tape.compute("AND", tape.wordAt(stat, 24, 4, "stat.st_mode"), { value: S.S_IFMT, name: "S_IFMT" }, type);
+  tape.compute("AND", tape.wordAt(stat, 24, 4, "stat.st_mode"), S_IFMT, type);
   tape.when(type, "NE", { value: S.S_IFCHR, name: "S_IFCHR" }, fake);
   tape.when(tape.wordAt(stat, 40, 8, "stat.st_rdev"), "EQ", { value: 0x103, name: "makedev(1, 3)" }, real);
   tape.place(fake);
@@ -479,13 +481,18 @@ export function planMasked(p: Planner, paths: readonly string[], root: Word): vo
   planNullCheck(p, nothing, isNull, real);
   tape.fail(errno.ENODEV, isNull);
   tape.place(real);
+  const stat = tape.room(144, "stat");
+  const type = tape.word("type");
   for (const path of new Set(paths)) {
     const next = tape.label();
     const notDirectory = tape.label();
     const further = tape.label();
     const covered = tape.label();
     const put = tape.label();
-    p.openInRoot(root, path, O.O_PATH | O.O_DIRECTORY, place, { why: `mask ${path}`, jump: { to: notDirectory, on: ABSENT } });
+    p.openInRoot(root, path, O.O_PATH, place, { why: `mask ${path}`, jump: { to: next, on: ABSENT } });
+    tape.step(SYS.fstat, [place, stat]);
+    tape.compute("AND", tape.wordAt(stat, 24, 4, "stat.st_mode"), S_IFMT, type);
+    tape.when(type, "NE", S_IFDIR, notDirectory);
     // The first directory gets the mount itself, others a copy of it: before Linux 6.15 what is attached nowhere can't be copied, and a mount
     // that ends unattached makes its last closer wait for an RCU grace period.
     tape.when(attached, "NE", 0, further);
@@ -496,7 +503,6 @@ export function planMasked(p: Planner, paths: readonly string[], root: Word): vo
     tape.step(SYS.open_tree, [empty, "", COPY], { store: copy });
     tape.jump(put);
     tape.place(notDirectory);
-    p.openInRoot(root, path, O.O_PATH, place, { jump: { to: next, on: ABSENT } });
     tape.step(SYS.open_tree, [nothing, "", COPY], { store: copy });
     tape.place(put);
     attach(p, copy, place);

@@ -184,9 +184,8 @@ export function templateOf(tape: Tape, names: readonly string[]): Template | und
   return { encoded, blanks };
 }
 
-/** The tape for the container whose names these are. */
+/** The tape for the container whose names these are: the template's own memory, until it is filled in for the next. */
 export function fillIn({ encoded, blanks }: Template, names: readonly string[]): Uint8Array {
-  const filled = encoded.slice();
-  for (const [name, at] of blanks) encoder.encodeInto(names[name]!, filled.subarray(at));
-  return filled;
+  for (const [name, at] of blanks) encoder.encodeInto(names[name]!, encoded.subarray(at));
+  return encoded;
 }
