@@ -5,7 +5,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { type Cost, cost, cycleOf, makeBundle, runOf } from "./support/bundle.ts";
+import { type Cost, compiled, cost, cycleOf, makeBundle, peakMemory, runOf } from "./support/bundle.ts";
 import { createAndStart } from "./support/in-process.ts";
 import { median, quickest, type Row, report } from "./support/measure.ts";
 import { shimTimes } from "./support/shim-times.ts";
@@ -31,7 +31,7 @@ function inTurns(sides: Sides): Record<string, Summary> {
     for (const [name, run] of Object.entries(sides))
       if (i > 0) costs[name]!.push(run());
       else run();
-  const middle = (list: Cost[], of: "wall" | "cpu" | "memory") => median(list.map((each) => each[of]));
+  const middle = (list: Cost[], of: "wall" | "cpu") => median(list.map((each) => each[of]));
   return Object.fromEntries(
     Object.entries(costs).map(([name, list]) => [
       name,
@@ -39,7 +39,6 @@ function inTurns(sides: Sides): Record<string, Summary> {
         each: list[0]!.each.map((_, i) => median(list.map(({ each }) => each[i]!))),
         wall: middle(list, "wall"),
         cpu: middle(list, "cpu"),
-        memory: middle(list, "memory"),
         quickest: quickest(list.map(({ wall }) => wall)),
       },
     ]),
@@ -52,7 +51,6 @@ function rows(what: string, goal: string, theirs: Summary, own: Summary, parts: 
     { what: `${what}: the quickest tenth`, unit: "ms", goal, theirs: theirs.quickest, ours: own.quickest },
     ...parts.map((part, i) => ({ what: `\`${part}\` alone`, unit: "ms", theirs: theirs.each[i]!, ours: own.each[i]! })),
     { what: `${what}: processor time`, unit: "ms", theirs: theirs.cpu, ours: own.cpu },
-    { what: `${what}: peak memory (ru_maxrss)`, unit: "MB", theirs: theirs.memory, ours: own.memory },
   ];
 }
 
@@ -60,22 +58,26 @@ function compare(peer: string[], dir: string, goals: { run: string; cycle: strin
   const id = `jubako-bench-${process.pid}`;
   const own = [ours, "--root", join(dir, "state-ours")];
   const theirs = [...peer, "--root", join(dir, "state-theirs")];
+  const peak = compiled("peak", dir);
+  const memory = (what: string, commands: (runtime: string[]) => string[][]): Row => {
+    const of = (runtime: string[]) => median(Array.from({ length: 5 }, () => peakMemory(peak, commands(runtime))));
+    return { what: `${what}: peak memory (ru_maxrss)`, unit: "MB", theirs: of(theirs), ours: of(own) };
+  };
   const run = inTurns({ theirs: () => cost(runOf(theirs, dir, id)), ours: () => cost(runOf(own, dir, id)) });
   const cycle = inTurns({ theirs: () => cost(cycleOf(theirs, dir, id)), ours: () => cost(cycleOf(own, dir, id)) });
   return {
     rows: [
       ...rows("`run` of a busybox bundle", goals.run, run.theirs!, run.ours!),
+      memory("`run`", (runtime) => runOf(runtime, dir, id)),
       ...rows("`create`, `start`, `delete`", goals.cycle, cycle.theirs!, cycle.ours!, ["create", "start", "delete"]),
+      memory("`create`, `start`, `delete`", (runtime) => cycleOf(runtime, dir, id)),
     ],
     ours: run.ours!.wall,
   };
 }
 
 function floors(dir: string, own: number): void {
-  const program = join(dir, "floor");
-  const source = new URL("support/floor.c", import.meta.url).pathname;
-  const built = spawnSync("gcc", ["-O2", "-o", program, source], { encoding: "utf8" });
-  if (built.status !== 0) throw new Error(`gcc: ${built.stderr ?? built.error}`);
+  const program = compiled("floor", dir);
   const floor = inTurns({
     without: () => cost([[program, join(dir, "rootfs")]]),
     net: () => cost([[program, join(dir, "rootfs"), "net"]]),

@@ -28,14 +28,12 @@ export interface Cost {
   wall: number;
   /** Milliseconds of processor time, with what its children took. */
   cpu: number;
-  /** ru_maxrss in MB: the largest of the process and its children. */
-  memory: number;
 }
 
 /** Runs the commands one after the other; throws where one fails. */
 export function cost(commands: string[][]): Cost {
   const began = performance.now();
-  const total: Cost = { each: [], wall: 0, cpu: 0, memory: 0 };
+  const total: Cost = { each: [], wall: 0, cpu: 0 };
   for (const command of commands) {
     const start = performance.now();
     // No pipe: a container that was created holds its ends as long as it is there.
@@ -43,10 +41,27 @@ export function cost(commands: string[][]): Cost {
     if (exitCode !== 0) throw new Error(`${command.join(" ")}: ended with ${exitCode}`);
     total.each.push(performance.now() - start);
     total.cpu += Number(resourceUsage.cpuTime.total) / 1000;
-    total.memory = Math.max(total.memory, resourceUsage.maxRSS / 1024 / 1024);
   }
   total.wall = performance.now() - began;
   return total;
+}
+
+/** Compiles a program of bench/support into the directory. */
+export function compiled(name: string, dir: string): string {
+  const program = join(dir, name);
+  const built = spawnSync("gcc", ["-O2", "-o", program, new URL(`${name}.c`, import.meta.url).pathname], { encoding: "utf8" });
+  if (built.status !== 0) throw new Error(`gcc: ${built.stderr ?? built.error}`);
+  return program;
+}
+
+/** The commands' peak memory in MB, by peak.c: that of the one with most. */
+export function peakMemory(peak: string, commands: string[][]): number {
+  const peaks = commands.map((command) => {
+    const { status, stdout } = spawnSync(peak, command, { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], timeout: 60_000 });
+    if (status !== 0) throw new Error(`${command.join(" ")}: ended with ${status}`);
+    return Number(stdout) / 1024;
+  });
+  return Math.max(...peaks);
 }
 
 /** What a runtime is called with: its command line up to the command. */
