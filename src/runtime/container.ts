@@ -188,7 +188,7 @@ async function standAtGate(
       } else if (report.tag === "failed") heard.failed = failure(report.index, report.errno);
       else if (report.tag === "ready") heard.ready = true;
       else if (report.tag === "hooks") hooks = true;
-      else if (report.tag === "missing" || report.tag === "notify") asked.push(report);
+      else if (report.tag === "missing" || report.tag === "notify" || report.tag === "idmap") asked.push(report);
       // What the process tells may come before its parent has told its pid: both must be known.
       return report.tag === "end" || ((heard.failed || heard.ready || hooks || asked.length > 0) && heard.pid > 0);
     });

@@ -173,4 +173,4 @@ export function startPlayer(name: string, tape: Uint8Array | number, fds: Player
 }
 
 /** What a process waits for an answer to. */
-export type Asking = Extract<Report, { tag: "missing" | "notify" }>;
+export type Asking = Extract<Report, { tag: "missing" | "notify" | "idmap" }>;

@@ -11,6 +11,8 @@ export type Report =
   | { tag: "missing"; index: number; root: number }
   /** The filter's listener in the process. */
   | { tag: "notify"; fd: number }
+  /** A detached mount in the process whose ids are to be mapped as in the user namespace, which it has as well. */
+  | { tag: "idmap"; recursive: boolean; mount: number; namespace: number }
   /** The process waits until its ids are mapped. */
   | { tag: "maps" }
   | { tag: "end" };
@@ -30,6 +32,7 @@ function parseReports(bytes: Uint8Array): Report[] {
     else if (tag === REPORT.hooks) reports.push({ tag: "hooks" });
     else if (tag === REPORT.missing) reports.push({ tag: "missing", index, root: value });
     else if (tag === REPORT.maps) reports.push({ tag: "maps" });
+    else if (tag === REPORT.idmap) reports.push({ tag: "idmap", recursive: index === 1, mount: value, namespace: words[w + 3]! });
     else if (tag === REPORT.notify) reports.push({ tag: "notify", fd: value });
   }
   return reports;

@@ -155,6 +155,12 @@ real("a bind whose source earlier mounts make below the root is of what they mad
     for (const mount of spec.mounts!.slice(-3)) Object.assign(mount, { uidMappings: map, gidMappings: map });
   });
   expect(mapped).toMatchObject({ status: 0, stdout: "100000\n0\n", stderr: "" });
+  // In a user namespace it is the maker who maps: the owner on disk is root inside.
+  const both = show(["stat", "-c", "%u", "/final", deep], (spec) => {
+    inUser(spec);
+    for (const mount of spec.mounts!.slice(-3)) Object.assign(mount, { uidMappings: map, gidMappings: map });
+  });
+  expect(both).toMatchObject({ status: 0, stdout: "0\n65534\n", stderr: "" });
   // A file, a new file system of the container's, a directory to be made for both.
   const others = show(["sh", "-c", "cat /new/one/file; grep -c ' /new/two/shm .*tmpfs' /proc/self/mountinfo"], (spec) => {
     spec.mounts!.push(bind(`${root}/mnt/plain`, "/new/one/file"), bind(`${root}/dev/shm`, "/new/two/shm"));

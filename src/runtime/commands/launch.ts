@@ -123,7 +123,7 @@ export async function launch(
         else if (report.tag === "ready") ready = true;
         else if (report.tag === "hooks") hooks = true;
         else if (report.tag === "maps") maps = true;
-        else if (report.tag === "missing" || report.tag === "notify") asked.push(report);
+        else if (report.tag === "missing" || report.tag === "notify" || report.tag === "idmap") asked.push(report);
         // The child may be ready before its parent has told its pid: both must be known.
         return report.tag === "failed" || report.tag === "end" || (pid > 0 && (!known || ready || hooks || maps || asked.length > 0));
       });

@@ -3,10 +3,11 @@
 import { invalidArgument } from "../../lib/errors.ts";
 import { errno, SYS } from "../../linux/index.ts";
 import type { IdMapping } from "../../oci/runtime-spec.ts";
-import type { Word } from "../tape.ts";
+import { REPORT_FD, type Word } from "../tape.ts";
 import { AT, flags, MOUNT_ATTR } from "./constants.ts";
+import { REPORT } from "./layout.ts";
 import { cloneProcess, planMaps } from "./namespaces.ts";
-import { openProcess, type Planner } from "./planner.ts";
+import { openProcess, type Planner, waitForMaker } from "./planner.ts";
 
 /** A user namespace with these maps, in `namespace`: containerID is the owner on disk, hostID the one that is seen. */
 export function planMapping(p: Planner, uids: IdMapping[], gids: IdMapping[], namespace: Word, why: string): void {
@@ -34,5 +35,16 @@ export function planIdmap(p: Planner, fd: Word, namespace: Word, recursive: bool
   tape.compute("ADD", namespace, 0, tape.wordAt(attr, 24, 8, "mount_attr.userns_fd"));
   const flag = recursive ? flags(AT, "AT_EMPTY_PATH", "AT_RECURSIVE") : flags(AT, "AT_EMPTY_PATH");
   tape.step(SYS.mount_setattr, [fd, "", flag, attr, 32], { why });
+  p.close(namespace);
+}
+
+/** The same for a process that has no rights over the file system: its maker does it. */
+export function askForIdmap(p: Planner, fd: Word, namespace: Word, recursive: boolean, why: string): void {
+  const { tape } = p;
+  const report = tape.bytes(new Uint8Array(Uint32Array.of(REPORT.idmap, recursive ? 1 : 0, 0, 0).buffer), "{idmap, mount, user_ns}");
+  tape.compute("ADD", fd, 0, tape.wordAt(report, 8, 4, "{idmap}.mount"));
+  tape.compute("ADD", namespace, 0, tape.wordAt(report, 12, 4, "{idmap}.user_ns"));
+  tape.step(SYS.write, [{ value: REPORT_FD, name: "report" }, report, REPORT.size], { why });
+  waitForMaker(p);
   p.close(namespace);
 }

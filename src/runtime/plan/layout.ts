@@ -39,8 +39,8 @@ export const MAX_PRESERVED = 32;
 /** The record file: /proc/PID/stat of keeper and process (their pids with their start times), then how the process ended. */
 export const RECORD = { keeper: 0, process: 512, exit: 1024, time: 1024 + 128, size: 1024 + 144, stat: 512 } as const;
 
-/** Records on the report pipe: u32 tag, u32 index, i64 value; 16 bytes each, so that they are never split. */
-export const REPORT = { size: 16, failed: 0, pid: 1, ready: 2, hooks: 3, missing: 4, notify: 5, maps: 6 } as const;
+/** Records on the report pipe: u32 tag, u32 index, i64 value (or two of 32 bits); 16 bytes each, so that they are never split. */
+export const REPORT = { size: 16, failed: 0, pid: 1, ready: 2, hooks: 3, missing: 4, notify: 5, maps: 6, idmap: 7 } as const;
 
 /** What the restorer of a process writes to the gate for the keeper: u64 pid of the process, u64 pid of CRIU, u64 its own descriptor of the terminal. */
 export const RESTORED = { process: 0, criu: 8, terminal: 16, size: 24 } as const;

@@ -25,7 +25,7 @@ import {
   S,
 } from "./constants.ts";
 import { type Entry, planCopyUp } from "./copyup.ts";
-import { planIdmap, planMapping } from "./idmap.ts";
+import { askForIdmap, planIdmap, planMapping } from "./idmap.ts";
 import { splitLayers } from "./layers.ts";
 import { bindAttributes, changedFlags, type MountOptions, parseOptions, ST_TIMES } from "./mount-options.ts";
 import type { Planner } from "./planner.ts";
@@ -196,6 +196,8 @@ export interface PlannedMount {
   inside?: string;
   /** Of such a bind: the user namespace that maps its ids. */
   mapping?: Word;
+  /** Only who has rights over its file system maps a mount's ids, and in a user namespace nobody has: the process asks its maker. */
+  asks?: boolean;
   /** What a bind's source is, as far as that can be known before. */
   kind: "directory" | "file";
   /** Of a tmpfs: what it begins with. */
@@ -241,13 +243,12 @@ export function planSources(
     options = bindAttributes(options, inUser);
     const uids = mount.uidMappings ?? ownIds.uids;
     const gids = mount.gidMappings ?? ownIds.gids;
-    // Only who has rights over its file system maps a mount's ids: in a user namespace nobody could when its turn comes.
-    const inside = rootPlace === undefined || (mapped && inUser) ? undefined : insideRoot(rootPlace, path);
+    const inside = rootPlace === undefined ? undefined : insideRoot(rootPlace, path);
     if (inside !== undefined && mounts.slice(0, index).some((earlier) => changes(earlier.destination, inside, options.recursive))) {
       if (!mapped) return { mount, options, inside, kind: "directory" };
       const mapping = p.tape.word("user_ns");
       planMapping(p, uids, gids, mapping, `map the ids of ${mount.destination}`);
-      return { mount, options, inside, mapping, kind: "directory" };
+      return { mount, options, inside, mapping, asks: inUser, kind: "directory" };
     }
     if (inUser) planLocked(p, path, options, `error mounting ${JSON.stringify(path)} to rootfs at ${JSON.stringify(mount.destination)}`);
     if (ownMounts && !mapped && options.propagation !== MS.MS_SHARED) return { mount, options, path, kind: kindOf(path) };
@@ -374,7 +375,7 @@ export function planMount(p: Planner, planned: PlannedMount, root: Word, filledL
 }
 
 /** Binds what earlier mounts have put at `source` below the root, and looks for it nowhere else: links of the image lead out of it nowhere. */
-function planMountInside(p: Planner, { mount, options, mapping }: PlannedMount, source: string, root: Word): void {
+function planMountInside(p: Planner, { mount, options, mapping, asks }: PlannedMount, source: string, root: Word): void {
   const { tape } = p;
   const why = `bind ${mount.source} on ${mount.destination}`;
   const [from, fd, parent, to] = [tape.word("source"), tape.word("mount"), tape.word("parent"), tape.word("place")];
@@ -382,7 +383,7 @@ function planMountInside(p: Planner, { mount, options, mapping }: PlannedMount, 
   const ready = tape.label();
   p.openInRoot(root, source, O.O_PATH, from, { why });
   cloneTree(p, from, "", options, fd, why);
-  if (mapping) planIdmap(p, fd, mapping, options.idmap === "ridmap", `map the ids of ${mount.destination}`);
+  if (mapping) (asks ? askForIdmap : planIdmap)(p, fd, mapping, options.idmap === "ridmap", `map the ids of ${mount.destination}`);
   const place = resolve(`/${mount.destination}`);
   // What is made for both kinds, before one of them is.
   p.ensure(root, dirname(place), "directory", parent, why);
