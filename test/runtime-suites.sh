@@ -170,9 +170,7 @@ netdev: |this machine's kernel has no dummy devices; in the machine of v2 they a
 userns with network interface|the same
 hugetlb limits|this machine has no hugetlb in v1
 run: runc run .execve error|here the caller is told (127 from dockerd), where runc's process says it on the container's stderr
-/proc/self/exe clone|the process' program is a sealed memory file; no overlay is mounted for it
-create . --pidfd-socket|a process at its gate, as the first of its pid namespace, takes SIGKILL only from a pidfd
-mount order, container|a bind's source that an earlier mount makes inside the root file system is not looked for there
+/proc/self/exe clone|the debug log tells of no overlay: the player is a sealed memory file
 runc run/create should warn about a non-empty cgroup|refused, as runc does since 1.2
 per-device iops|there is no disk in the machine
 ^[^v]*checkpoint: |CRIU 3.17 cannot read the vdso of this kernel ("criu check" fails); test/vm/checkpoint.test.ts runs it on Debian's kernel

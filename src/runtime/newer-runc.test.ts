@@ -157,6 +157,48 @@ real("what cannot be is refused in runc's words", () => {
 const withPython = Bun.which("python3") ? real : test.skip;
 if (!Bun.which("python3")) console.log("skip: python3 not installed");
 
+withPython("who got the pidfd of a created container ends it by SIGTERM, or starts it", async () => {
+  const send = `
+import array, signal, socket, sys
+server = socket.socket(socket.AF_UNIX); server.bind(sys.argv[1]); server.listen()
+for number in (signal.SIGWINCH, signal.SIGTERM):
+    control = server.accept()[0].recvmsg(64, socket.CMSG_SPACE(4))[1]
+    sys.stdin.readline()
+    signal.pidfd_send_signal(array.array("i", control[0][2])[0], number)
+    print(flush=True)
+`;
+  const socket = `${work}/ending.sock`;
+  const sender = Bun.spawn(["python3", "-c", send, socket], { stdin: "pipe", stdout: "pipe" });
+  const sent = sender.stdout.getReader();
+  const signal = async () => {
+    sender.stdin.write("\n");
+    sender.stdin.flush();
+    await sent.read();
+  };
+  for (let i = 0; i < 200 && !existsSync(socket); i++) Bun.sleepSync(10);
+  const status = () => (JSON.parse(jubako("state", id).stdout) as { status: string }).status;
+  const create = () => {
+    const shell = `exec ${process.execPath} ${main} jubako-runtime --root ${work}/state create --pidfd-socket ${socket} -b ${work} ${id} </dev/null >${work}/printed 2>&1`;
+    expect(Bun.spawnSync(["sh", "-c", shell]).exitCode).toBe(0);
+    expect(status()).toBe("created");
+  };
+  // What ends no program ends nothing here; the program gets the signal mask that it would have had.
+  bundle(["sh", "-c", "grep SigBlk /proc/self/status"]);
+  create();
+  await signal();
+  expect(status()).toBe("created");
+  expect(jubako("start", id).status).toBe(0);
+  for (let i = 0; i < 200 && status() !== "stopped"; i++) Bun.sleepSync(10);
+  expect(readFileSync(`${work}/printed`, "utf8")).toBe("SigBlk:\t0000000000000000\n");
+  expect(jubako("delete", id).status).toBe(0);
+  create();
+  await signal();
+  for (let i = 0; i < 200 && status() !== "stopped"; i++) Bun.sleepSync(10);
+  expect(status()).toBe("stopped");
+  expect(jubako("delete", id).status).toBe(0);
+  await sender.exited;
+});
+
 withPython("--pidfd-socket gets a pidfd of the container's process, and of one that is run in it", () => {
   const listen = `
 import array, os, socket, sys

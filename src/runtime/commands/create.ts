@@ -73,6 +73,8 @@ export function inputOf(
     noPivot: flags.on("no-pivot"),
     keyring: !flags.on("no-new-keyring"),
     pauseForHooks: pausesBeforePivot(spec),
+    // Whoever asks for its pidfd may want to end it before it starts, by whatever signal.
+    mortal: flags.value("pidfd-socket") !== undefined,
   };
 }
 

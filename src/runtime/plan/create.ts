@@ -55,6 +55,8 @@ export interface CreateInput {
   keyring: boolean;
   /** Report and wait before pivot_root, so that the caller can run hooks meanwhile. */
   pauseForHooks: boolean;
+  /** Whoever has its pidfd may end it at the gate by any signal that ends a program. */
+  mortal?: boolean;
 }
 
 export interface Plan {
@@ -343,6 +345,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
       ownStdio: input.ownStdio,
       nullStdio: input.nullStdio,
       preserved: input.preserved,
+      mortal: input.mortal,
       keyring: input.keyring ? `_ses.${input.id}` : undefined,
       label,
       keepGroups: ordinary || facts.groupsDenied,
