@@ -11,6 +11,7 @@ import type { LifeTape } from "../life-tape.ts";
 import type { CreateInput } from "../plan/create.ts";
 import { pausesBeforePivot } from "../plan/pause.ts";
 import { rootPathOf } from "../plan/root-path.ts";
+import { wholeMounts } from "../whole-mounts.ts";
 import { bundleOf, readBundle } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { type Flags, type FlagTable, idOf, parseFlags } from "./flags.ts";
@@ -70,7 +71,7 @@ export function inputOf(
     ownStdio: spec.process ? ownStdio(spec.process) : [],
     nullStdio: nullStdio(),
     preserved,
-    noPivot: flags.on("no-pivot"),
+    noPivot: flags.on("no-pivot") && wholeMounts(rootPathOf(spec, bundle)),
     keyring: !flags.on("no-new-keyring"),
     pauseForHooks: pausesBeforePivot(spec),
     // Whoever asks for its pidfd may want to end it before it starts, by whatever signal.

@@ -51,7 +51,8 @@ export interface CreateInput {
   nullStdio?: boolean[];
   /** Descriptors 3, 4, … to let through to the program. */
   preserved: number;
-  noPivot: boolean;
+  /** Only chrooted: the mounts to take out of its sight (wholeMounts). */
+  noPivot: false | readonly string[];
   keyring: boolean;
   /** Report and wait before pivot_root, so that the caller can run hooks meanwhile. */
   pauseForHooks: boolean;
@@ -316,9 +317,17 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   }
   tape.step(SYS.fchdir, [root], { why: "make it the root" });
   if (input.noPivot || !ownMounts) {
-    // What shows all of proc and sysfs, out of reach as it is, would let the container mount them anew without its masks.
-    if (ownMounts)
-      for (const path of ["/proc", "/sys"]) tape.step(SYS.umount2, [path, { value: 2, name: "MNT_DETACH" }], { ignore: "all" });
+    // What shows all of proc and sysfs, out of reach as it is, would let the container mount them anew without its masks. What came with the user
+    // namespace cannot be taken away, but covered.
+    for (const path of (ownMounts && input.noPivot) || []) {
+      const gone = tape.label();
+      const stays = tape.label();
+      tape.step(SYS.umount2, [path, { value: 2, name: "MNT_DETACH" }], { jump: { to: stays } });
+      tape.jump(gone);
+      tape.place(stays);
+      tape.step(SYS.mount, ["tmpfs", path, "tmpfs", 0, 0], { ignore: "all" });
+      tape.place(gone);
+    }
     tape.step(SYS.chroot, ["."]);
   } else {
     tape.step(SYS.pivot_root, [".", "."]);

@@ -59,22 +59,22 @@ const PLAIN = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_A
 
 /**
  * The attributes of a bind's copy: its source's where none is named, else those that are named (mount(2), "Remounting an existing mount").
- * `locked`: to a user namespace the source's are locked (mount_namespaces(7)), what is not named stays.
+ * `locked`: to a user namespace the source's are locked (mount_namespaces(7)), what is not named stays, but for `nosymfollow`.
  */
 export function bindAttributes(options: MountOptions, locked: boolean): MountOptions {
   const times = options.timesNamed ? MOUNT_ATTR_ATIME | MOUNT_ATTR_NODIRATIME : 0;
-  const others = locked || !options.named ? options.clear & PLAIN : PLAIN & ~options.set;
+  const unnamed = options.named ? (locked ? MOUNT_ATTR_NOSYMFOLLOW : PLAIN) : 0;
+  const others = ((options.clear & PLAIN) | unnamed) & ~options.set;
   return { ...options, clear: others | (times & ~(options.set & MOUNT_ATTR_NODIRATIME)) };
 }
 
-/** What the options take from the source's attributes, and what they make of its access times, as statfs(2) tells them in f_flags. */
+/** What the options take from the source's attributes that can be locked, and what they make of its access times, as statfs(2) tells them in f_flags. */
 export function changedFlags({ clear, set, timesNamed }: MountOptions): { taken: number; times: number | undefined } {
   const flags: [number, number][] = [
     [MOUNT_ATTR_RDONLY, 1],
     [MOUNT_ATTR_NOSUID, 2],
     [MOUNT_ATTR_NODEV, 4],
     [MOUNT_ATTR_NOEXEC, 8],
-    [MOUNT_ATTR_NOSYMFOLLOW, 0x2000],
   ];
   const taken = flags.reduce((all, [attribute, flag]) => (clear & attribute ? all | flag : all), 0);
   const mode = set & MOUNT_ATTR_NOATIME ? ST_NOATIME : set & MOUNT_ATTR_STRICTATIME ? 0 : ST_RELATIME;
