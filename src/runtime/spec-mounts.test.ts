@@ -4,7 +4,7 @@ import { chownSync, mkdirSync, readFileSync, readlinkSync, symlinkSync, writeFil
 import type { Spec } from "../oci/runtime-spec.ts";
 import { bundles, real } from "./harness.ts";
 
-const { work, run } = bundles("mounts");
+const { id, work, bundle, jubako, run } = bundles("mounts");
 
 real("mounts go where a dangling link of the image leads, inside", () => {
   symlinkSync("/run/made/resolv.conf", `${work}/rootfs/resolv`);
@@ -44,6 +44,21 @@ real("without a mount namespace of its own a container has its root by chroot, a
     spec.linux!.namespaces = spec.linux!.namespaces!.filter(({ type }) => type !== "mount");
   });
   expect(masked.stderr).toContain("without a private MNT namespace");
+});
+
+real("without pivot_root no whole proc is in sight, wherever it is mounted: a user namespace inside cannot mount one", () => {
+  mkdirSync(`${work}/elsewhere`);
+  Bun.spawnSync(["mount", "-t", "proc", "proc", `${work}/elsewhere`]);
+  try {
+    bundle(["busybox", "unshare", "-mrpf", "busybox", "mount", "-t", "proc", "none", "/proc"], ({ process }) => {
+      for (const set of ["bounding", "permitted"] as const) process!.capabilities![set]!.push("CAP_SETFCAP");
+    });
+    const { status, stderr } = jubako("run", "--no-pivot", "-b", work, id);
+    expect(status).toBe(1);
+    expect(stderr).toContain("permission denied");
+  } finally {
+    Bun.spawnSync(["umount", `${work}/elsewhere`]);
+  }
 });
 
 real("recursive mount attributes, and the root's propagation", () => {

@@ -6,7 +6,8 @@
 // Environment: BATS_SYSTEMD=1 for a machine that systemd runs, whose units the cgroups are; BATS_MINUTES;
 // BATS_LOG=FILE takes what the machine writes, as it does.
 import { spawnSync } from "node:child_process";
-import { appendFileSync, existsSync, lstatSync, readdirSync, readlinkSync, realpathSync } from "node:fs";
+import { appendFileSync, existsSync, lstatSync, mkdtempSync, readdirSync, readlinkSync, realpathSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { basename, join } from "node:path";
 import { boot, libraries, machineLacks } from "./boot.ts";
 import type { Entry } from "./initramfs.ts";
@@ -75,6 +76,15 @@ for (const part of ["tests/integration", "contrib/cmd", "tests/cmd/_bin"])
 for (const { from } of Object.values(files).filter((entry) => "from" in entry))
   if (from.startsWith(join(source, "tests/cmd"))) Object.assign(files, libraries(from));
 for (const name of ["busybox.tar", "hello.tar"]) add(files, join(images, name), join("/suite", name));
+// Programs in C that tests compile are brought along; who asks for one gets it: gcc -static -o PROGRAM SOURCE.
+const built = mkdtempSync(join(tmpdir(), "jubako-bats-"));
+process.on("exit", () => rmSync(built, { recursive: true, force: true }));
+for (const name of readdirSync(join(source, "tests/integration/testdata")).filter((each) => each.endsWith(".c"))) {
+  const program = join(built, basename(name, ".c"));
+  const made = spawnSync("gcc", ["-static", "-o", program, join(source, "tests/integration/testdata", name)]);
+  if (made.status === 0) files[`suite/programs/${basename(name, ".c")}`] = { from: program };
+}
+files["usr/bin/gcc"] = { mode: 0o755, data: '#!/bin/sh\nexec cp "/suite/programs/$(basename "$4" .c)" "$3"\n' };
 const own = basename(runtime).startsWith("jubako");
 if (!own) Object.assign(files, libraries(runtime), { "runtime/runc": { from: realpathSync(runtime), mode: 0o755 } });
 const plugins = "/usr/lib/x86_64-linux-gnu/xtables";
@@ -97,8 +107,6 @@ for controller in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$controller
 mkdir -p /sys/fs/cgroup/other
 cd /suite/tests/integration
 export RUNC=${own ? "/jubako/bin/jubako-runtime" : "/runtime/runc"} TMPDIR=/tmp ${systemd ? "RUNC_USE_SYSTEMD=1" : ""}
-# What waits for ever fails by itself.
-export BATS_TEST_TIMEOUT=300
 # A terminal, which runc run and exec expect, at which nothing is typed.
 mkfifo /tmp/typed; exec 3<>/tmp/typed
 for file in ${tests.map((name) => basename(name)).join(" ")}; do
