@@ -4,11 +4,13 @@ import { Failure } from "../lib/errors.ts";
 import { binding, close, errnoName, errnoText, O_NONBLOCK, O_RDWR, open, pidfdGetfd, pidfdOpen, pidfdSignal, SYS } from "../linux/index.ts";
 import type { Spec } from "../oci/runtime-spec.ts";
 import { openCgroup } from "./cgroups/index.ts";
-import { type ContainerState, readable, runtimeContainer } from "./container.ts";
+import { runtimeContainer } from "./container.ts";
 import type { RunningProcess, RuntimeContainer } from "./face.ts";
 import { type Identity, openIdentity, parseStat } from "./identity.ts";
 import { type Kept, runningProcess } from "./keeper.ts";
+import { readable } from "./launch.ts";
 import { FD, RECORD } from "./plan/layout.ts";
+import type { ContainerState } from "./state-directory.ts";
 
 function recorded(record: Buffer, offset: number): Identity | undefined {
   return record.length > offset && record[offset] !== 0 ? parseStat(record.toString("latin1", offset, offset + RECORD.stat)) : undefined;
