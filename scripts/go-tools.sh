@@ -1,10 +1,11 @@
 #!/bin/sh
 # Programs that the tests use as clients and peers and that Debian does not have, built from their Go modules into build/tools: buildx, compose,
-# buildctl, crane, registry (the CNCF's 3.x), buildkitd, by name. Go itself, where it is missing or too old, comes from the module proxy as well. One that can't be built is only
+# buildctl, crane, registry (the CNCF's 3.x), buildkitd, frontend (test/support/frontend), by name. Go itself, where it is missing or too old, comes from the module proxy as well. One that can't be built is only
 # reported: its tests are skipped. Nothing of them enters the product.
 set -eu
 cd "$(dirname "$0")/.."
 tools=$PWD/build/tools
+source=$PWD/test/support/frontend
 go_version=1.26.8
 mkdir -p "$tools"
 
@@ -13,6 +14,7 @@ for name in "$@"; do
   case $name in
     buildx) program=docker-buildx ;;
     compose) program=docker-compose-v5 ;;
+    frontend) program=test-frontend ;;
     *) program=$name ;;
   esac
   [ -x "$tools/$program" ] || missing="$missing $name"
@@ -59,7 +61,7 @@ else
   trap 'rm -rf "$tools/go" "$tools/cache"' EXIT
 fi
 
-# name, package, version, linker flags
+# name, package, version, linker flags; "." is the frontend, whose version is that of its client package. Without debug information, which takes a fifth of the time.
 build() {
   echo "jubako: building $1"
   work=$tools/module-$1
@@ -67,7 +69,13 @@ build() {
   mkdir "$work"
   (
     cd "$work"
-    $go mod init jubako.test/tools && $go get -tool "$2@$3" && CGO_ENABLED=0 $go build -trimpath -gcflags=all=-dwarf=false -ldflags="-s ${4:-}" -o "$tools/$1" "$2"
+    get="-tool $2@$3"
+    if [ "$2" = . ]; then
+      cp "$source"/*.go .
+      get=github.com/moby/buildkit@$3
+    fi
+    # shellcheck disable=SC2086
+    $go mod init jubako.test/tools && $go get $get && CGO_ENABLED=0 $go build -mod=mod -trimpath -gcflags=all=-dwarf=false -ldflags="-s ${4:-}" -o "$tools/$1" "$2"
   ) >>"$log" 2>&1 || echo "jubako: $1 could not be built (see $log)"
   rm -rf "$work"
 }
@@ -78,6 +86,7 @@ for name in $missing; do
     compose) build docker-compose-v5 github.com/docker/compose/v5/cmd v5.0.0 ;;
     buildctl) build buildctl github.com/moby/buildkit/cmd/buildctl v0.27.0 ;;
     buildkitd) build buildkitd github.com/moby/buildkit/cmd/buildkitd v0.27.0 ;;
+    frontend) build test-frontend . v0.27.0 ;;
     crane) build crane github.com/google/go-containerregistry/cmd/crane v0.20.6 ;;
     registry) build registry github.com/distribution/distribution/v3/cmd/registry v3.0.0 ;;
     *) echo "jubako: no tool is named $name" >&2; exit 2 ;;

@@ -1,6 +1,6 @@
 // Runs the test files, each in a process of its own (tests move between namespaces, start engines and end them), and adds up. A file that hangs is
-// ended with its process group. Unit tests (src/) run two at a time, end-to-end tests (test/) one after the other, those in virtual machines beside them.
-// What some of them need and Debian does not have is made beside those that don't; they come last.
+// ended with its process group. Two run at a time: end-to-end tests (test/) one after the other, after the unit tests (src/); beside them those in virtual
+// machines, and those on whole systems. What takes long to make the first time is made meanwhile, and who needs it comes last.
 import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -93,17 +93,17 @@ function show(result: Result): void {
   else for (const line of result.output.match(/^skip: .*$/gm) ?? []) console.log(`     ${line}`);
 }
 
-async function runAll(files: string[], width: number): Promise<Result[]> {
+/** Runs what is in these queues, one after the other. */
+async function work(queues: string[][], made: (file: string) => Promise<unknown>): Promise<Result[]> {
   const results: Result[] = [];
-  const queue = [...files];
-  const worker = async () => {
+  for (const queue of queues) {
     for (let file = queue.shift(); file !== undefined; file = queue.shift()) {
+      await made(file);
       const result = await run(file);
       show(result);
       results.push(result);
     }
-  };
-  await Promise.all(Array.from({ length: width }, worker));
+  }
   return results;
 }
 
@@ -131,22 +131,23 @@ function sweep(): void {
 
 const wanted = process.argv.slice(2);
 const files = (wanted.length ? wanted : ["src", "test"]).flatMap(find);
-const isUnit = (file: string) => file.startsWith("src/");
-/** Virtual machines have a core, a disk and a kernel of their own, and boot for long: they run beside the other end-to-end tests. */
-const isMachine = (file: string) => file.startsWith("test/vm/");
 
 /** What takes minutes to make the first time, and the tests that need it, by their text. */
 const PREPARATIONS = [
   {
     needed: /support\/(buildx|buildkitd)\.ts"|"(buildctl|crane|docker-compose-v5)"|, "registry"\]/,
-    make: ["sh", "scripts/go-tools.sh", "crane", "registry", "buildctl", "buildx", "compose", "buildkitd"],
+    make: ["sh", "scripts/go-tools.sh", "crane", "registry", "buildctl", "frontend", "buildx", "compose", "buildkitd"],
   },
   // Tests wait for its lock; without flock they say that it is missing.
   { needed: /makeBases\(\)/, make: ["flock", "build/test-bases/lock", process.execPath, "test/bases/make.ts"] },
-].map(({ needed, make }) => ({ make, files: new Set(files.filter((file) => needed.test(readFileSync(file, "utf8")))) }));
+].map(({ needed, make }) => {
+  const needing = new Set(files.filter((file) => needed.test(readFileSync(file, "utf8"))));
+  return { needing, made: needing.size > 0 ? prepare(make) : undefined };
+});
 
 /** With what the tests leave of the processor. A failure is told here or by the tests that are skipped then. */
 function prepare(words: string[]): Promise<void> {
+  mkdirSync("build/test-bases", { recursive: true });
   return new Promise((resolve) => {
     const child = spawn("nice", words, { stdio: ["ignore", "inherit", "ignore"] });
     child.on("error", () => resolve());
@@ -154,22 +155,23 @@ function prepare(words: string[]): Promise<void> {
   });
 }
 
-mkdirSync("build/test-bases", { recursive: true });
-const prepared = Promise.all(PREPARATIONS.filter((each) => each.files.size > 0).map(({ make }) => prepare(make)));
-const waits = (file: string) => PREPARATIONS.some((each) => each.files.has(file));
-const ready = files.filter((file) => !waits(file));
-const results = await runAll(ready.filter(isUnit), 2);
-const lanes = await Promise.all([
-  runAll(
-    ready.filter((file) => !isUnit(file) && !isMachine(file)),
-    1,
-  ).then(async (first) => {
-    await prepared;
-    return [...first, ...(await runAll(files.filter(waits), 1))];
-  }),
-  runAll(ready.filter(isMachine), 1),
-]);
-results.push(...lanes.flat());
+const [tools, bases] = PREPARATIONS.map(({ needing }) => needing);
+const units: string[] = [];
+/** A machine has a core, a disk and a kernel of its own, and boots for long. */
+const machines: string[] = [];
+const systems: string[] = [];
+const others: string[] = [];
+const clients: string[] = [];
+for (const file of files) {
+  if (file.startsWith("test/vm/")) machines.push(file);
+  else if (bases!.has(file)) systems.push(file);
+  else if (tools!.has(file)) clients.push(file);
+  else (file.startsWith("src/") ? units : others).push(file);
+}
+const made = (file: string) => Promise.all(PREPARATIONS.map((each) => (each.needing.has(file) ? each.made : undefined)));
+// The first worker has more to do than the second one; where it has not, it takes unit tests, too.
+const lanes = await Promise.all([work([machines, systems, units], made), work([units, others, clients], made)]);
+const results = lanes.flat();
 // Machines are noisy: what failed beside others has one more try alone. A file that needed it is named at the end.
 const unsteady: string[] = [];
 for (const [i, result] of results.entries()) {

@@ -1,8 +1,7 @@
 // A frontend that is an image of its own, made with BuildKit's client package: it runs as a container and asks us over its standard input and output.
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { copyFileSync, existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { buildctl, buildx, startBuildx, type TestBuildx } from "./support/buildx.ts";
 import { lacks, root, until } from "./support/engine.ts";
@@ -10,30 +9,11 @@ import { startRegistry, type TestRegistry } from "./support/registry.ts";
 
 setDefaultTimeout(120_000);
 
-/** The program, built once from modules that are on this machine (with buildctl they are); undefined where that can't be. */
-function frontendProgram(): string | undefined {
-  const program = join(root, "build/tools/test-frontend");
-  if (existsSync(program)) return program;
-  const dir = mkdtempSync(join(tmpdir(), "jubako-frontend-"));
-  try {
-    copyFileSync(join(root, "test/support/frontend/main.go"), join(dir, "main.go"));
-    mkdirSync(join(root, "build/tools"), { recursive: true });
-    const env = { ...process.env, GOPROXY: "off", GOFLAGS: "-mod=mod -buildvcs=false", CGO_ENABLED: "0" };
-    const run = (...args: string[]) => spawnSync("go", args, { cwd: dir, env, timeout: 110_000, stdio: "ignore" }).status === 0;
-    const built =
-      run("mod", "init", "jubako.test/frontend") &&
-      run("get", "github.com/moby/buildkit@v0.27.0") &&
-      run("build", "-trimpath", "-ldflags=-s", "-o", program, ".");
-    return built ? program : undefined;
-  } finally {
-    rmSync(dir, { recursive: true, force: true });
-  }
-}
+const program = join(root, "build/tools/test-frontend");
+const able = !lacks("docker", "docker-registry", "skopeo") && buildx !== undefined && existsSync(program);
+if (!existsSync(program)) console.log("skip: the frontend is not built (scripts/go-tools.sh frontend)");
 
-const program = lacks("docker", "docker-registry", "skopeo", "go") || buildx === undefined ? undefined : frontendProgram();
-if (!program) console.log("skip: no Go here that can build a frontend with BuildKit's client package");
-
-describe.skipIf(program === undefined)("frontends of images", () => {
+describe.skipIf(!able)("frontends of images", () => {
   let t: TestBuildx;
   let registry: TestRegistry;
   let frontend: string;
@@ -47,7 +27,7 @@ ENTRYPOINT ["/frontend"]
 LABEL moby.buildkit.frontend.caps=moby.buildkit.frontend.inputs
 `;
     const dir = t.context({ Dockerfile });
-    copyFileSync(program!, join(dir, "frontend"));
+    copyFileSync(program, join(dir, "frontend"));
     t.ok(t.build(dir, "-t", frontend, "--push"));
     t.ok(t.docker("rmi", frontend));
   });
