@@ -1,7 +1,7 @@
 // Makes dist/jubako-runtime: the lean host (native/lean.c) with the runtime's commands behind it, as QuickJS' bytecode. They are the sources of the one
 // executable; what the lean host cannot run is left out and stays Bun's (src/runtime/lean/).
 import { execFileSync } from "node:child_process";
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, resolve } from "node:path";
 import { getSystemErrorMap } from "node:util";
 import type { BunPlugin } from "bun";
@@ -62,31 +62,33 @@ export async function buildLean(define: Record<string, string>): Promise<void> {
   for (const log of built.logs) console.error(log);
   if (!built.success) throw new Error("the lean host's modules could not be bundled");
 
-  const work = `build/lean.${process.pid}.tmp`;
-  mkdirSync(work, { recursive: true });
+  const files: Buffer[] = [];
+  const add = (name: string, content: Uint8Array) => {
+    const head = Buffer.alloc(64);
+    head.write(name);
+    head.writeBigUInt64LE(BigInt(content.length), 56);
+    files.push(head, Buffer.from(content), Buffer.alloc((8 - (content.length % 8)) % 8));
+  };
+  for (const output of built.outputs) {
+    // As import() does, but QuickJS' takes the importer's name from debugging information, which there is none of.
+    const text = (await output.text()).replace(/import\(("\.\/[^"]*")\)/g, "Promise.resolve($1).then(host.load)");
+    const foreign = FOREIGN.exec(text);
+    if (foreign)
+      throw new Error(
+        `${output.path} uses ${foreign[0]}, which the lean host has not: …${text.slice(Math.max(0, foreign.index - 200), foreign.index)}`,
+      );
+    const name = basename(output.path);
+    add(name, execFileSync("build/lean-compiler", [name], { input: text, maxBuffer: 64 << 20 }));
+  }
+  add("player", readFileSync("build/player"));
+  // Two builds at the same time may not mix.
+  const temporary = `build/lean.${process.pid}`;
   try {
-    const files: Buffer[] = [];
-    const add = (name: string, content: Uint8Array) => {
-      const head = Buffer.alloc(64);
-      head.write(name);
-      head.writeBigUInt64LE(BigInt(content.length), 56);
-      files.push(head, Buffer.from(content), Buffer.alloc((8 - (content.length % 8)) % 8));
-    };
-    for (const output of built.outputs) {
-      const text = (await output.text()).replace(/import\(("\.\/[^"]*")\)/g, "Promise.resolve($1).then(host.load)");
-      const foreign = FOREIGN.exec(text);
-      if (foreign)
-        throw new Error(
-          `${output.path} uses ${foreign[0]}, which the lean host has not: …${text.slice(Math.max(0, foreign.index - 200), foreign.index)}`,
-        );
-      const name = basename(output.path);
-      add(name, execFileSync("build/lean-compiler", [name], { input: text, maxBuffer: 64 << 20 }));
-    }
-    add("player", readFileSync("build/player"));
-    writeFileSync(`${work}/files`, Buffer.concat(files));
-    execFileSync("sh", ["scripts/build-native.sh", "lean", `${work}/files`, `${work}/lean`], { stdio: "inherit" });
-    renameSync(`${work}/lean`, "dist/jubako-runtime");
+    writeFileSync(`${temporary}.files`, Buffer.concat(files));
+    execFileSync("sh", ["scripts/build-native.sh", "lean", `${temporary}.files`, temporary], { stdio: "inherit" });
+    renameSync(`${temporary}.files`, "build/lean.files");
+    renameSync(temporary, "dist/jubako-runtime");
   } finally {
-    rmSync(work, { recursive: true, force: true });
+    for (const file of [temporary, `${temporary}.files`]) rmSync(file, { force: true });
   }
 }

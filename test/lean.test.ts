@@ -55,7 +55,8 @@ function bundle(args: string[], change: (spec: Spec) => void = () => {}): string
   return work;
 }
 
-real("a container's whole life takes nothing but the lean host", () => {
+/** What a command line says of a container from its beginning to its end. */
+function life(alone: string): void {
   expect(by(alone, "run", "-b", bundle(["sh", "-c", "echo hello; exit 5"]), id)).toEqual({ status: 5, stdout: "hello\n", stderr: "" });
   // Planned once, and filled in since.
   expect(by(alone, "run", "-b", work, id)).toEqual({ status: 5, stdout: "hello\n", stderr: "" });
@@ -79,7 +80,36 @@ real("a container's whole life takes nothing but the lean host", () => {
   for (let turn = 0; turn < 200 && !by(alone, "state", id).stdout.includes("stopped"); turn++) Bun.sleepSync(10);
   expect(by(alone, "delete", id)).toEqual({ status: 0, stdout: "", stderr: "" });
   expect(by(alone, "list", "-q").stdout).toBe("");
-});
+}
+
+real("a container's whole life takes nothing but the lean host", () => life(alone));
+
+real(
+  "the same with its C under AddressSanitizer and UBSan",
+  () => {
+    const sanitized = join(work, "alone/sanitized");
+    const flags = [
+      "-std=gnu11",
+      "-O1",
+      "-g",
+      "-fsanitize=address,undefined",
+      "-fno-sanitize-recover=all",
+      `-DFILES="${join(root, "build/lean.files")}"`,
+    ];
+    const engine = [join(root, "build/quickjs/usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a"), "-lm"];
+    const include = ["-isystem", join(root, "build/quickjs/usr/include/quickjs")];
+    const built = spawnSync("gcc", [...flags, ...include, join(root, "native/lean.c"), "-o", sanitized, ...engine], { encoding: "utf8" });
+    expect(built.stderr).toBe("");
+    // QuickJS' own memory goes with the process.
+    process.env.ASAN_OPTIONS = "detect_leaks=0";
+    try {
+      life(sanitized);
+    } finally {
+      delete process.env.ASAN_OPTIONS;
+    }
+  },
+  120_000,
+);
 
 real("hooks of all kinds, one that fails, one that takes too long", () => {
   const script = (text: string, timeout?: number) => ({ path: "/bin/sh", args: ["sh", "-c", text], ...(timeout ? { timeout } : {}) });
