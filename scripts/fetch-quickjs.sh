@@ -10,10 +10,12 @@ work=$target.$$.tmp
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/lists/partial"
 cd "$work"
-if ! /usr/lib/apt/apt-helper download-file "$mirror/pool/main/q/quickjs/$name" "$PWD/$name" "SHA256:$sum" >/dev/null 2>&1; then
+limits="-o Acquire::http::Timeout=15 -o Acquire::Retries=1"
+# shellcheck disable=SC2086
+if ! /usr/lib/apt/apt-helper $limits download-file "$mirror/pool/main/q/quickjs/$name" "$PWD/$name" "SHA256:$sum" >/dev/null 2>&1; then
   rm -f -- *.deb*
   echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror trixie main" >sources.list
-  apt="apt-get -qq -o Dir::Etc::sourcelist=$PWD/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$PWD/lists"
+  apt="apt-get -qq $limits -o Dir::Etc::sourcelist=$PWD/sources.list -o Dir::Etc::sourceparts=- -o Dir::State::lists=$PWD/lists"
   $apt update >/dev/null 2>&1 && $apt download libquickjs >/dev/null 2>&1 || exit 1
 fi
 dpkg-deb -x ./*.deb root
