@@ -3,8 +3,8 @@ import { errno, SYS, utf8 } from "../../linux/index.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
 import type { Word } from "../tape.ts";
 import { AT_FDCWD, MOUNT_ATTR, O } from "./constants.ts";
+import { attach, cloneTree, newFileSystem, planReadonlyMount } from "./detached-mounts.ts";
 import { parseOptions } from "./mount-options.ts";
-import { attach, cloneTree, newFileSystem, planReadonlyMount } from "./mounts.ts";
 import type { Planner } from "./planner.ts";
 
 /** v2's device rules: a BPF program of type CGROUP_DEVICE, loaded (5) and attached (8) to the cgroup for all that is below. */

@@ -12,26 +12,20 @@ import type { RootMount } from "../face.ts";
 import { type Arg, REPORT_FD, type Tape, type Word } from "../tape.ts";
 import { planCgroup, planCgroupMount, planCgroupSources, planJoin, planPlace } from "./cgroup.ts";
 import { AT_FDCWD, CLONE, flags, MOUNT_ATTR, MOVE_MOUNT, MS, named, O, PR } from "./constants.ts";
+import { planMasked, planReadonly } from "./covered-paths.ts";
+import { attach, planReadonlyMount } from "./detached-mounts.ts";
 import { planDeviceSources, planDevices } from "./devices.ts";
 import type { Facts } from "./facts.ts";
 import { dieWithParent, handTerminal, planParent, recordProcess, recordSelf, reportPid } from "./keeper.ts";
 import { FD, RECORD, REPORT } from "./layout.ts";
 import { propagationOf } from "./mount-options.ts";
-import {
-  attach,
-  planFurtherRoots,
-  planMasked,
-  planMount,
-  planOldOverlay,
-  planReadonly,
-  planReadonlyMount,
-  planRoot,
-  planSources,
-} from "./mounts.ts";
+import { planSources } from "./mount-sources.ts";
+import { planMount } from "./mounts.ts";
 import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime } from "./namespaces.ts";
 import { hasHelper, planHelperEnd, planNetwork, showsNetwork } from "./network.ts";
 import { createPlanner, type Missing, waitForMaker, waitForParent } from "./planner.ts";
 import { type Filter, type ProcessMarks, planProcess, planTerminal } from "./process.ts";
+import { planFurtherRoots, planOldOverlay, planRoot } from "./root-mounts.ts";
 import { insideRoot, rootPathOf } from "./root-path.ts";
 import { checkNetDevices, openLabel, planAllCpus, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
 

@@ -5,8 +5,8 @@ import { errno, SYS } from "../../linux/index.ts";
 import type { Device, Spec } from "../../oci/runtime-spec.ts";
 import type { Word } from "../tape.ts";
 import { AT, AT_FDCWD, flags, S } from "./constants.ts";
+import { attach, cloneTree } from "./detached-mounts.ts";
 import { parseOptions } from "./mount-options.ts";
-import { attach, cloneTree } from "./mounts.ts";
 import type { Planner } from "./planner.ts";
 
 export const defaultDevices: Device[] = [

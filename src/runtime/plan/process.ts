@@ -5,9 +5,10 @@ import { errno, SYS, utf8 } from "../../linux/index.ts";
 import type { Capabilities, Process } from "../../oci/runtime-spec.ts";
 import { type Block, REPORT_FD, TIMING_FD, type Word } from "../tape.ts";
 import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, named, O, OPEN_TREE, PR, RLIMITS, S } from "./constants.ts";
+import { attach } from "./detached-mounts.ts";
 import { environmentOf } from "./environment.ts";
+import { planNullCheck } from "./file-checks.ts";
 import { FD, HOME_ROOM, REPORT } from "./layout.ts";
-import { attach, planNullCheck } from "./mounts.ts";
 import { type Planner, waitForMaker } from "./planner.ts";
 
 /** Instructions of a compiled seccomp filter, and the flags of seccomp(2). */

@@ -5,7 +5,7 @@ import type { Namespace, Spec } from "../../oci/runtime-spec.ts";
 import type { Label, Word } from "../tape.ts";
 import { IOCTL, O } from "./constants.ts";
 import type { Facts } from "./facts.ts";
-import { planProcCheck } from "./mounts.ts";
+import { planProcCheck } from "./file-checks.ts";
 import type { Planner } from "./planner.ts";
 
 /** A new network namespace has its loopback down. `failed`: where to go on if it stays so. */
