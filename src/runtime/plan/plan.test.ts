@@ -10,23 +10,9 @@ import { stepText } from "../tape.ts";
 import { MOUNT_ATTR, MS } from "./constants.ts";
 import { type CreateInput, planCreate } from "./create.ts";
 import { planExec } from "./exec.ts";
-import type { Facts } from "./facts.ts";
+import { facts } from "./harness.ts";
 import { splitLayers } from "./layers.ts";
 import { parseOptions } from "./mount-options.ts";
-
-const facts: Facts = {
-  entriesOf: () => [],
-  kernel: 6.18,
-  lastCapability: 40,
-  capabilities: [-1, -1],
-  apparmor: false,
-  resctrl: false,
-  selinux: false,
-  ordinaryUser: undefined,
-  inUserNamespace: false,
-  groupsDenied: false,
-  kindOf: (path) => (path.endsWith("/") || path.endsWith("dir") ? "directory" : "file"),
-};
 
 function input(spec: Spec, change: Partial<CreateInput> = {}): CreateInput {
   return {

@@ -3,22 +3,8 @@ import { expect, test } from "bun:test";
 import type { Spec } from "../../oci/runtime-spec.ts";
 import { exampleSpec } from "../spec.ts";
 import { type CreateInput, planCreate } from "./create.ts";
-import type { Facts } from "./facts.ts";
+import { facts } from "./harness.ts";
 import { blank, fillIn, templateOf } from "./template.ts";
-
-const facts: Facts = {
-  entriesOf: () => [],
-  kernel: 6.18,
-  lastCapability: 40,
-  capabilities: [-1, -1],
-  apparmor: false,
-  resctrl: false,
-  selinux: false,
-  ordinaryUser: undefined,
-  inUserNamespace: false,
-  groupsDenied: false,
-  kindOf: (path) => (path.endsWith("dir") ? "directory" : "file"),
-};
 
 /** A container as an engine makes it, named after `id` throughout. */
 function input(id: string, edit: (spec: Spec) => void = () => {}): CreateInput {
