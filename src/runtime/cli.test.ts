@@ -1,43 +1,11 @@
 // The command line, as a caller of runc uses it.
-import { afterAll, beforeAll, expect, test } from "bun:test";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
 import type { Spec } from "../oci/runtime-spec.ts";
 import { helps } from "./commands/help.ts";
-import { exampleSpec } from "./spec.ts";
+import { bundles, main, real } from "./harness.ts";
 
-const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
-const real = test.skipIf(process.getuid?.() !== 0 || busybox === undefined);
-const id = `jubako-cli-${process.pid}`;
-let work = "";
-
-beforeAll(() => {
-  if (!busybox) return;
-  work = mkdtempSync(`${tmpdir()}/jubako-runtime-cli-`);
-  mkdirSync(`${work}/rootfs/bin`, { recursive: true });
-  copyFileSync(busybox, `${work}/rootfs/bin/busybox`);
-  Bun.spawnSync(["chmod", "755", `${work}/rootfs/bin/busybox`]);
-  for (const name of ["sh", "sleep", "true", "echo"]) symlinkSync("busybox", `${work}/rootfs/bin/${name}`);
-});
-afterAll(() => {
-  if (work) rmSync(work, { recursive: true, force: true });
-});
-
-function bundle(args: string[], change: (spec: Spec) => void = () => {}): string {
-  const spec = exampleSpec();
-  spec.process!.args = args;
-  spec.process!.terminal = false;
-  change(spec);
-  writeFileSync(`${work}/config.json`, JSON.stringify(spec));
-  return work;
-}
-
-function jubako(...args: string[]): { status: number; stdout: string; stderr: string } {
-  const run = Bun.spawnSync([process.execPath, `${import.meta.dir}/../main.ts`, "jubako-runtime", "--root", `${work}/state`, ...args], {
-    stdin: "ignore",
-  });
-  return { status: run.exitCode, stdout: run.stdout.toString(), stderr: run.stderr.toString() };
-}
+const { id, work, bundle, jubako } = bundles("cli");
 
 real("run gives output and status, and forgets the container", () => {
   const run = jubako("run", "-b", bundle(["sh", "-c", "echo hello; exit 5"]), id);
@@ -49,7 +17,7 @@ real("create, state, start, exec, kill, delete", () => {
   const pidFile = `${work}/pid`;
   // What a detached container writes must not keep this test's pipes open.
   bundle(["sh", "-c", "exec sleep 100 >/dev/null 2>&1"]);
-  const shell = `exec ${process.execPath} ${import.meta.dir}/../main.ts jubako-runtime --root ${work}/state create -b ${work} --pid-file ${pidFile} ${id} </dev/null >/dev/null 2>${work}/errors`;
+  const shell = `exec ${process.execPath} ${main} jubako-runtime --root ${work}/state create -b ${work} --pid-file ${pidFile} ${id} </dev/null >/dev/null 2>${work}/errors`;
   expect(Bun.spawnSync(["sh", "-c", shell]).exitCode).toBe(0);
   expect(JSON.parse(jubako("state", id).stdout)).toMatchObject({
     id,
@@ -140,7 +108,6 @@ real("help for every command; --debug tells the phases, and the step that failed
 });
 
 real("a directory of the host that is open does not lead out (CVE-2024-21626)", () => {
-  const main = `${import.meta.dir}/../main.ts`;
   const command = (cwd: string) => {
     bundle(["sh", "-c", "echo in $(pwd)"], (spec) => {
       spec.process!.cwd = cwd;
@@ -162,7 +129,7 @@ real("a directory of the host that is open does not lead out (CVE-2024-21626)", 
 real("descriptors are preserved only where asked for", () => {
   bundle(["sh", "-c", "echo 3: >&3; echo 4: >&4"]);
   const command = (n: number) =>
-    `${process.execPath} ${import.meta.dir}/../main.ts jubako-runtime --root ${work}/state run --preserve-fds ${n} -b ${work} ${id} 3>${work}/three 4>${work}/four 2>/dev/null`;
+    `${process.execPath} ${main} jubako-runtime --root ${work}/state run --preserve-fds ${n} -b ${work} ${id} 3>${work}/three 4>${work}/four 2>/dev/null`;
   Bun.spawnSync(["sh", "-c", command(2)]);
   expect(readFileSync(`${work}/four`, "utf8")).toBe("4:\n");
   Bun.spawnSync(["sh", "-c", command(1)]);
@@ -171,7 +138,7 @@ real("descriptors are preserved only where asked for", () => {
 });
 
 test("features names what the specification's schema knows", () => {
-  const run = Bun.spawnSync([process.execPath, `${import.meta.dir}/../main.ts`, "jubako-runtime", "features"]);
+  const run = Bun.spawnSync([process.execPath, `${main}`, "jubako-runtime", "features"]);
   const described = JSON.parse(run.stdout.toString());
   expect(Object.keys(described.linux).sort()).toEqual(
     [

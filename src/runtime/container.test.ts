@@ -1,8 +1,7 @@
 // Real containers of busybox, in process.
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect } from "bun:test";
 import {
   chmodSync,
-  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
@@ -18,14 +17,11 @@ import { tmpdir } from "node:os";
 import { close, O_NONBLOCK, pipe, read } from "../linux/index.ts";
 import type { Process, Spec } from "../oci/runtime-spec.ts";
 import { hierarchies } from "./cgroups/index.ts";
+import { busybox, busyboxRoot, programSpec, real } from "./harness.ts";
 import { createRuntime, type ProcessIo, type RuntimeContainer, resolveDockerSeccomp } from "./index.ts";
 import { bitList } from "./plan/settings.ts";
-import { exampleSpec } from "./spec.ts";
 
-const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
 const possible = process.getuid?.() === 0 && busybox !== undefined;
-const real = test.skipIf(!possible);
-
 let work = "";
 let number = 0;
 const runtime = createRuntime();
@@ -34,45 +30,15 @@ beforeAll(() => {
   if (!possible) return;
   work = mkdtempSync(`${tmpdir()}/jubako-runtime-test-`);
   chmodSync(work, 0o755);
-  mkdirSync(`${work}/rootfs/bin`, { recursive: true });
+  busyboxRoot(`${work}/rootfs`);
   mkdirSync(`${work}/rootfs/etc`);
-  copyFileSync(busybox!, `${work}/rootfs/bin/busybox`);
-  chmodSync(`${work}/rootfs/bin/busybox`, 0o755);
-  for (const name of [
-    "sh",
-    "cat",
-    "id",
-    "ls",
-    "sleep",
-    "true",
-    "tty",
-    "stty",
-    "mount",
-    "hostname",
-    "kill",
-    "head",
-    "grep",
-    "dd",
-    "wc",
-    "ps",
-  ]) {
-    symlinkSync("busybox", `${work}/rootfs/bin/${name}`);
-  }
   writeFileSync(`${work}/rootfs/etc/passwd`, "root:x:0:0:root:/root:/bin/sh\nann:x:1000:1000::/home/ann:/bin/sh\n");
 });
 afterAll(() => {
   if (work) rmSync(work, { recursive: true, force: true });
 });
 
-function specOf(args: string[], change: (spec: Spec) => void = () => {}): Spec {
-  const spec = exampleSpec();
-  spec.process!.args = args;
-  spec.process!.terminal = false;
-  spec.process!.env = ["PATH=/bin"];
-  spec.root = { path: `${work}/rootfs` };
-  change(spec);
-  return spec;
-}
+const specOf = (args: string[], change?: (spec: Spec) => void) => programSpec(`${work}/rootfs`, args, change);
 
 interface Made {
   container: RuntimeContainer;

@@ -1,29 +1,17 @@
 // Published escapes from container runtimes, each really tried. CVE-2024-21626 through the command line stands in cli.test.ts ("a directory of
 // the host that is open does not lead out").
-import { afterAll, beforeAll, expect, test } from "bun:test";
+import { afterAll, beforeAll, expect } from "bun:test";
 import { spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import {
-  chmodSync,
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import type { Process, Spec } from "../oci/runtime-spec.ts";
 import { processOf } from "./commands/exec.ts";
 import { parseFlags } from "./commands/flags.ts";
+import { busyboxRoot, programSpec, real } from "./harness.ts";
 import { createRuntime, type RuntimeContainer } from "./index.ts";
 import { exampleSpec } from "./spec.ts";
 
-const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
-const real = test.skipIf(process.getuid?.() !== 0 || busybox === undefined);
 const runtime = createRuntime();
 let work = "";
 let number = 0;
@@ -34,15 +22,10 @@ beforeAll(() => {
 });
 afterAll(() => rmSync(work, { recursive: true, force: true }));
 
-const applets = ["sh", "cat", "ls", "sleep", "true", "grep", "readlink", "mount", "dd", "stat"];
-
 /** A root file system of its own, for the attacker to prepare. */
 function image(): string {
   const root = `${work}/image${number++}`;
-  mkdirSync(`${root}/bin`, { recursive: true });
-  copyFileSync(busybox!, `${root}/bin/busybox`);
-  chmodSync(`${root}/bin/busybox`, 0o755);
-  for (const name of applets) symlinkSync("busybox", `${root}/bin/${name}`);
+  busyboxRoot(root);
   return root;
 }
 
@@ -54,10 +37,7 @@ interface Tried {
 }
 
 async function create(root: string, args: string[], change: (spec: Spec) => void = () => {}): Promise<Tried> {
-  const spec = exampleSpec();
-  spec.process = { ...spec.process!, args, terminal: false, env: ["PATH=/bin"] };
-  spec.root = { path: root };
-  change(spec);
+  const spec = programSpec(root, args, change);
   const id = `jubako-escape-${process.pid}-${number++}`;
   const file = `${work}/${id}.out`;
   writeFileSync(file, "");

@@ -1,6 +1,8 @@
-// For the tests of the command line: a bundle of busybox in a directory of its own, and the runtime run on it.
+// For the tests of the runtime: root file systems of busybox, and for those of its command line a bundle with one in a directory of its own, and the
+// runtime run on it.
 import { afterAll, expect, test } from "bun:test";
 import {
+  chmodSync,
   copyFileSync,
   existsSync,
   mkdirSync,
@@ -16,30 +18,65 @@ import { tmpdir } from "node:os";
 import type { Spec } from "../oci/runtime-spec.ts";
 import { exampleSpec } from "./spec.ts";
 
-const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
+export const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
 export const real = test.skipIf(process.getuid?.() !== 0 || busybox === undefined);
 export const main = `${import.meta.dir}/../main.ts`;
-const applets = ["sh", "sleep", "true", "cat", "ls", "readlink", "grep", "id", "mkdir", "ip", "uname", "touch", "stat"];
+const applets = [
+  ...[
+    "sh",
+    "sleep",
+    "true",
+    "cat",
+    "ls",
+    "readlink",
+    "grep",
+    "id",
+    "mkdir",
+    "ip",
+    "uname",
+    "touch",
+    "stat",
+    "tty",
+    "stty",
+    "mount",
+    "hostname",
+  ],
+  ...["kill", "head", "dd", "wc", "ps", "echo", "chown"],
+];
+
+/** Puts busybox and its names into ROOT/bin, which others than root can read. */
+export function busyboxRoot(root: string): void {
+  mkdirSync(`${root}/bin`, { recursive: true });
+  if (busybox) copyFileSync(busybox, `${root}/bin/busybox`);
+  if (busybox) chmodSync(`${root}/bin/busybox`, 0o755);
+  for (const applet of applets) symlinkSync("busybox", `${root}/bin/${applet}`);
+}
+
+/** A program without terminal in the root file system `root`, which it may write to. */
+export function programSpec(root: string, args: string[], change: (spec: Spec) => void = () => {}): Spec {
+  const spec = exampleSpec();
+  spec.process = { ...spec.process!, args, terminal: false, env: ["PATH=/bin"] };
+  spec.root = { path: root };
+  change(spec);
+  return spec;
+}
 
 /** `name` tells the container, its cgroups and the directory from those of other tests. */
 export function bundles(name: string) {
   const id = `jubako-${name}-${process.pid}`;
   const work = mkdtempSync(`${tmpdir()}/jubako-runtime-${name}-`);
-  mkdirSync(`${work}/rootfs/bin`, { recursive: true });
-  if (busybox) copyFileSync(busybox, `${work}/rootfs/bin/busybox`);
-  Bun.spawnSync(["chmod", "755", work, `${work}/rootfs/bin/busybox`]);
-  for (const applet of applets) symlinkSync("busybox", `${work}/rootfs/bin/${applet}`);
+  chmodSync(work, 0o755);
+  busyboxRoot(`${work}/rootfs`);
   afterAll(() => {
     jubako("delete", "--force", id);
     rmSync(work, { recursive: true, force: true });
   });
 
   function bundle(args: string[], change: (spec: Spec) => void = () => {}): string {
-    const spec = exampleSpec();
-    spec.process = { ...spec.process!, args, terminal: false, env: ["PATH=/bin"] };
-    spec.root = { path: "rootfs" };
-    spec.linux!.cgroupsPath = `/${id}`;
-    change(spec);
+    const spec = programSpec("rootfs", args, (made) => {
+      made.linux!.cgroupsPath = `/${id}`;
+      change(made);
+    });
     writeFileSync(`${work}/config.json`, JSON.stringify(spec));
     return work;
   }

@@ -6,25 +6,22 @@ import {
   chmodSync,
   chownSync,
   constants,
-  copyFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
   readFileSync,
   rmdirSync,
   rmSync,
-  symlinkSync,
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
 import type { Spec } from "../oci/runtime-spec.ts";
 import { seccompAgent } from "./agent-harness.ts";
+import { busybox, busyboxRoot, main } from "./harness.ts";
 
 setDefaultTimeout(30_000);
 const UID = 54321;
 const SUB = 400_000;
-const busybox = ["/bin/busybox", "/usr/bin/busybox"].find((path) => existsSync(path));
-const main = `${import.meta.dir}/../main.ts`;
 const here = `jubako-rootless-${process.pid}`;
 
 function lacks(): boolean {
@@ -61,10 +58,7 @@ describe.skipIf(lacks())("a user without rights", () => {
       mkdirSync(`${work}/${name}`);
       chownSync(`${work}/${name}`, UID, UID);
     }
-    copyFileSync(busybox!, `${work}/bundle/rootfs/bin/busybox`);
-    chmodSync(`${work}/bundle/rootfs/bin/busybox`, 0o755);
-    for (const name of ["sh", "sleep", "cat", "id", "ls", "mount", "tty", "touch", "chown", "stat", "grep", "mkdir"])
-      symlinkSync("busybox", `${work}/bundle/rootfs/bin/${name}`);
+    busyboxRoot(`${work}/bundle/rootfs`);
     const add = (file: string, line: string) =>
       writeFileSync(`${work}/${file}`, `${existsSync(`/etc/${file}`) ? readFileSync(`/etc/${file}`, "utf8") : ""}${line}\n`);
     add("passwd", `${here}:x:${UID}:${UID}::/:/bin/sh`);
