@@ -2,10 +2,11 @@
 // ended with its process group. Two run at a time: end-to-end tests (test/) one after the other, after the unit tests (src/); beside them those in virtual
 // machines, and those on whole systems. What takes long to make the first time is made meanwhile, and who needs it comes last.
 import { spawn, spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Glob } from "bun";
+import { endNaming, removeMounted } from "../test/support/daemon.ts";
 
 const FILE_TIMEOUT_MS = 600_000;
 const TEST_TIMEOUT_MS = 60_000;
@@ -16,10 +17,32 @@ interface Result {
   failed: number;
   skipped: string[];
   output: string;
+  /** Processes and files that it left behind, which are gone by now. */
+  left: string[];
   seconds: number;
 }
 
 const reports = mkdtempSync(join(tmpdir(), "jubako-test-"));
+
+/** Process groups that are under way; the directories of those of tests. */
+const underWay = new Map<number, string | undefined>();
+for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
+  process.on(signal, () => {
+    for (const pid of underWay.keys()) process.kill(-pid, "SIGKILL");
+    for (const temporary of underWay.values()) if (temporary) clear(temporary);
+    sweep();
+    rmSync(reports, { recursive: true, force: true });
+    process.exit(1);
+  });
+
+/** What of a test runs or lies there when it is over goes; its names. */
+function clear(temporary: string): string[] {
+  const left = endNaming(temporary);
+  // Bun's own are the executable's parts that it unpacks to load them, once for a user.
+  left.push(...readdirSync(temporary).filter((name) => !name.startsWith(".bun-")));
+  removeMounted(temporary);
+  return left;
+}
 
 function attribute(tag: string, name: string): string {
   const value = new RegExp(`\\s${name}="([^"]*)"`).exec(tag)?.[1] ?? "";
@@ -54,12 +77,17 @@ function read(report: string): { passed: number; failed: number; skipped: string
 function run(file: string): Promise<Result> {
   const report = join(reports, `${file.replaceAll("/", "_")}.xml`);
   const began = performance.now();
+  // Of its own; ordinary users of tests go through it.
+  const temporary = mkdtempSync(join(tmpdir(), "jubako-"));
+  chmodSync(temporary, 0o1777);
   return new Promise((resolve) => {
     const child = spawn(
       process.execPath,
       ["test", `./${file}`, "--timeout", String(TEST_TIMEOUT_MS), "--reporter=junit", `--reporter-outfile=${report}`],
-      { detached: true, stdio: ["ignore", "pipe", "pipe"] },
+      { detached: true, stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, TMPDIR: temporary } },
     );
+    const { pid } = child;
+    underWay.set(pid!, temporary);
     let output = "";
     const take = (chunk: Buffer) => {
       output += chunk.toString();
@@ -69,7 +97,7 @@ function run(file: string): Promise<Result> {
     let late = false;
     const timer = setTimeout(() => {
       late = true;
-      process.kill(-child.pid!, "SIGKILL");
+      process.kill(-pid!, "SIGKILL");
     }, FILE_TIMEOUT_MS);
     child.on("exit", (code) => {
       clearTimeout(timer);
@@ -79,7 +107,8 @@ function run(file: string): Promise<Result> {
       const counts = read(report) ?? { passed: 0, failed: 1, skipped: [] };
       if (code !== 0 && counts.failed === 0) counts.failed = 1;
       if (late) output += `\nended after ${FILE_TIMEOUT_MS / 1000} s\n`;
-      resolve({ file, ...counts, output, seconds: (performance.now() - began) / 1000 });
+      underWay.delete(pid!);
+      resolve({ file, ...counts, output, left: clear(temporary), seconds: (performance.now() - began) / 1000 });
     });
   });
 }
@@ -90,7 +119,8 @@ function show(result: Result): void {
     `${result.failed ? "FAIL" : "ok  "} ${result.file}: ${result.passed} passed, ${result.failed} failed${skips} (${result.seconds.toFixed(1)} s)`,
   );
   if (result.failed) console.log(result.output.replace(/^/gm, "     "));
-  else for (const line of result.output.match(/^skip: .*$/gm) ?? []) console.log(`     ${line}`);
+  for (const each of result.left) console.log(`     left behind: ${each}`);
+  if (!result.failed) for (const line of result.output.match(/^skip: .*$/gm) ?? []) console.log(`     ${line}`);
 }
 
 /** Runs what is in these queues, one after the other. */
@@ -149,9 +179,15 @@ const PREPARATIONS = [
 function prepare(words: string[]): Promise<void> {
   mkdirSync("build/test-bases", { recursive: true });
   return new Promise((resolve) => {
-    const child = spawn("nice", words, { stdio: ["ignore", "inherit", "ignore"] });
-    child.on("error", () => resolve());
-    child.on("exit", () => resolve());
+    const child = spawn("nice", words, { detached: true, stdio: ["ignore", "inherit", "ignore"] });
+    const { pid } = child;
+    if (pid !== undefined) underWay.set(pid, undefined);
+    const over = () => {
+      if (pid !== undefined) underWay.delete(pid);
+      resolve();
+    };
+    child.on("error", over);
+    child.on("exit", over);
   });
 }
 

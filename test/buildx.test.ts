@@ -8,7 +8,8 @@ import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { DefinitionSchema, OpSchema } from "../src/gen/pb_pb.ts";
 import { digestOf } from "../src/oci/index.ts";
 import { buildctl, buildx, compose, startBuildx, type TestBuildx } from "./support/buildx.ts";
-import { lacks, processesNaming, until } from "./support/engine.ts";
+import { processesNaming } from "./support/daemon.ts";
+import { lacks, until } from "./support/engine.ts";
 import { startRegistry } from "./support/registry.ts";
 
 setDefaultTimeout(60_000);

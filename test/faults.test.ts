@@ -3,7 +3,8 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { type Census, census } from "./support/census.ts";
-import { lacks, processesNaming, startEngine, type TestEngine, until } from "./support/engine.ts";
+import { processesNaming } from "./support/daemon.ts";
+import { lacks, startEngine, type TestEngine, until } from "./support/engine.ts";
 
 describe.skipIf(lacks("docker", "nft", "ctr"))("faults", () => {
   let engine: TestEngine;

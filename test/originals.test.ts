@@ -21,8 +21,8 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { endDaemon, removeMounted } from "./support/daemon.ts";
-import { bin, busyboxTar, lacks, type Output, processesNaming, run, sh, until, which } from "./support/engine.ts";
+import { endDaemon, endNaming, processesNaming, removeMounted } from "./support/daemon.ts";
+import { bin, busyboxTar, lacks, type Output, run, sh, until, which } from "./support/engine.ts";
 import { freePort } from "./support/registry.ts";
 
 setDefaultTimeout(120_000);
@@ -40,7 +40,7 @@ async function end(child: ChildProcess, dir: string): Promise<void> {
 }
 
 function clean(dir: string): void {
-  for (const pid of processesNaming(dir)) process.kill(pid, "SIGKILL");
+  endNaming(dir);
   removeMounted(dir);
 }
 

@@ -4,6 +4,7 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { endDaemon } from "./support/daemon.ts";
 import { checkRegistry, type Result } from "./support/distribution-checks.ts";
 import { bin, lacks, until } from "./support/engine.ts";
 import { freePort } from "./support/registry.ts";
@@ -11,11 +12,7 @@ import { freePort } from "./support/registry.ts";
 const dir = mkdtempSync(join(tmpdir(), "jubako-conformance-"));
 const children: ChildProcess[] = [];
 afterAll(async () => {
-  for (const child of children) {
-    const exited = new Promise((resolve) => child.once("exit", resolve));
-    child.kill("SIGKILL");
-    if (child.exitCode === null && child.signalCode === null) await exited;
-  }
+  for (const child of children) await endDaemon(child);
   rmSync(dir, { recursive: true, force: true });
 });
 

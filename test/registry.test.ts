@@ -7,13 +7,14 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { endDaemon } from "./support/daemon.ts";
 import { bin, busyboxTar, lacks, type Output, sh, startEngine, type TestEngine, until } from "./support/engine.ts";
 import { freePort } from "./support/registry.ts";
 
-const dir = mkdtempSync(join(tmpdir(), "jubako-registry-engines-"));
+const dir = mkdtempSync(join(tmpdir(), "jubako-engines-"));
 const children: ChildProcess[] = [];
 afterAll(async () => {
-  for (const child of children) await end(child);
+  for (const child of children) await endDaemon(child);
   rmSync(dir, { recursive: true, force: true });
 });
 
@@ -27,15 +28,6 @@ function run(program: string, args: string[], options: { input?: string | Uint8A
     ...(input === undefined ? { stdio: ["ignore", "pipe", "pipe"] } : { input }),
   });
   return { status: result.status ?? 255, stdout: result.stdout ?? "", stderr: `${result.stderr ?? ""}${result.error ?? ""}` };
-}
-
-async function end(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
-  const exited = new Promise((resolve) => child.once("exit", resolve));
-  child.kill("SIGTERM");
-  const timer = setTimeout(() => child.kill("SIGKILL"), 10_000);
-  await exited;
-  clearTimeout(timer);
 }
 
 interface Served {
@@ -204,7 +196,7 @@ describe("jubako-registry", () => {
         expect(run("docker", ["-H", host, "load"], { input: busyboxTar() }).status).toBe(0);
         pushAndPull(docker, address);
       } finally {
-        await end(child);
+        await endDaemon(child);
         sh(`grep -o ' ${dir}/dockerd[^ ]*' /proc/self/mounts | xargs -r umount -l`);
       }
     },
@@ -215,7 +207,7 @@ describe("jubako-registry", () => {
     "podman pushes, pulls, and lists",
     async () => {
       const { address } = await serveOurs("with-podman");
-      const own = ["--root", `${dir}/podman`, "--runroot", `${dir}/podman-run`, "--tmpdir", `${dir}/podman-tmp`, "--storage-driver", "vfs"];
+      const own = ["--root", `${dir}/podman`, "--runroot", `${dir}/run`, "--tmpdir", `${dir}/podman-tmp`, "--storage-driver", "vfs"];
       const podman = (...args: string[]) => {
         const result = run("podman", [...own, ...args]);
         if (result.status !== 0) throw new Error(`podman ${args.join(" ")}: ${result.stderr}`);

@@ -4,7 +4,8 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { bin, busyboxTar, lacks, processesNaming, sh, startEngine, type TestEngine, until } from "./support/engine.ts";
+import { endDaemon, endNaming } from "./support/daemon.ts";
+import { bin, busyboxTar, lacks, sh, startEngine, type TestEngine, until } from "./support/engine.ts";
 
 async function startManager(dir: string): Promise<ChildProcess> {
   const log = openSync(join(dir, "log"), "a");
@@ -21,14 +22,8 @@ async function startManager(dir: string): Promise<ChildProcess> {
 }
 
 async function end(child: ChildProcess | undefined, dir: string): Promise<void> {
-  if (child && child.exitCode === null && child.signalCode === null) {
-    const exited = new Promise((resolve) => child.once("exit", resolve));
-    child.kill("SIGTERM");
-    const timer = setTimeout(() => child.kill("SIGKILL"), 10_000);
-    await exited;
-    clearTimeout(timer);
-  }
-  for (const pid of processesNaming(dir)) process.kill(pid, "SIGKILL");
+  if (child) await endDaemon(child);
+  endNaming(dir);
   rmSync(dir, { recursive: true, force: true });
 }
 

@@ -5,7 +5,8 @@ import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "no
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { bin, lacks, processesNaming, sh, startEngine, until } from "./support/engine.ts";
+import { processesNaming } from "./support/daemon.ts";
+import { bin, lacks, sh, startEngine, until } from "./support/engine.ts";
 
 /** Whether a table of ours knows the bridge. */
 const filtered = (bridge: string) => sh("nft list ruleset inet").stdout.includes(`"${bridge}"`);

@@ -1,9 +1,9 @@
 // An engine of the test's own: dist/bin/jubakod on temporary directories, with a bridge and a subnet that nobody else has.
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, openSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { endDaemon } from "./daemon.ts";
+import { endDaemon, endNaming } from "./daemon.ts";
 
 export const root = new URL("../../", import.meta.url).pathname;
 export const bin = (name: string) => join(root, "dist/bin", name);
@@ -79,18 +79,6 @@ export async function until<T>(what: string, probe: () => T | Promise<T>, timeou
   }
 }
 
-/** Pids whose command line or environment-free argv mentions `word`. */
-export function processesNaming(word: string): number[] {
-  return readdirSync("/proc").flatMap((entry) => {
-    if (!/^\d+$/.test(entry) || Number(entry) === process.pid) return [];
-    try {
-      return readFileSync(`/proc/${entry}/cmdline`, "utf8").includes(word) ? [Number(entry)] : [];
-    } catch {
-      return [];
-    }
-  });
-}
-
 export async function startEngine(options: { flags?: string[]; image?: boolean } = {}): Promise<TestEngine> {
   const dir = mkdtempSync(join(tmpdir(), "jubako-e2e-"));
   const number = (process.pid * 7 + subnets++) % 200;
@@ -162,13 +150,7 @@ export async function startEngine(options: { flags?: string[]; image?: boolean }
         if (ids.length) engine.docker("rm", "-f", "-v", ...ids);
         await endDaemon(child);
       }
-      for (const pid of processesNaming(dir)) {
-        try {
-          process.kill(pid, "SIGKILL");
-        } catch {
-          // it ended by itself
-        }
-      }
+      endNaming(dir);
       sh(`ip link del ${bridge} 2>/dev/null`);
       rmSync(dir, { recursive: true, force: true });
     },
