@@ -22,7 +22,7 @@ beforeAll(() => {
   work = mkdtempSync(join(tmpdir(), "jubako-lean-"));
   mkdirSync(join(work, "rootfs/bin"), { recursive: true });
   copyFileSync(busybox, join(work, "rootfs/bin/busybox"));
-  for (const name of ["sh", "sleep", "echo"]) symlinkSync("busybox", join(work, "rootfs/bin", name));
+  for (const name of ["sh", "sleep", "echo", "ls"]) symlinkSync("busybox", join(work, "rootfs/bin", name));
   mkdirSync(join(work, "alone"));
   alone = join(work, "alone/jubako-runtime");
   copyFileSync(lean, alone);
@@ -143,6 +143,15 @@ real("hooks of all kinds, one that fails, one that takes too long", () => {
     expect(JSON.parse(failed.stderr).msg).toBe(`runc run failed: error running createRuntime hook #0: error running hook: ${words}`);
     expect(by(alone, "list", "-q").stdout).toBe("");
   }
+});
+
+real("who closes standard input and outputs gets no file in their place", () => {
+  bundle(["sh", "-c", "ls -l /proc/self/fd >/fds; exit 4"]);
+  writeFileSync(join(work, "config.json"), readFileSync(join(work, "config.json"), "utf8").replace('"readonly":true', '"readonly":false'));
+  const closed = ["-c", '"$@" 0<&- 1>&- 2>&-', "sh", alone, "--root", join(work, "state"), "run", "-b", work, id];
+  expect(spawnSync("sh", closed).status).toBe(4);
+  const targets = readFileSync(join(work, "rootfs/fds"), "utf8").match(/[012] -> .*/g);
+  expect(targets).toEqual(["0 -> /dev/null", "1 -> /fds", "2 -> /dev/null"]);
 });
 
 real("what it lacks is done by Bun, and nothing is left of the attempt", () => {

@@ -5,7 +5,11 @@ import { clearTimeout, setTimeout } from "./loop.ts";
 
 const { syscall } = addon;
 /** Of src/linux, which takes these globals to be there as it is loaded. */
-const SYS = { read: 0, close: 3, getpid: 39, getcwd: 79, geteuid: 107, getegid: 108, openat: 257 } as const;
+const SYS = { read: 0, close: 3, getpid: 39, fcntl: 72, getcwd: 79, geteuid: 107, getegid: 108, openat: 257 } as const;
+
+// A file that is opened must not become somebody's standard output.
+const F_GETFD = 1;
+for (let fd = 0; fd < 3; fd++) if (syscall(SYS.fcntl, fd, F_GETFD) < 0) syscall(SYS.openat, -100, "/dev/null", 2, 0);
 
 /** The NUL-ended strings of a file of proc. */
 function stringsOf(path: string): string[] {
