@@ -44,8 +44,10 @@ for (let i = 0; i < 3000; i++) {
   attempt(() => binding.syscall(...some(0)));
   attempt(() => binding.address(...some(random(3))));
   // Never a descriptor that exists, never addresses of strings that do.
-  if (i % 10 === 0) attempt(() => binding.spawn(-1, 0, 0, ...some(random(6))));
-  attempt(() => binding.pollerRef(...some(random(4))));
+  attempt(() => binding.spawn(...some(random(3))));
+  // Of a thread that waits for no descriptor nothing is left.
+  attempt(() => binding.poller(-1, ...some(random(3))));
+  attempt(() => binding.poller("1", ...some(random(3))));
 }
 const buffer = new Uint8Array(4096);
 const length = binding.syscall(79, buffer, buffer.length);

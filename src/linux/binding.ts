@@ -17,4 +17,4 @@ export interface Binding {
   spawn(block: ArrayBuffer): number;
 }
 
-export const binding = addon as Binding;
+export const binding: Binding = addon;

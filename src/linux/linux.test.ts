@@ -1,10 +1,12 @@
 import { expect, test } from "bun:test";
+import { spawnSync } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { constants } from "node:os";
 import {
   binding,
   check,
   close,
+  EPOLLHUP,
   EPOLLIN,
   errno,
   O_PATH,
@@ -108,6 +110,39 @@ test("a sealed memfd runs and cannot be written", async () => {
   expect((await run(["sh", "-c", "exit 5"], fd)).status).toBe(5);
   expect(binding.syscall(SYS.write, fd, new Uint8Array(1), 1)).toBe(-errno.EPERM);
   close(fd);
+});
+
+test("a hundred descriptors that are ready at once are all heard of, with what happened to them", async () => {
+  const pipes = Array.from({ length: 100 }, () => pipe(0o4000));
+  const heard = await Promise.all(
+    pipes.map(
+      (each, i) =>
+        new Promise<number>((resolve) => {
+          if (i % 2) close(each.write);
+          else binding.syscall(SYS.write, each.write, new Uint8Array(1), 1);
+          const watching = watch(each.read, EPOLLIN, (events) => {
+            watching.close();
+            resolve(events);
+          });
+        }),
+    ),
+  );
+  expect(heard).toEqual(pipes.map((_, i) => (i % 2 ? EPOLLHUP : EPOLLIN)));
+  pipes.forEach((each, i) => {
+    close(each.read);
+    if (i % 2 === 0) close(each.write);
+  });
+});
+
+test("a watch keeps the program running until it is closed, unless it was asked not to", () => {
+  const program = (options: object) => `
+    const { binding, EPOLLIN, pipe, SYS, watch } = await import(${JSON.stringify(`${import.meta.dir}/index.ts`)});
+    const { read, write } = pipe();
+    const watching = watch(read, EPOLLIN, () => { console.log("heard"); watching.close(); }, ${JSON.stringify(options)});
+    setTimeout(() => binding.syscall(SYS.write, write, new Uint8Array(1), 1), 50).unref();`;
+  const run = (options: object) => spawnSync(process.execPath, ["-e", program(options)], { encoding: "utf8", timeout: 10_000 });
+  expect(run({})).toMatchObject({ status: 0, signal: null, stdout: "heard\n" });
+  expect(run({ ref: false })).toMatchObject({ status: 0, signal: null, stdout: "" });
 });
 
 test("what is read and written apart keeps the event loop free, and an error is a number", async () => {

@@ -36,12 +36,13 @@ let nextToken = 1;
 let refs = 0;
 
 // struct epoll_event is packed on x86-64: u32 events, u64 data.
-const event = new DataView(new ArrayBuffer(12));
+const event = new Uint32Array(3);
 const eventBytes = new Uint8Array(event.buffer);
 
 function control(op: number, token: number, entry: Entry): number {
-  event.setUint32(0, entry.mask ? entry.mask | EPOLLONESHOT : EPOLLONESHOT, true);
-  event.setBigUint64(4, BigInt(token), true);
+  event[0] = entry.mask | EPOLLONESHOT;
+  event[1] = token;
+  event[2] = token / 2 ** 32;
   return binding.syscall(SYS.epoll_ctl, poller!.fd, op, entry.fd, eventBytes);
 }
 

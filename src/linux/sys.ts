@@ -114,6 +114,7 @@ export const SYS = {
   sched_setaffinity: 203,
   epoll_create: 213,
   exit_group: 231,
+  epoll_wait: 232,
   epoll_ctl: 233,
   waitid: 247,
   add_key: 248,
