@@ -22,7 +22,7 @@ beforeAll(() => {
   work = mkdtempSync(join(tmpdir(), "jubako-lean-"));
   mkdirSync(join(work, "rootfs/bin"), { recursive: true });
   copyFileSync(busybox, join(work, "rootfs/bin/busybox"));
-  for (const name of ["sh", "sleep", "echo", "ls"]) symlinkSync("busybox", join(work, "rootfs/bin", name));
+  for (const name of ["sh", "sleep", "echo", "grep", "ls"]) symlinkSync("busybox", join(work, "rootfs/bin", name));
   mkdirSync(join(work, "alone"));
   alone = join(work, "alone/jubako-runtime");
   copyFileSync(lean, alone);
@@ -152,6 +152,17 @@ real("who closes standard input and outputs gets no file in their place", () => 
   expect(spawnSync("sh", closed).status).toBe(4);
   const targets = readFileSync(join(work, "rootfs/fds"), "utf8").match(/[012] -> .*/g);
   expect(targets).toEqual(["0 -> /dev/null", "1 -> /fds", "2 -> /dev/null"]);
+});
+
+real("an output that nobody reads is an error, not a signal's end; the container's program has the signals' defaults", () => {
+  const status = (program: string) => {
+    const unread = '{ sleep 0.2; "$@" 2>/dev/null; echo $? >&3; } 3>"$0" | true';
+    spawnSync("sh", ["-c", unread, join(work, "status"), program, ...(program === whole ? ["jubako-runtime"] : []), "--version"]);
+    return readFileSync(join(work, "status"), "utf8").trim();
+  };
+  expect(status(alone)).toBe(status(whole));
+  bundle(["grep", "SigIgn", "/proc/self/status"]);
+  expect(by(alone, "run", "-b", work, id).stdout).toMatch(/^SigIgn:\t0+\n$/);
 });
 
 real("what it lacks is done by Bun, and nothing is left of the attempt", () => {

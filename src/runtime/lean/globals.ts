@@ -5,7 +5,12 @@ import { clearTimeout, setTimeout } from "./loop.ts";
 
 const { syscall } = addon;
 /** Of src/linux, which takes these globals to be there as it is loaded. */
-const SYS = { read: 0, close: 3, getpid: 39, fcntl: 72, getcwd: 79, geteuid: 107, getegid: 108, openat: 257 } as const;
+const SYS = { read: 0, close: 3, rt_sigaction: 13, getpid: 39, fcntl: 72, getcwd: 79, geteuid: 107, getegid: 108, openat: 257 } as const;
+
+// A pipe that nobody reads is an error as any other. Who is started has the signals' defaults again (native/spawn.h).
+const SIGPIPE = 13;
+const SIG_IGN = 1n;
+syscall(SYS.rt_sigaction, SIGPIPE, new BigUint64Array([SIG_IGN, 0n, 0n, 0n]), null, 8);
 
 // A file that is opened must not become somebody's standard output.
 const F_GETFD = 1;
