@@ -1,8 +1,8 @@
 // spawn: vfork and exec with a descriptor map, for both bindings. One block of memory says what is wanted and receives the pidfd:
 // argv and envp are addresses of NULL-ended arrays of strings. The i-th descriptor of the map becomes descriptor i of the child (-1: closed);
 // everything above is closed. flags: 1 = setsid, 2 = CLONE_PARENT, 4 = ahead: the child gets to its exec while the caller goes on, who leaves block, argv
-// and envp where they are until `alive` is 0; then `error` says why it could not, and `stack`, which is 0 at first, serves the block's next child. The
-// child has no signal blocked and none ignored.
+// and envp where they are until `alive` is 0; then `error` says why it could not. `stack`, which is 0 at first, serves the block's next child too: a block
+// is kept for good. The child has no signal blocked and none ignored.
 
 #include <errno.h>
 #include <fcntl.h>
@@ -77,10 +77,6 @@ static long spawn_start(struct spawn *s) {
   int error = pid < 0 ? errno : ahead ? 0 : s->error;
   sigprocmask(SIG_SETMASK, &old, NULL);
   if (pid < 0) s->alive = 0;
-  if (!ahead) {
-    munmap(s->stack, SPAWN_STACK);
-    s->stack = NULL;
-  }
   if (pid > 0 && error) {
     waitpid(pid, NULL, 0);
     close(s->pidfd);

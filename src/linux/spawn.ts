@@ -65,6 +65,8 @@ interface Ahead {
   pid: number;
 }
 const ahead: Ahead[] = [];
+/** For those that are waited for. */
+const waited = new Int32Array(BLOCK);
 
 function roomAhead(): Ahead {
   let room = ahead.find(({ block }) => Atomics.load(block, ALIVE) === 0);
@@ -83,7 +85,7 @@ export function spawn(options: Spawn): { pid: number; pidfd: number } {
   const vectors = [stringVector(options.argv), stringVector(options.env ?? [])];
   const room = options.ahead ? roomAhead() : undefined;
   if (room) room.vectors = vectors;
-  const block = room?.block ?? new Int32Array(BLOCK);
+  const block = room?.block ?? waited;
   for (const [i, { pointers }] of vectors.entries()) {
     const at = binding.address(pointers);
     block[2 * i] = at;
