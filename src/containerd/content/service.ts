@@ -9,7 +9,8 @@ import { labelField, parseFilters } from "../filters.ts";
 import { setLabel } from "../namespaces.ts";
 import { type Call, namespaceOf, required, type Service, service } from "../service.ts";
 import type { State } from "../state.ts";
-import { type BlobInfo, type ContentStore, checkDigest, type IngestStatus, type Writer } from "./store.ts";
+import { checkDigest } from "./blobs.ts";
+import type { BlobInfo, ContentStore, IngestStatus, Writer } from "./store.ts";
 
 const CHUNK = 1 << 20;
 

@@ -18,11 +18,13 @@ import {
   settings,
   TYPE,
 } from "./frames.ts";
-import { createDecoder, encodeFields, type Fields } from "./hpack.ts";
+import { createDecoder } from "./hpack.ts";
 import { createOutput } from "./output.ts";
 import { broken, ConnectionFailure, createReader, unpadded } from "./reader.ts";
+import { createStreams, type Stream, type StreamListener } from "./streams.ts";
 
 export type { Fields } from "./hpack.ts";
+export type { Stream, StreamListener } from "./streams.ts";
 
 /** What carries the bytes. It calls receive() and end() of the connection. */
 export interface Wire {
@@ -32,29 +34,6 @@ export interface Wire {
   /** After what was written. */
   end(): void;
   destroy(): void;
-}
-
-/** What a stream hears. */
-export interface StreamListener {
-  /** The head of a message, or its trailers. `last`: the peer sends no more. */
-  fields(fields: Fields, last: boolean): void;
-  data(bytes: Uint8Array, last: boolean): void;
-  /** There is room for more again. */
-  drained(): void;
-  /** It is over, once: undefined where both sides ended it, or the peer was done and reset it without an error. */
-  closed(error: Error | undefined): void;
-}
-
-export interface Stream {
-  readonly id: number;
-  fields(fields: Fields, last: boolean): void;
-  /** False: enough for now, see drained(). */
-  write(bytes: Uint8Array, last: boolean): boolean;
-  /** Trailers, behind all that was written. A peer that still sends is told to stop. */
-  end(trailers: Fields): void;
-  reset(code: number): void;
-  pause(): void;
-  resume(): void;
 }
 
 export interface ConnectionOptions {
@@ -83,181 +62,36 @@ const MAX_BLOCK = 1 << 20;
 const MAX_FIELDS = 4 << 20;
 /** Streams that a peer may reset within a second (CVE-2023-44487). */
 const MAX_RESETS = 2000;
-/** What a stream holds before it asks its writer to wait. */
-const MAX_HELD = 256 << 10;
-
-interface State {
-  stream: Stream;
-  listener: StreamListener;
-  sendWindow: number;
-  /** Received and not yet given back as credit. */
-  taken: number;
-  paused: boolean;
-  held: Uint8Array[];
-  heldBytes: number;
-  /** The last of what is held ends our side. */
-  ending: boolean;
-  trailers: Fields | undefined;
-  full: boolean;
-  sentEnd: boolean;
-  gotEnd: boolean;
-  gotHead: boolean;
-  over: boolean;
-}
 
 export function createConnection(wire: Wire, role: "client" | "server", options: ConnectionOptions): Connection {
-  const streams = new Map<number, State>();
   const decoder = createDecoder();
   let over = false;
   let block: { id: number; parts: Uint8Array[]; bytes: number; flags: number } | undefined;
   let next = 1;
   let lastPeer = 0;
-  let firstBlock = true;
-  let sendWindow = FIRST_WINDOW;
   let taken = 0;
-  let peerWindow = FIRST_WINDOW;
-  let peerFrame = FRAME_SIZE;
   let resets = 0;
   let resetsSince = 0;
   let goingAway = false;
 
-  // ---- sending
-
-  const output = createOutput(wire, sendHeld, () => finish(broken("the peer reads nothing", ERROR.ENHANCE_YOUR_CALM)));
+  const output = createOutput(
+    wire,
+    () => streams.sendAll(),
+    () => finish(broken("the peer reads nothing", ERROR.ENHANCE_YOUR_CALM)),
+  );
   const { put } = output;
-
-  /** Sends what a stream holds as far as the windows allow. */
-  function sendOf(state: State): void {
-    while (!state.over && !output.blocked && (state.held.length > 0 || (state.ending && !state.sentEnd))) {
-      const [piece] = state.held;
-      if (!piece || piece.length === 0) {
-        if (piece) state.held.shift();
-        if (state.held.length > 0) continue;
-        if (!state.ending) break;
-        if (state.trailers) sendFields(state.stream.id, state.trailers, true);
-        else put(frameHead(TYPE.DATA, FLAG.END_STREAM, state.stream.id, 0));
-        state.sentEnd = true;
-        break;
-      }
-      const length = Math.min(piece.length, peerFrame, state.sendWindow, sendWindow);
-      if (length <= 0) return;
-      const whole = length === piece.length;
-      const last = whole && state.held.length === 1 && state.ending && !state.trailers;
-      put(frameHead(TYPE.DATA, last ? FLAG.END_STREAM : 0, state.stream.id, length));
-      put(whole ? piece : piece.subarray(0, length));
-      if (whole) state.held.shift();
-      else state.held[0] = piece.subarray(length);
-      state.heldBytes -= length;
-      state.sendWindow -= length;
-      sendWindow -= length;
-      state.sentEnd = last;
-    }
-    if (state.over) return;
-    if (state.full && !output.blocked && state.heldBytes < MAX_HELD) {
-      state.full = false;
-      state.listener.drained();
-    }
-    if (!state.sentEnd) return;
-    if (state.trailers && !state.gotEnd) put(frame(TYPE.RST_STREAM, 0, state.stream.id, number32(ERROR.NO_ERROR)));
-    if (state.trailers || state.gotEnd) closeStream(state, undefined);
-  }
-  function sendHeld(): void {
-    for (const state of [...streams.values()]) sendOf(state);
-  }
-
-  function closeStream(state: State, error: Error | undefined): void {
-    if (state.over) return;
-    state.over = true;
-    state.held = [];
-    streams.delete(state.stream.id);
-    state.listener.closed(error);
-  }
+  const streams = createStreams(output, options.window);
+  const { allowed, open } = streams;
 
   function finish(error?: Error): void {
     if (over) return;
     const reason = error instanceof ConnectionFailure ? error.code : undefined;
     output.last(reason === undefined ? undefined : frame(TYPE.GOAWAY, 0, 0, Buffer.concat([number32(lastPeer), number32(reason)])));
     over = true;
-    for (const state of [...streams.values()]) closeStream(state, error ?? new Error("the connection is over"));
+    for (const state of [...open.values()]) streams.close(state, error ?? new Error("the connection is over"));
     if (error) wire.destroy();
     else wire.end();
     options.closed(error);
-  }
-
-  function sendFields(id: number, fields: Fields, last: boolean): void {
-    const bytes = encodeFields(fields, firstBlock);
-    firstBlock = false;
-    for (let at = 0; at === 0 || at < bytes.length; at += peerFrame) {
-      const flags = (at + peerFrame >= bytes.length ? FLAG.END_HEADERS : 0) | (last && at === 0 ? FLAG.END_STREAM : 0);
-      put(frame(at === 0 ? TYPE.HEADERS : TYPE.CONTINUATION, flags, id, bytes.subarray(at, at + peerFrame)));
-    }
-  }
-
-  function makeStream(id: number, listenerOf: (stream: Stream) => StreamListener): State {
-    const stream: Stream = {
-      id,
-      fields(fields, last) {
-        if (state.over || state.sentEnd) return;
-        sendFields(id, fields, last);
-        if (!last) return;
-        state.sentEnd = true;
-        if (state.gotEnd) closeStream(state, undefined);
-      },
-      write(bytes, last) {
-        if (state.over || state.ending) return true;
-        state.held.push(bytes);
-        state.heldBytes += bytes.length;
-        state.ending = last;
-        sendOf(state);
-        if (!state.over && (output.blocked || state.heldBytes >= MAX_HELD)) state.full = true;
-        return !state.full;
-      },
-      end(trailers) {
-        if (state.over || state.ending) return;
-        state.ending = true;
-        state.trailers = trailers;
-        sendOf(state);
-      },
-      reset(code) {
-        if (state.over) return;
-        put(frame(TYPE.RST_STREAM, 0, id, number32(code)));
-        closeStream(state, code === ERROR.NO_ERROR ? undefined : new Error("the stream was cancelled"));
-      },
-      pause() {
-        state.paused = true;
-      },
-      resume() {
-        state.paused = false;
-        credit(state);
-      },
-    };
-    const state: State = {
-      stream,
-      listener: undefined as unknown as StreamListener,
-      sendWindow: peerWindow,
-      taken: 0,
-      paused: false,
-      held: [],
-      heldBytes: 0,
-      ending: false,
-      trailers: undefined,
-      full: false,
-      sentEnd: false,
-      gotEnd: false,
-      gotHead: false,
-      over: false,
-    };
-    state.listener = listenerOf(stream);
-    streams.set(id, state);
-    return state;
-  }
-
-  // ---- receiving
-
-  function credit(state: State): void {
-    if (state.paused || state.over || state.gotEnd || state.taken < options.window / 2) return;
-    put(frame(TYPE.WINDOW_UPDATE, 0, state.stream.id, number32(state.taken)));
-    state.taken = 0;
   }
 
   function dataFrame(id: number, flags: number, payload: Buffer): void {
@@ -266,7 +100,7 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
       put(frame(TYPE.WINDOW_UPDATE, 0, 0, number32(taken)));
       taken = 0;
     }
-    const state = streams.get(id);
+    const state = open.get(id);
     if (!state) {
       if (id === 0 || (role === "client" ? id >= next : id > lastPeer)) throw broken("data of a stream that was never opened");
       return;
@@ -279,9 +113,9 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
     if (state.taken > options.window + MAX_FRAME) throw broken("more data than its window allows", ERROR.FLOW_CONTROL_ERROR);
     const last = (flags & FLAG.END_STREAM) !== 0;
     state.gotEnd = last;
-    credit(state);
+    streams.credit(state);
     state.listener.data(unpadded(payload, (flags & FLAG.PADDED) !== 0), last);
-    if (last && state.sentEnd) closeStream(state, undefined);
+    if (last && state.sentEnd) streams.close(state, undefined);
   }
 
   function blockDone(): void {
@@ -294,7 +128,7 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
       throw broken((error as Error).message, ERROR.COMPRESSION_ERROR);
     }
     const last = (flags & FLAG.END_STREAM) !== 0;
-    let state = streams.get(id);
+    let state = open.get(id);
     if (!state) {
       if (role === "client") {
         if (id >= next || id % 2 === 0) throw broken("an answer to no request");
@@ -304,11 +138,11 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
       // What belongs to a stream that is over may still have been on its way.
       if (id <= lastPeer) return;
       lastPeer = id;
-      if (streams.size >= MAX_STREAMS) {
+      if (open.size >= MAX_STREAMS) {
         put(frame(TYPE.RST_STREAM, 0, id, number32(ERROR.REFUSED_STREAM)));
         return;
       }
-      state = makeStream(id, options.accept!);
+      state = streams.make(id, options.accept!);
     }
     if (state.gotEnd) {
       state.stream.reset(ERROR.STREAM_CLOSED);
@@ -317,7 +151,7 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
     state.gotHead = true;
     state.gotEnd = last;
     state.listener.fields(fields, last);
-    if (last && state.sentEnd) closeStream(state, undefined);
+    if (last && state.sentEnd) streams.close(state, undefined);
   }
 
   function headersFrame(id: number, flags: number, frameBytes: Buffer): void {
@@ -348,32 +182,32 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
       switch (payload.readUInt16BE(at)) {
         case SETTING.INITIAL_WINDOW_SIZE:
           if (value > MAX_WINDOW) throw broken("a window that is too large", ERROR.FLOW_CONTROL_ERROR);
-          for (const state of streams.values()) state.sendWindow += value - peerWindow;
-          peerWindow = value;
+          for (const state of open.values()) state.sendWindow += value - allowed.stream;
+          allowed.stream = value;
           break;
         case SETTING.MAX_FRAME_SIZE:
           if (value < FRAME_SIZE || value > 0xffffff) throw broken("a frame size out of range");
-          peerFrame = Math.min(value, MAX_FRAME);
+          allowed.frame = Math.min(value, MAX_FRAME);
       }
     }
     put(frameHead(TYPE.SETTINGS, FLAG.ACK, 0, 0));
-    sendHeld();
+    streams.sendAll();
   }
 
   function windowUpdate(id: number, _: number, payload: Buffer): void {
     if (payload.length !== 4) throw broken("a window update of a wrong length", ERROR.FRAME_SIZE_ERROR);
     const more = payload.readUInt32BE(0) & MAX_WINDOW;
     if (id === 0) {
-      sendWindow += more;
-      if (more === 0 || sendWindow > MAX_WINDOW) throw broken("a window that is too large", ERROR.FLOW_CONTROL_ERROR);
-      sendHeld();
+      allowed.all += more;
+      if (more === 0 || allowed.all > MAX_WINDOW) throw broken("a window that is too large", ERROR.FLOW_CONTROL_ERROR);
+      streams.sendAll();
       return;
     }
-    const state = streams.get(id);
+    const state = open.get(id);
     if (!state) return;
     state.sendWindow += more;
     if (more === 0 || state.sendWindow > MAX_WINDOW) state.stream.reset(ERROR.FLOW_CONTROL_ERROR);
-    else sendOf(state);
+    else streams.send(state);
   }
 
   function resetFrame(id: number, _: number, payload: Buffer): void {
@@ -384,12 +218,12 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
       resets = 0;
     }
     if (role === "server" && ++resets > MAX_RESETS) throw broken("too many resets", ERROR.ENHANCE_YOUR_CALM);
-    const state = streams.get(id);
+    const state = open.get(id);
     if (!state) return;
     const code = payload.readUInt32BE(0);
     // A server that has answered all may tell us to stop sending (8.1).
     const done = state.gotEnd && code === ERROR.NO_ERROR;
-    closeStream(
+    streams.close(
       state,
       done ? undefined : new Error(code === ERROR.REFUSED_STREAM ? "the peer refused the stream" : `the peer reset the stream (${code})`),
     );
@@ -401,8 +235,8 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
     if (role === "server") return;
     goingAway = true;
     const last = payload.readUInt32BE(0) & MAX_WINDOW;
-    for (const state of [...streams.values()]) if (state.stream.id > last) closeStream(state, new Error("the peer is going away"));
-    if (streams.size === 0) finish();
+    for (const state of [...open.values()]) if (state.stream.id > last) streams.close(state, new Error("the peer is going away"));
+    if (open.size === 0) finish();
   }
 
   function ping(id: number, flags: number, payload: Buffer): void {
@@ -452,10 +286,10 @@ export function createConnection(wire: Wire, role: "client" | "server", options:
         finish(error);
       }
     },
-    end: (error) => finish(error ?? (streams.size > 0 ? new Error("the peer closed the connection") : undefined)),
+    end: (error) => finish(error ?? (open.size > 0 ? new Error("the peer closed the connection") : undefined)),
     open(listener) {
       if (over || goingAway) throw new Error("the connection is over");
-      const { stream } = makeStream(next, () => listener);
+      const { stream } = streams.make(next, () => listener);
       next += 2;
       return stream;
     },
