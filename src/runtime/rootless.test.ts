@@ -168,6 +168,34 @@ describe.skipIf(lacks())("a user without rights", () => {
     expect(runtime(["delete", "--force", "many"])).toMatchObject({ status: 0, stderr: "" });
   });
 
+  test("another container's namespaces are joined; a tmpfs begins with what lies beneath, of owners that are known inside", () => {
+    const target = bundle(["sh", "-c", "exec sleep 1000 >/dev/null 2>&1"], (spec) => spec.linux!.namespaces!.push({ type: "time" }));
+    expect(runtime(["run", "--detach", ...target, "life"])).toMatchObject({ status: 0, stderr: "" });
+    try {
+      const { pid } = JSON.parse(runtime(["state", "life"]).stdout) as { pid: number };
+      const shown = ["user", "pid", "time", "ipc", "uts"];
+      for (const name of ["own", "roots"]) mkdirSync(`${work}/bundle/rootfs/seed/${name}`, { recursive: true });
+      chownSync(`${work}/bundle/rootfs/seed/own`, UID, UID);
+      const stat = "stat -c %u /seed/own /seed/roots";
+      const joining = bundle(["sh", "-c", `for type in ${shown.join(" ")}; do readlink /proc/self/ns/$type; done`], ({ linux }) => {
+        linux!.namespaces = linux!.namespaces!.map(({ type }) => (type === "mount" ? { type } : { type, path: `/proc/${pid}/ns/${type}` }));
+        linux!.namespaces.push({ type: "time", path: `/proc/${pid}/ns/time` });
+        for (const maps of ["uidMappings", "gidMappings"] as const) delete linux![maps];
+      });
+      const theirs = asUser(`readlink ${shown.map((type) => `/proc/${pid}/ns/${type}`).join(" ")}`).stdout;
+      expect(theirs).toContain("pid:[");
+      const joined = runtime(["run", ...joining, "many"]);
+      expect(joined).toMatchObject({ status: 0, stdout: theirs });
+      expect(joined.stderr).toContain("Such configuration is strongly discouraged");
+      const seeded = bundle(["sh", "-c", stat], (spec) => {
+        spec.mounts!.push({ destination: "/seed", type: "tmpfs", source: "tmpfs", options: ["tmpcopyup"] });
+      });
+      expect(runtime(["run", ...seeded, "many"])).toMatchObject({ status: 0, stderr: "", stdout: "0\n0\n" });
+    } finally {
+      runtime(["delete", "--force", "life"]);
+    }
+  });
+
   const users: [who: string, change: (spec: Spec) => void][] = [
     ["himself alone", () => {}],
     ["other users inside", withSubIds],

@@ -121,6 +121,14 @@ export async function createFromBundle(
   try {
     if (globalThis.process.env.NOTIFY_SOCKET) (await import("./notify-socket.ts")).offerNotifySocket(spec, directory);
     const found = await locate(context, spec, id);
+    if (
+      context.rootless &&
+      Object.keys(found.directories).length === 0 &&
+      !spec.linux?.namespaces?.some(({ type, path }) => type === "pid" && !path)
+    )
+      context.warn(
+        "A rootless container with neither a cgroup nor a pid namespace of its own cannot be killed as a whole. Such configuration is strongly discouraged.",
+      );
     // Before what keeps a scope is in it, too.
     if (found.systemd) {
       lookAtCgroup(found, context.warn);

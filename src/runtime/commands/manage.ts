@@ -232,6 +232,8 @@ export async function update(context: Context, argv: string[]): Promise<number> 
   if (value("kernel-memory")) context.warn("Kernel memory settings are ignored and will be removed");
   const stored = context.store.load(id);
   if (statusOf(stored) === "stopped") throw failedPrecondition("container not running");
+  // Before stdin is read: where this host lacks it, another program does the whole command, and finds what is left of its input.
+  if (stored.cgroup.systemd) await import("../cgroups/systemd.ts");
   const file = value("resources");
   if (file) {
     const resources = parseJson(readFileSync(file === "-" ? 0 : file, "utf8"), file) as Resources;

@@ -16,6 +16,7 @@ import { planMasked, planReadonly } from "./covered-paths.ts";
 import { attach, planReadonlyMount } from "./detached-mounts.ts";
 import { planDeviceSources, planDevices } from "./devices.ts";
 import type { Facts } from "./facts.ts";
+import { idInside } from "./idmap.ts";
 import { dieWithParent, handTerminal, planParent, recordProcess, recordSelf, reportPid } from "./keeper.ts";
 import { FD, RECORD, REPORT } from "./layout.ts";
 import { propagationOf } from "./mount-options.ts";
@@ -109,7 +110,12 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   });
   const cgroupMounts = mounts.filter((m) => m.type === "cgroup" || m.type === "cgroup2");
   const ownIds = { uids: spec.linux?.uidMappings ?? [], gids: spec.linux?.gidMappings ?? [] };
-  const beneath = (destination: string) => facts.entriesOf(input.rootfs.length > 0 ? input.rootfs : rootPlace, destination);
+  const beneath = (destination: string) => {
+    const entries = facts.entriesOf(input.rootfs.length > 0 ? input.rootfs : rootPlace, destination);
+    return inUser
+      ? entries.map((each) => ({ ...each, uid: idInside(ownIds.uids, each.uid), gid: idInside(ownIds.gids, each.gid) }))
+      : entries;
+  };
   const takeCgroups = () => (cgroupMounts.length && input.cgroup ? planCgroupSources(p, input.cgroup, namespaces.has("cgroup")) : []);
   const takeSources = () => {
     if (!byMount) planRoot(p, rootPlace, input.rootfs, root);
@@ -136,7 +142,7 @@ export function planCreate(input: CreateInput, facts: Facts): Plan {
   if (process.oomScoreAdj !== undefined) {
     p.writeFile("/proc/self/oom_score_adj", String(process.oomScoreAdj), { why: `set the out-of-memory score to ${process.oomScoreAdj}` });
   }
-  const joins = openNamespaces(p, namespaces);
+  const joins = openNamespaces(p, namespaces, ordinary);
   if (isNew("time") && !ordinary) planTime(p, spec);
   const join = ({ fd, type }: { fd: Word; type: NamespaceType }) => {
     tape.step(SYS.setns, [fd, flags(CLONE, cloneFlags[type])], { why: `join the ${type} namespace of ${namespaces.get(type)!.path}` });

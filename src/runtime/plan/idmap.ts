@@ -48,3 +48,9 @@ export function askForIdmap(p: Planner, fd: Word, namespace: Word, recursive: bo
   waitForMaker(p);
   p.close(namespace);
 }
+
+/** What the host's id is in a user namespace; -1, which changes nothing for chown(2), where it is none. */
+export function idInside(maps: IdMapping[], id: number): number {
+  const map = maps.find(({ hostID, size }) => id >= hostID && id < hostID + size);
+  return map ? map.containerID + id - map.hostID : -1;
+}

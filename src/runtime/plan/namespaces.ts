@@ -21,6 +21,9 @@ export const cloneFlags: Record<NamespaceType, keyof typeof CLONE> = {
 /** The order in which namespaces are joined: user first, as it gives the right to the others; mount last, as it changes what paths mean. */
 const joinOrder: NamespaceType[] = ["user", "ipc", "uts", "network", "cgroup", "mount"];
 
+/** These concern the children of who joins. */
+const ofChildren = ["pid", "time"] as const;
+
 export function namespacesOf(spec: Spec): Map<NamespaceType, Namespace> {
   const namespaces = new Map<NamespaceType, Namespace>();
   for (const namespace of spec.linux?.namespaces ?? []) {
@@ -31,18 +34,22 @@ export function namespacesOf(spec: Spec): Map<NamespaceType, Namespace> {
   return namespaces;
 }
 
-export function openNamespaces(p: Planner, namespaces: Map<NamespaceType, Namespace>): { type: NamespaceType; fd: Word }[] {
+/** `ordinary`: a user's right to any comes with the user namespace, which is not joined yet. */
+export function openNamespaces(
+  p: Planner,
+  namespaces: Map<NamespaceType, Namespace>,
+  ordinary: boolean,
+): { type: NamespaceType; fd: Word }[] {
   const { tape } = p;
   const joins: { type: NamespaceType; fd: Word }[] = [];
-  for (const type of joinOrder) {
+  for (const type of ordinary ? [...joinOrder, ...ofChildren] : joinOrder) {
     const path = namespaces.get(type)?.path;
     if (!path) continue;
     const fd = tape.word(`${type}_ns`);
     p.open(path, 0, fd, { why: `open the ${type} namespace ${path}` });
     joins.push({ type, fd });
   }
-  // These two concern the children of who joins.
-  for (const type of ["pid", "time"] as const) {
+  for (const type of ordinary ? [] : ofChildren) {
     const path = namespaces.get(type)?.path;
     if (!path) continue;
     const fd = tape.word(`${type}_ns`);
