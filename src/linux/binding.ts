@@ -7,8 +7,6 @@ export type Argument = number | bigint | boolean | string | Uint8Array | Int32Ar
 export interface Binding {
   /** The result, or -errno. Blocks the calling thread. */
   syscall(nr: number, ...args: Argument[]): number;
-  /** Not there; the lean host says so. */
-  syscallAsync?: unknown;
   /** The address of the buffer's first byte; valid as long as the caller holds the buffer. */
   address(buffer: Uint8Array | Int32Array | BigUint64Array | ArrayBuffer): number;
   poller(callback: (data: number, events: number) => void): { fd: number; handle: unknown };

@@ -1,6 +1,6 @@
 // The binding, in the place of the Node-API addon (src/linux/addon.ts).
 import type { Argument, Binding } from "../../linux/index.ts";
-import { host, lacking } from "./host.ts";
+import { host } from "./host.ts";
 import { poller, pollerRef } from "./loop.ts";
 
 const NUL = "\0";
@@ -37,7 +37,6 @@ export const addon: Binding = {
   syscall,
   address: host.address,
   spawn: host.spawn,
-  syscallAsync: () => lacking("threads"),
-  poller: (callback) => poller(callback),
-  pollerRef: (handle, on) => pollerRef(handle, on),
+  poller,
+  pollerRef,
 };
