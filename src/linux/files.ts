@@ -103,6 +103,11 @@ export function unlinkSync(path: string): void {
   check(binding.syscall(SYS.unlink, path), `unlink ${path}`);
 }
 
+/** -1: it stays whose it is. */
+export function chownSync(path: string, uid: number, gid: number): void {
+  check(binding.syscall(SYS.chown, path, uid, gid), `chown ${path}`);
+}
+
 export function renameSync(from: string, to: string): void {
   check(binding.syscall(SYS.rename, from, to), `rename ${from} to ${to}`);
 }

@@ -44,3 +44,4 @@ export { signalOf } from "./signals.ts";
 export type { Spawn } from "./spawn.ts";
 export { spawn, spawnError, stringVector } from "./spawn.ts";
 export { SYS, syscallName } from "./sys.ts";
+export { AF_UNIX, unixAddress } from "./unix-address.ts";

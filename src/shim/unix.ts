@@ -1,18 +1,7 @@
 // Unix sockets as bare descriptors: to be inherited by a process that is started, or looked at without an event loop.
-import { binding, check, close, errno, O_CLOEXEC, SYS } from "../linux/index.ts";
+import { AF_UNIX, binding, check, close, errno, O_CLOEXEC, SYS, unixAddress } from "../linux/index.ts";
 
-const AF_UNIX = 1;
 const SOCK_STREAM = 1;
-
-/** struct sockaddr_un for a path of at most 107 bytes. */
-export function unixAddress(path: string): Uint8Array {
-  const bytes = Buffer.from(path);
-  if (bytes.length > 107) throw new Error(`the socket's path is longer than 107 bytes: ${path}`);
-  const out = new Uint8Array(2 + bytes.length + 1);
-  out[0] = AF_UNIX;
-  out.set(bytes, 2);
-  return out;
-}
 
 /** A listening unix socket, close-on-exec; whatever stood at the path is replaced. */
 export function listenUnix(path: string, flags = 0): number {

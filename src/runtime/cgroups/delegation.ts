@@ -1,6 +1,6 @@
 // Who owns the container's cgroup (the runtime specification, config-linux.md, "Cgroup Ownership"): the user of its process, where it sees a
 // cgroup namespace of its own and may write to it, so that a systemd inside can make cgroups below. Of v2 only: v1's are no border.
-import { chownSync, readFileSync } from "node:fs";
+import { chownSync, readFileSync } from "../../linux/index.ts";
 import type { IdMapping, Spec } from "../../oci/runtime-spec.ts";
 
 /** The kernel's own list, or what it was before there was a list. */

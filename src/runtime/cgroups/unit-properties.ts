@@ -1,7 +1,7 @@
 // What a container's limits are as properties of a systemd unit (systemd.resource-control(5)): systemd keeps the files of its units' cgroups as it
 // knows them, so it has to know them. Conversions are runc's.
-import { existsSync, readFileSync } from "node:fs";
 import { invalidArgument } from "../../lib/errors.ts";
+import { existsSync, readFileSync } from "../../linux/index.ts";
 import type { DeviceRule, Resources } from "../../oci/runtime-spec.ts";
 import type { Value, Variant } from "../dbus/wire.ts";
 import { effectiveRules } from "./devices.ts";
