@@ -13,13 +13,13 @@ const REPLACED: Record<string, string> = {
   [`${source}/linux/addon.ts`]: `${runtime}/lean/addon.ts`,
   [`${source}/lib/program.ts`]: `${runtime}/lean/program-command.ts`,
   [`${runtime}/player-file.ts`]: `${runtime}/lean/player-file.ts`,
+  [`${runtime}/signals.ts`]: `${runtime}/lean/signals.ts`,
   [`${runtime}/seccomp-compile.ts`]: `${runtime}/lean/seccomp-compile.ts`,
 };
 /** Modules that take an event loop, threads or programs of Node's or Bun's; nobody but a dynamic import may ask for them. */
 const ABSENT = [
   "cgroups/systemd",
   "commands/checkpoint",
-  "commands/foreground",
   "commands/inform",
   "commands/notify-socket",
   "commands/restore",

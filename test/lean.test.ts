@@ -119,15 +119,20 @@ real("hooks of all kinds, one that fails, one that takes too long", () => {
     spec.hooks = { startContainer: [{ path: "/bin/busybox", args: ["busybox", "true"] }] };
     for (const kind of kinds) spec.hooks[kind] = [told(kind)];
   });
-  // Staying for poststop takes an event loop with signals, which is known before anything is made.
-  expect(by(alone, "run", "-b", work, id).status).toBe(127);
-  expect(existsSync(join(work, "hooks"))).toBe(false);
+  const heard = () => {
+    const lines = readFileSync(join(work, "hooks"), "utf8").trimEnd().split("\n");
+    rmSync(join(work, "hooks"));
+    return lines;
+  };
+  const all = kinds.map((kind) => `${kind} "{"ociVersion":"${exampleSpec().ociVersion}""`);
+  // It stays, for poststop.
+  expect(by(alone, "run", "-b", work, id)).toEqual({ status: 0, stdout: "", stderr: "" });
+  expect(heard()).toEqual(all);
   expect(by(alone, "create", "-b", work, id)).toEqual({ status: 0, stdout: "", stderr: "" });
   expect(by(alone, "start", id)).toEqual({ status: 0, stdout: "", stderr: "" });
   for (let turn = 0; turn < 200 && !by(alone, "state", id).stdout.includes("stopped"); turn++) Bun.sleepSync(10);
   expect(by(alone, "delete", id)).toEqual({ status: 0, stdout: "", stderr: "" });
-  const lines = readFileSync(join(work, "hooks"), "utf8").trimEnd().split("\n");
-  expect(lines).toEqual(kinds.map((kind) => `${kind} "{"ociVersion":"${exampleSpec().ociVersion}""`));
+  expect(heard()).toEqual(all);
   const failing: [Hook, string][] = [
     [script("echo to stdout; echo to stderr >&2; exit 3"), "exit status 3, stdout: to stdout\n, stderr: to stderr\n"],
     [script("head -c 300000 /dev/zero | tr '\\0' x; kill -9 $$"), `signal: killed, stdout: ${"x".repeat(4096)}, stderr: `],
@@ -163,6 +168,59 @@ real("an output that nobody reads is an error, not a signal's end; the container
   expect(status(alone)).toBe(status(whole));
   bundle(["grep", "SigIgn", "/proc/self/status"]);
   expect(by(alone, "run", "-b", work, id).stdout).toMatch(/^SigIgn:\t0+\n$/);
+});
+
+test.skipIf(!which("script"))("a terminal: what is typed, its size, changes of it, and it is left as it was", () => {
+  if (!alone) return;
+  const inTerminal = (script: string, input = "") => {
+    const rt = `rt() { ${alone} --root ${work}/state "$@"; }; stty cols 100 rows 30`;
+    const command = `${rt}; stty -g >${work}/before; ${script}; echo $?; stty -g >${work}/after`;
+    const { stdout } = spawnSync("script", ["-qec", command, "/dev/null"], { encoding: "utf8", input, timeout: 60_000 });
+    expect(readFileSync(join(work, "after"), "utf8")).toBe(readFileSync(join(work, "before"), "utf8"));
+    // What is typed is shown, by one terminal or by both; the end of the input as a NUL.
+    const lines = stdout
+      .replace(/\r|\^@/g, "")
+      .trimEnd()
+      .split("\n");
+    return lines.filter((line) => line !== input.trimEnd());
+  };
+  const terminal = (spec: Spec) => {
+    spec.process!.terminal = true;
+  };
+  bundle(["sh", "-c", "busybox tty; busybox stty size; read -r line; echo got $line; exit 6"], terminal);
+  expect(inTerminal(`rt run -b ${work} ${id}`, "typed\n")).toEqual(["/dev/pts/0", "30 100", "got typed", "6"]);
+  // Who reads it may go before it ends.
+  bundle(["sh", "-c", "echo one; sleep 0.3; echo two; sleep 0.1; exit 5"], terminal);
+  expect(inTerminal(`{ rt run -b ${work} ${id}; echo $? >&2; } | head -n 1`)).toEqual(["one", "5", "0"]);
+  expect(by(alone, "list", "-q").stdout).toBe("");
+  const script = "trap 'busybox stty size; exit 3' WINCH; echo ready; while :; do sleep 0.1; done";
+  bundle(["sh", "-c", script], terminal);
+  const resize = `until [ -s ${work}/said ]; do sleep 0.1; done; stty cols 50`;
+  const run = `exec 3<&0; rt run -b ${work} ${id} <&3 >${work}/said & ${resize}; wait $!`;
+  expect(inTerminal(run)).toEqual(["3"]);
+  expect(readFileSync(join(work, "said"), "utf8").replaceAll("\r", "")).toEndWith("30 50\n");
+  bundle(["sleep", "100"]);
+  expect(by(alone, "run", "--detach", "-b", work, id).status).toBe(0);
+  expect(inTerminal(`rt exec -t ${id} sh -c 'busybox tty; exit 4'`)).toEqual(["/dev/pts/0", "4"]);
+  expect(by(alone, "delete", "--force", id).status).toBe(0);
+});
+
+real("signals go to the process where this stays for its poststop hooks", async () => {
+  bundle(["sh", "-c", "trap 'echo again' USR1; trap 'echo over; exit 7' TERM; echo ready; while :; do sleep 0.1; done"], (spec) => {
+    spec.hooks = { poststop: [{ path: "/bin/sh", args: ["sh", "-c", `echo ended >${work}/poststop`] }] };
+  });
+  const child = Bun.spawn([alone, "--root", join(work, "state"), "run", "-b", work, id], { stdin: "ignore", stdout: "pipe" });
+  const reader = child.stdout.getReader();
+  for (const [word, signal] of [
+    ["ready", "SIGUSR1"],
+    ["again", "SIGTERM"],
+  ] as const) {
+    expect(Buffer.from((await reader.read()).value!).toString()).toBe(`${word}\n`);
+    while (!/^SigBlk:\t.*[1-9a-f]/m.test(readFileSync(`/proc/${child.pid}/status`, "utf8"))) await Bun.sleep(5);
+    child.kill(signal);
+  }
+  expect(await child.exited).toBe(7);
+  expect(readFileSync(join(work, "poststop"), "utf8")).toBe("ended\n");
 });
 
 real("what it lacks is done by Bun, and nothing is left of the attempt", () => {

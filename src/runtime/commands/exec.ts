@@ -189,7 +189,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       context.debug?.(`setns_init: about to exec ${process.args?.[0]}`);
       const socket = flags.value("console-socket");
       if (socket && launched.terminal !== undefined) sendTerminal(socket, launched.terminal);
-      if (!detached && launched.terminal !== undefined) (await import("./foreground.ts")).leaveLineEnds(launched.terminal);
+      if (!detached && launched.terminal !== undefined) (await import("./foreground.ts")).prepareTerminal(launched.terminal);
       sendPidfd(flags.value("pidfd-socket"), launched.pidfd);
       writePidFile(flags.value("pid-file"), launched.pid);
       await openGateNow(homeFor(stored.init.pid, process), launched.gate, launched.report, launched.failure);

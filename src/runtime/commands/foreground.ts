@@ -9,13 +9,14 @@ import {
   reap,
   SYS,
   SystemError,
+  signalOf,
   type Watch,
   watch,
   write,
 } from "../../linux/index.ts";
+import { onSignals } from "../signals.ts";
 
 const FORWARDED = ["SIGHUP", "SIGINT", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGTERM", "SIGCONT", "SIGWINCH"] as const;
-const numbers: Record<string, number> = { SIGHUP: 1, SIGINT: 2, SIGQUIT: 3, SIGUSR1: 10, SIGUSR2: 12, SIGTERM: 15, SIGCONT: 18 };
 const TCGETS = 0x5401;
 const TCSETS = 0x5402;
 const TIOCGWINSZ = 0x5413;
@@ -24,13 +25,9 @@ const TIOCSWINSZ = 0x5414;
 /** Resolves to the exit status, as a shell gives it. Closes the descriptors. */
 export async function attend(pidfd: number, terminal: number | undefined): Promise<number> {
   const session = terminal === undefined ? undefined : serveTerminal(terminal);
-  const handlers = FORWARDED.map((name) => {
-    const handler = () => {
-      if (name === "SIGWINCH") session?.resize();
-      else pidfdSignal(pidfd, numbers[name]!);
-    };
-    process.on(name, handler);
-    return () => process.off(name, handler);
+  const off = onSignals(FORWARDED, (name) => {
+    if (name === "SIGWINCH") session?.resize();
+    else pidfdSignal(pidfd, signalOf(name)!);
   });
   const status = await new Promise<number>((resolve) => {
     const watching = watch(pidfd, EPOLLIN, () => {
@@ -38,7 +35,7 @@ export async function attend(pidfd: number, terminal: number | undefined): Promi
       resolve(reap(pidfd)?.status ?? 0);
     });
   });
-  for (const off of handlers) off();
+  off();
   await session?.end();
   close(pidfd);
   return status;
@@ -48,11 +45,7 @@ function serveTerminal(terminal: number): { resize(): void; end(): Promise<void>
   const saved = new Uint8Array(64);
   const isTerminal = binding.syscall(SYS.ioctl, 0, TCGETS, saved) >= 0;
   if (isTerminal) binding.syscall(SYS.ioctl, 0, TCSETS, raw(saved));
-  const size = new Uint8Array(8);
-  const resize = () => {
-    if (binding.syscall(SYS.ioctl, 0, TIOCGWINSZ, size) >= 0) binding.syscall(SYS.ioctl, terminal, TIOCSWINSZ, size);
-  };
-  resize();
+  resize(terminal);
   const buffer = new Uint8Array(32768);
   let outputEnded: () => void = () => {};
   const ended = new Promise<void>((resolve) => {
@@ -84,7 +77,7 @@ function serveTerminal(terminal: number): { resize(): void; end(): Promise<void>
     outputEnded();
   });
   return {
-    resize,
+    resize: () => resize(terminal),
     async end() {
       // What was written before the end is still in the terminal.
       await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 1000))]);
@@ -98,13 +91,20 @@ function serveTerminal(terminal: number): { resize(): void; end(): Promise<void>
 
 const ONLCR = 0o4;
 
-/** The terminal that is passed on to our own leaves the ends of lines to that one, as runc's does: what is no terminal gets none with CR. */
-export function leaveLineEnds(terminal: number): void {
+/** Before its first program runs: it has our terminal's size, and leaves the ends of lines to that one, as runc's does: what is no terminal gets none with CR. */
+export function prepareTerminal(terminal: number): void {
+  resize(terminal);
   const termios = new Uint8Array(64);
   if (binding.syscall(SYS.ioctl, terminal, TCGETS, termios) < 0) return;
   const flags = new DataView(termios.buffer);
   flags.setUint32(4, flags.getUint32(4, true) & ~ONLCR, true);
   binding.syscall(SYS.ioctl, terminal, TCSETS, termios);
+}
+
+/** To our terminal's size, where we have one. */
+function resize(terminal: number): void {
+  const size = new Uint8Array(8);
+  if (binding.syscall(SYS.ioctl, 0, TIOCGWINSZ, size) >= 0) binding.syscall(SYS.ioctl, terminal, TIOCSWINSZ, size);
 }
 
 /** cfmakeraw(3) on the kernel's struct termios: iflag, oflag, cflag, lflag, line, cc[19]. */
