@@ -18,10 +18,8 @@ const REPLACED: Record<string, string> = {
 };
 /** Modules that take an event loop, threads or programs of Node's or Bun's; nobody but a dynamic import may ask for them. */
 const ABSENT = [
-  "cgroups/systemd",
   "commands/checkpoint",
   "commands/inform",
-  "commands/notify-socket",
   "commands/restore",
   "commands/restore-kept",
   "commands/seccomp",

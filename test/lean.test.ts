@@ -1,10 +1,11 @@
 // The runtime's commands by the lean host, beside Bun: what they do on their own, and that nobody can tell them apart.
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { spawnSync } from "node:child_process";
-import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { spawn, spawnSync } from "node:child_process";
+import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Hook, Spec } from "../src/oci/runtime-spec.ts";
+import { hierarchies } from "../src/runtime/cgroups/index.ts";
 import { exampleSpec } from "../src/runtime/spec.ts";
 import { bin, type Output, root, which } from "./support/engine.ts";
 
@@ -221,6 +222,39 @@ real("signals go to the process where this stays for its poststop hooks", async 
   }
   expect(await child.exited).toBe(7);
   expect(readFileSync(join(work, "poststop"), "utf8")).toBe("ended\n");
+});
+
+real("a unit of systemd's", () => {
+  const log = join(work, "manager.log");
+  const manager = spawn(process.execPath, [join(root, "test/support/systemd-manager.ts"), join(work, "bus"), log], { stdio: "inherit" });
+  for (let turn = 0; turn < 500 && !existsSync(join(work, "bus")); turn++) Bun.sleepSync(10);
+  process.env.DBUS_SYSTEM_BUS_ADDRESS = `unix:path=${work}/nowhere;unix:path=${work}/bus`;
+  const sd = (program: string, name: string, ...args: string[]) => {
+    bundle(args, (spec) => {
+      spec.linux!.cgroupsPath = `jubako.slice:lean:${name}`;
+      spec.linux!.resources = { memory: { limit: 64 << 20 }, pids: { limit: 20 } };
+      spec.annotations = { "org.systemd.property.TimeoutStopSec": "7" };
+    });
+    writeFileSync(log, "");
+    const outcome = by(program, "--systemd-cgroup", "run", "-b", work, id);
+    const said = readFileSync(log, "utf8").replace(/"PIDs",{"signature":"au","value":\[\d+\]}/, "PIDS");
+    return { ...plain(outcome), said };
+  };
+  try {
+    const done = sd(alone, "one", "sh", "-c", "grep pids /proc/self/cgroup; exit 4");
+    expect(done).toMatchObject({ status: 4, stdout: expect.stringContaining(":/jubako.slice/lean-one.scope"), stderr: "" });
+    const asked = done.said.split("\n").map((line) => line.slice(0, line.indexOf(",")));
+    expect(asked.filter((line) => /Unit/.test(line))).toEqual(['["StartTransientUnit"', '["StopUnit"', '["ResetFailedUnit"']);
+    expect(done.said).toContain(`["MemoryLimit",{"signature":"t","value":"${64 << 20}"}]`);
+    expect(done.said).toContain('["TimeoutStopUSec",{"signature":"t","value":"7000000"}]');
+    for (const name of ["one", "refused", "failed"]) expect(sd(alone, name, "echo", "hello")).toEqual(sd(whole, name, "echo", "hello"));
+    expect(by(alone, "list", "-q").stdout).toBe("");
+  } finally {
+    delete process.env.DBUS_SYSTEM_BUS_ADDRESS;
+    manager.kill("SIGKILL");
+    for (const mountPoint of hierarchies().mounts.values())
+      if (existsSync(`${mountPoint}/jubako.slice`)) rmdirSync(`${mountPoint}/jubako.slice`);
+  }
 });
 
 real("what it lacks is done by Bun, and nothing is left of the attempt", () => {

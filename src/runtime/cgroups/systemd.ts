@@ -6,9 +6,8 @@
 //   …                                                  the tape has put the container's first one there
 //   unit.release()
 //   await openCgroup(location).remove(true)            … and stops the unit
-import { readFileSync } from "node:fs";
 import { Failure, failedPrecondition, invalidArgument, unavailable } from "../../lib/errors.ts";
-import { binding, pidfdSignal, SYS } from "../../linux/index.ts";
+import { binding, pidfdSignal, readFileSync, SYS } from "../../linux/index.ts";
 import type { Resources, Spec } from "../../oci/runtime-spec.ts";
 import { type Bus, connectBus, refusalOf } from "../dbus/connection.ts";
 import { startPlayer } from "../player.ts";
@@ -57,10 +56,7 @@ export async function locateUnit(spec: Spec, id: string, rootless: boolean, all:
   const directories: Record<string, string> = {};
   if (all.version === 2) {
     let manager = "";
-    if (user) {
-      await using bus = await connect(true);
-      manager = String(await property(bus, "ControlGroup"));
-    }
+    if (user) manager = await withBus(true, async (bus) => String(await property(bus, "ControlGroup")));
     directories[""] = `${all.mounts.get("") ?? "/sys/fs/cgroup"}${manager}${below}`;
   } else {
     const wanted = wantedControllers(spec, 1).add("name=systemd");
@@ -90,6 +86,15 @@ async function connect(user: boolean): Promise<Bus> {
       const which = user ? "the user's systemd" : "systemd";
       throw unavailable(`systemd cgroup flag passed, but ${which} can't be reached: ${(error as Error).message}`);
     }
+  }
+}
+
+async function withBus<T>(user: boolean, use: (bus: Bus) => Promise<T>): Promise<T> {
+  const bus = await connect(user);
+  try {
+    return await use(bus);
+  } finally {
+    bus.close();
   }
 }
 
@@ -154,11 +159,12 @@ export interface StartedUnit {
 export async function startUnit({ systemd: wanted, version, directories }: CgroupLocation, spec: Spec): Promise<StartedUnit> {
   if (!wanted) throw invalidArgument("the cgroup is not systemd's");
   const { unit, slice, user } = wanted;
-  await using bus = await connect(user);
+  const bus = await connect(user);
   const scope = !unit.endsWith(".slice");
-  const keeper = scope ? startWaiting() : undefined;
+  let keeper: ReturnType<typeof startWaiting> | undefined;
   let done = false;
   try {
+    if (scope) keeper = startWaiting();
     const accounting = ["MemoryAccounting", "CPUAccounting", version === 2 ? "IOAccounting" : "BlockIOAccounting", "TasksAccounting"];
     const properties: Property[] = [
       ["Description", { signature: "s", value: `libcontainer container ${unit}` }],
@@ -198,6 +204,7 @@ export async function startUnit({ systemd: wanted, version, directories }: Cgrou
       throw failedPrecondition(`unable to start unit ${JSON.stringify(unit)}: ${error.message}`);
     throw error;
   } finally {
+    bus.close();
     if (!done) keeper?.end();
   }
 }
@@ -230,20 +237,22 @@ function startWaiting(): { pid: number; end(): void } {
 }
 
 /** Idempotent: a scope ends by itself once it is empty. */
-export async function stopUnit({ unit, user }: SystemdUnit): Promise<void> {
-  await using bus = await connect(user);
-  try {
-    await job(bus, "StopUnit", "ss", [unit, "replace"]);
-  } catch (error) {
-    if (refusalOf(error) !== "org.freedesktop.systemd1.NoSuchUnit") throw error;
-  }
-  await resetFailed(bus, unit);
+export function stopUnit({ unit, user }: SystemdUnit): Promise<void> {
+  return withBus(user, async (bus) => {
+    try {
+      await job(bus, "StopUnit", "ss", [unit, "replace"]);
+    } catch (error) {
+      if (refusalOf(error) !== "org.freedesktop.systemd1.NoSuchUnit") throw error;
+    }
+    await resetFailed(bus, unit);
+  });
 }
 
 /** Tells systemd of new limits, before they are written to the files; until the unit ends, as it does not outlive the machine. */
-export async function updateUnit({ unit, user }: SystemdUnit, resources: Resources, version: 1 | 2): Promise<void> {
-  await using bus = await connect(user);
-  const properties = limitProperties(resources, version, await versionOf(bus));
-  if (properties.length === 0) return;
-  await bus.call({ ...systemd, interface: MANAGER, member: "SetUnitProperties", signature: "sba(sv)", args: [unit, true, properties] });
+export function updateUnit({ unit, user }: SystemdUnit, resources: Resources, version: 1 | 2): Promise<void> {
+  return withBus(user, async (bus) => {
+    const properties = limitProperties(resources, version, await versionOf(bus));
+    if (properties.length === 0) return;
+    await bus.call({ ...systemd, interface: MANAGER, member: "SetUnitProperties", signature: "sba(sv)", args: [unit, true, properties] });
+  });
 }

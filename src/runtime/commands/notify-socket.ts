@@ -1,16 +1,29 @@
 // $NOTIFY_SOCKET (sd_notify(3)): the container gets a socket of its own, and what its program says there, "READY=1", is told to systemd, with the
 // program's pid on the host in place of the runtime's. start, and a detached run, wait for it.
-import { existsSync } from "node:fs";
-import { invalidArgument } from "../../lib/errors.ts";
-import { binding, check, close, EPOLLIN, mkdirSync, O_DIRECTORY, O_PATH, open, read, SYS, watch } from "../../linux/index.ts";
+import {
+  AF_UNIX,
+  binding,
+  check,
+  close,
+  EPOLLIN,
+  existsSync,
+  mkdirSync,
+  O_DIRECTORY,
+  O_PATH,
+  open,
+  read,
+  SYS,
+  textOf,
+  unixAddress,
+  utf8,
+  watch,
+} from "../../linux/index.ts";
 import type { Spec } from "../../oci/runtime-spec.ts";
 
 const INSIDE = "/run/notify";
 const NAME = "notify.sock";
-const AF_UNIX = 1;
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
 const SOCK_NONBLOCK = 0o4000;
-const MAX_PATH = 107;
 
 /** Where a container's directory has it. */
 const placeIn = (directory: string) => `${directory}/notify`;
@@ -23,17 +36,6 @@ export function offerNotifySocket(spec: Spec, directory: string): void {
   const options = ["bind", "nosuid", "noexec", "nodev", "ro"];
   spec.mounts = [...(spec.mounts ?? []), { destination: INSIDE, type: "bind", source: placeIn(directory), options }];
   if (spec.process) spec.process.env = [...(spec.process.env ?? []), `NOTIFY_SOCKET=${INSIDE}/${NAME}`];
-}
-
-/** A path, or with @ in front a name in no file system. */
-function addressOf(path: string): Uint8Array {
-  const name = Buffer.from(path);
-  if (name.length > MAX_PATH) throw invalidArgument(`the path of the socket ${path} is too long`);
-  const address = new Uint8Array(2 + name.length + (path.startsWith("@") ? 0 : 1));
-  address[0] = AF_UNIX;
-  address.set(name, 2);
-  if (path.startsWith("@")) address[2] = 0;
-  return address;
 }
 
 export interface NotifySocket {
@@ -59,11 +61,12 @@ export function openNotifySocket(directory: string, host: string): NotifySocket 
   };
   try {
     // A path that is as short as an address can hold, wherever --root is.
-    const address = addressOf(`/proc/self/fd/${place}/${NAME}`);
+    const address = unixAddress(`/proc/self/fd/${place}/${NAME}`);
     check(binding.syscall(SYS.bind, socket, address, address.length), `bind ${placeIn(directory)}/${NAME}`);
     check(binding.syscall(SYS.fchmodat, place, NAME, 0o777), "chmod");
     client = check(binding.syscall(SYS.socket, AF_UNIX, SOCK_DGRAM_CLOEXEC, 0), "socket");
-    const systemd = addressOf(host);
+    // With @ in front it is a name in no file system.
+    const systemd = unixAddress(host.replace(/^@/, "\0"));
     check(binding.syscall(SYS.connect, client, systemd, systemd.length), `connect to $NOTIFY_SOCKET ${host}`);
   } catch (error) {
     end();
@@ -72,7 +75,7 @@ export function openNotifySocket(directory: string, host: string): NotifySocket 
     close(place);
   }
   const tell = (text: string) => {
-    const bytes = Buffer.from(`${text}\n`);
+    const bytes = utf8(`${text}\n`);
     check(binding.syscall(SYS.write, client, bytes, bytes.length), "write to $NOTIFY_SOCKET");
   };
   return {
@@ -88,7 +91,7 @@ export function openNotifySocket(directory: string, host: string): NotifySocket 
         const hearing = watch(socket, EPOLLIN, () => {
           try {
             const n = read(socket, buffer);
-            const ready = n ? /^READY=.*$/m.exec(new TextDecoder().decode(buffer.subarray(0, n)))?.[0] : undefined;
+            const ready = n ? /^READY=.*$/m.exec(textOf(buffer.subarray(0, n)))?.[0] : undefined;
             if (ready === undefined) return;
             tell(ready);
             tell(`MAINPID=${pid}`);

@@ -1,10 +1,12 @@
 // A connection to a message bus, or to a peer that speaks D-Bus itself (systemd's private socket). Who we are the other side sees by the socket's
 // credentials (SASL EXTERNAL without a name of our own choosing: inside a user namespace we would not know the right one).
 //
-//   await using bus = await connectBus("unix:path=/run/dbus/system_bus_socket")
+//   const bus = await connectBus("unix:path=/run/dbus/system_bus_socket")
 //   const [id] = await bus.call({ destination: "org.freedesktop.DBus", path: "/org/freedesktop/DBus", interface: …, member: "GetId" })
-import { connect, type Socket } from "node:net";
+//   bus.close()
 import { Failure, unavailable } from "../../lib/errors.ts";
+import { textOf, utf8 } from "../../linux/index.ts";
+import { connectStream, type Stream } from "./stream.ts";
 import {
   decodeMessage,
   ERROR,
@@ -28,7 +30,7 @@ export interface Call {
   timeout?: number;
 }
 
-export interface Bus extends AsyncDisposable {
+export interface Bus {
   /** Rejects where the other side refuses; refusalOf() then tells the error's name. */
   call(call: Call): Promise<readonly Value[]>;
   /** Ends with the returned function. A bus passes on only what a match rule (AddMatch) asks for. */
@@ -44,6 +46,7 @@ export function refusalOf(error: unknown): string | undefined {
 const DEFAULT_TIMEOUT = 25_000;
 const CONNECT_TIMEOUT = 5_000;
 const MAX_LINE = 512;
+const LF = 10;
 
 /** The sockets of an address list ("unix:path=/a;unix:abstract=b"), in the order in which they are to be tried. */
 export function socketsOf(addresses: string): string[] {
@@ -64,7 +67,7 @@ export async function connectBus(addresses: string, { direct = false } = {}): Pr
   let last: unknown = unavailable(`no unix socket in the D-Bus address ${JSON.stringify(addresses)}`);
   for (const path of socketsOf(addresses)) {
     try {
-      const bus = serve(await authenticated(path));
+      const bus = await authenticated(path);
       try {
         if (!direct)
           await bus.call({
@@ -85,45 +88,68 @@ export async function connectBus(addresses: string, { direct = false } = {}): Pr
   throw last;
 }
 
-interface Authenticated {
-  socket: Socket;
-  /** What came after the last line. */
-  rest: Buffer;
+/** Says who we are; what comes after the last line is messages. */
+async function authenticated(path: string): Promise<Bus> {
+  const refused = (why: string) => unavailable(`D-Bus at ${path.replace("\0", "@")}: ${why}`);
+  const deadline = Date.now() + CONNECT_TIMEOUT;
+  const stream = await connectStream(path, CONNECT_TIMEOUT).catch((error: Error) => Promise.reject(refused(error.message)));
+  return new Promise((resolve, reject) => {
+    const fail = (why: string) => {
+      clearTimeout(timer);
+      stream.close();
+      reject(refused(why));
+    };
+    const timer = setTimeout(() => fail("no answer"), deadline - Date.now());
+    const received = inbox();
+    stream.onEnd = (error) => fail(error?.message ?? "it ended the connection");
+    stream.onData = (bytes) => {
+      received.add(bytes);
+      for (;;) {
+        const end = received.bytes.indexOf(LF);
+        if (end < 0) return received.bytes.length > MAX_LINE ? fail("it does not speak D-Bus") : undefined;
+        const line = textOf(received.bytes.subarray(0, end));
+        received.drop(end + 1);
+        if (/^DATA\b/.test(line)) stream.send(utf8("DATA\r\n"));
+        else if (/^OK\b/.test(line)) {
+          clearTimeout(timer);
+          stream.send(utf8("BEGIN\r\n"));
+          return resolve(serve(stream, received));
+        } else return fail(`authentication refused: ${line.trimEnd().slice(0, 100)}`);
+      }
+    };
+    stream.send(utf8("\0AUTH EXTERNAL\r\n"));
+  });
 }
 
-function authenticated(path: string): Promise<Authenticated> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ path });
-    let received = Buffer.alloc(0);
-    const settle = (error: Error | undefined, value?: Authenticated) => {
-      clearTimeout(timer);
-      socket.removeAllListeners();
-      if (value) return resolve(value);
-      socket.destroy();
-      reject(unavailable(`D-Bus at ${path.replace("\0", "@")}: ${error?.message ?? "it ended the connection"}`));
-    };
-    const timer = setTimeout(() => settle(new Error("no answer")), CONNECT_TIMEOUT);
-    socket.once("error", settle);
-    socket.once("close", () => settle(undefined));
-    socket.once("connect", () => socket.write("\0AUTH EXTERNAL\r\n"));
-    socket.on("data", (chunk: Buffer) => {
-      received = Buffer.concat([received, chunk]);
-      for (;;) {
-        const end = received.indexOf("\r\n");
-        if (end < 0) {
-          if (received.length > MAX_LINE) settle(new Error("it does not speak D-Bus"));
-          return;
-        }
-        const line = received.toString("latin1", 0, end);
-        received = received.subarray(end + 2);
-        if (/^DATA\b/.test(line)) socket.write("DATA\r\n");
-        else if (/^OK\b/.test(line)) {
-          socket.write("BEGIN\r\n");
-          return settle(undefined, { socket, rest: received });
-        } else return settle(new Error(`authentication refused: ${line.slice(0, 100)}`));
+interface Inbox {
+  /** What came and was not dropped; as it is until more is added. */
+  bytes: Uint8Array;
+  add(bytes: Uint8Array): void;
+  drop(count: number): void;
+}
+
+function inbox(): Inbox {
+  let room = new Uint8Array(4096);
+  let start = 0;
+  const self: Inbox = {
+    bytes: room.subarray(0, 0),
+    add(bytes) {
+      const length = self.bytes.length + bytes.length;
+      if (start + length > room.length) {
+        const old = self.bytes;
+        if (length > room.length / 2) room = new Uint8Array(2 * length);
+        room.set(old);
+        start = 0;
       }
-    });
-  });
+      room.set(bytes, start + self.bytes.length);
+      self.bytes = room.subarray(start, start + length);
+    },
+    drop(count) {
+      start += count;
+      self.bytes = self.bytes.subarray(count);
+    },
+  };
+  return self;
 }
 
 interface Waiting {
@@ -131,9 +157,8 @@ interface Waiting {
   reject(error: Error): void;
 }
 
-function serve({ socket, rest }: Authenticated): Bus {
+function serve(stream: Stream, received: Inbox): Bus {
   let serial = 0;
-  let received: Buffer = rest;
   let ended: Error | undefined;
   const waiting = new Map<number, Waiting>();
   const handlers = new Set<{ interface: string; member: string; handler: (message: Message) => void }>();
@@ -141,7 +166,7 @@ function serve({ socket, rest }: Authenticated): Bus {
   const end = (error: Error) => {
     if (ended) return;
     ended = error;
-    socket.destroy();
+    stream.close();
     for (const { reject } of waiting.values()) reject(error);
     waiting.clear();
   };
@@ -156,7 +181,7 @@ function serve({ socket, rest }: Authenticated): Bus {
       if (message.flags & 1) return;
       const unknown = { errorName: "org.freedesktop.DBus.Error.UnknownMethod", signature: "s", body: ["no such method"] };
       const to = message.sender === undefined ? {} : { destination: message.sender };
-      socket.write(encodeMessage({ type: ERROR, flags: 1, serial: ++serial, replySerial: message.serial, ...to, ...unknown }));
+      stream.send(encodeMessage({ type: ERROR, flags: 1, serial: ++serial, replySerial: message.serial, ...to, ...unknown }));
       return;
     }
     const asked = waiting.get(message.replySerial ?? 0);
@@ -172,24 +197,23 @@ function serve({ socket, rest }: Authenticated): Bus {
 
   const read = () => {
     try {
-      for (;;) {
-        const length = messageLength(received);
-        if (length === undefined || received.length < length) return;
-        const message = received.subarray(0, length);
-        received = received.subarray(length);
-        take(decodeMessage(message));
+      while (!ended) {
+        const length = messageLength(received.bytes);
+        if (length === undefined || received.bytes.length < length) return;
+        const message = decodeMessage(received.bytes.subarray(0, length));
+        received.drop(length);
+        take(message);
       }
     } catch (error) {
       end(error as Error);
     }
   };
 
-  socket.on("data", (chunk: Buffer) => {
-    received = received.length ? Buffer.concat([received, chunk]) : chunk;
+  stream.onData = (bytes) => {
+    received.add(bytes);
     read();
-  });
-  socket.on("error", (error) => end(unavailable(`D-Bus: ${error.message}`)));
-  socket.on("close", () => end(unavailable("D-Bus: the connection ended")));
+  };
+  stream.onEnd = (error) => end(unavailable(`D-Bus: ${error?.message ?? "the connection ended"}`));
   read();
 
   return {
@@ -212,7 +236,7 @@ function serve({ socket, rest }: Authenticated): Bus {
             reject(error);
           },
         });
-        socket.write(bytes);
+        stream.send(bytes);
       });
     },
     onSignal(interfaceName, member, handler) {
@@ -221,8 +245,5 @@ function serve({ socket, rest }: Authenticated): Bus {
       return () => void handlers.delete(entry);
     },
     close: () => end(unavailable("D-Bus: the connection is closed")),
-    async [Symbol.asyncDispose]() {
-      end(unavailable("D-Bus: the connection is closed"));
-    },
   };
 }

@@ -1,11 +1,13 @@
 // Our D-Bus against Debian's dbus-daemon on a socket of its own, with systemd's busctl as the other peer; and against what no honest peer sends.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { createServer } from "node:net";
+import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { AF_UNIX, binding, check, close, SYS, unixAddress } from "../../linux/index.ts";
 import { type Bus, connectBus, refusalOf, socketsOf } from "./connection.ts";
+import { connectStream } from "./stream.ts";
 import { decodeMessage, encodeBody, encodeMessage, type Message, messageLength, type Value } from "./wire.ts";
 
 const missing = ["dbus-daemon", "busctl"].filter((program) => spawnSync("sh", ["-c", `command -v ${program}`]).status !== 0);
@@ -166,6 +168,147 @@ test("depth, lengths and signatures have bounds", () => {
   new DataView(long.buffer, long.byteOffset).setUint32(4, 0x7fffffff, true);
   expect(() => messageLength(long)).toThrow("too long");
 });
+
+/** Listens, and does what it is told to with what comes. */
+async function withPeer(serve: (socket: Socket) => void, use: (address: string) => Promise<void>): Promise<void> {
+  const dir = mkdtempSync(join(tmpdir(), "jubako-dbus-"));
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on("error", () => {});
+    serve(socket);
+  });
+  await new Promise<void>((resolve) => server.listen(`${dir}/bus`, resolve));
+  try {
+    await use(`unix:path=${dir}/bus`);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+    rmSync(dir, { recursive: true, force: true });
+  }
+}
+
+/** Without the greeting, the calls of a peer that begins at once. */
+function callsOf(socket: Socket, take: (message: Message) => void): void {
+  let received = Buffer.alloc(0);
+  socket.on("data", (chunk: Buffer) => {
+    received = Buffer.concat([received, chunk]);
+    const begin = received.indexOf("BEGIN\r\n");
+    if (received[0] === 0 && begin > 0) received = received.subarray(begin + 7);
+    for (;;) {
+      const length = received[0] === 0 ? undefined : messageLength(received);
+      if (length === undefined || length > received.length) return;
+      take(decodeMessage(received.subarray(0, length)));
+      received = received.subarray(length);
+    }
+  });
+  socket.write("OK 1234\r\n");
+}
+
+const call = { path: "/", interface: "a.b", member: "C" };
+const descriptors = () => readdirSync("/proc/self/fd").length;
+/** Once the peer, which is in this process, has closed its end. */
+const noneLeft = async (before: number) => {
+  for (let turn = 0; turn < 200 && descriptors() > before; turn++) await Bun.sleep(5);
+  expect(descriptors()).toBeLessThanOrEqual(before);
+};
+
+test("what comes in pieces is put together, what is too long for the socket is sent bit by bit", async () => {
+  const text = "x".repeat(3 << 20);
+  const answer = async (socket: Socket, { serial, body }: Message) => {
+    const values = [text, String(body[0]).length];
+    const bytes = encodeMessage({ type: 2, flags: 1, serial: 1, replySerial: serial, signature: "su", body: values });
+    let at = 0;
+    for (const size of [1, 2, 3, 10, 17, bytes.length]) {
+      socket.write(bytes.subarray(at, at + size));
+      at += size;
+      await Bun.sleep(2);
+    }
+  };
+  await withPeer(
+    (socket) => {
+      let turn = Promise.resolve();
+      callsOf(socket, (message) => {
+        turn = turn.then(() => answer(socket, message));
+      });
+    },
+    async (address) => {
+      const before = descriptors();
+      const bus = await connectBus(address, { direct: true });
+      // Three at a time, which wait for one another.
+      const answers = await Promise.all([1, 2, 3].map((n) => bus.call({ ...call, signature: "s", args: [text.slice(n)] })));
+      expect(answers.map(([said, length]) => [said === text, length])).toEqual([1, 2, 3].map((n) => [true, text.length - n]));
+      bus.close();
+      await noneLeft(before);
+    },
+  );
+});
+
+test("a peer that stalls, ends or talks nonsense ends what waits, and leaves nothing open", async () => {
+  const half = encodeMessage({ type: 4, flags: 1, serial: 1, ...call, signature: "", body: [] }).subarray(0, 40);
+  const ways: [how: (socket: Socket) => void, words: string][] = [
+    [() => {}, "no answer to C in 100 ms"],
+    [(socket) => socket.end(), "the connection ended"],
+    [(socket) => socket.write(new Uint8Array(64)), "neither byte order"],
+    [(socket) => socket.end(half), "the connection ended"],
+  ];
+  for (const [how, words] of ways) {
+    await withPeer(
+      (socket) => callsOf(socket, () => how(socket)),
+      async (address) => {
+        const before = descriptors();
+        const bus = await connectBus(address, { direct: true });
+        expect(await bus.call({ ...call, timeout: 100 }).catch((error: Error) => error.message)).toContain(words);
+        bus.close();
+        expect(await bus.call(call).catch((error: Error) => error.message)).toContain("D-Bus");
+        await noneLeft(before);
+      },
+    );
+  }
+});
+
+test("where nobody takes new connections, nobody is waited for without end", async () => {
+  const dir = mkdtempSync(join(tmpdir(), "jubako-dbus-"));
+  const address = unixAddress(`${dir}/bus`);
+  const socket = () => check(binding.syscall(SYS.socket, AF_UNIX, 1 | 0o2004000, 0), "socket");
+  const listening = socket();
+  const others = [socket(), socket()];
+  try {
+    check(binding.syscall(SYS.bind, listening, address, address.length), "bind");
+    check(binding.syscall(SYS.listen, listening, 0), "listen");
+    for (const other of others) binding.syscall(SYS.connect, other, address, address.length);
+    expect(await connectStream(`${dir}/bus`, 100).catch((error: Error) => error.message)).toStartWith("connect: EAGAIN");
+    // As soon as there is room, it is taken.
+    const waiting = connectStream(`${dir}/bus`, 5000);
+    close(check(binding.syscall(SYS.accept4, listening, null, null, 0), "accept"));
+    (await waiting).close();
+  } finally {
+    for (const fd of [listening, ...others]) close(fd);
+    rmSync(dir, { recursive: true, force: true });
+  }
+});
+
+test("a peer that asks without end and never reads is let go of", async () => {
+  const question = encodeMessage({ type: 1, flags: 0, serial: 1, sender: `:${"1".repeat(4000)}`, ...call, signature: "", body: [] });
+  await withPeer(
+    (socket) => {
+      socket.write("OK 1234\r\n");
+      socket.pause();
+      const ask = () => {
+        while (!socket.destroyed && socket.write(question));
+        socket.once("drain", ask);
+      };
+      ask();
+    },
+    async (address) => {
+      const bus = await connectBus(address, { direct: true });
+      expect(await bus.call({ ...call, timeout: 60_000 }).catch((error: Error) => error.message)).toMatch(
+        /D-Bus: (it does not read|the connection)/,
+      );
+      bus.close();
+    },
+  );
+}, 30_000);
 
 test("a peer that is no bus is left alone", async () => {
   const dir = mkdtempSync(join(tmpdir(), "jubako-dbus-"));

@@ -4,6 +4,7 @@
 //
 // Values: y n q i u h d are numbers, x t bigints, b booleans, s o g strings, a… lists (dictionaries too, of [key, value]), (…) and {…} lists, v a Variant.
 import { invalidArgument } from "../../lib/errors.ts";
+import { utf8 } from "../../linux/index.ts";
 
 export interface Variant {
   signature: string;
@@ -128,7 +129,7 @@ function align(writer: Writer, size: number): void {
 }
 
 function writeText(writer: Writer, text: string, lengthSize: 1 | 4): void {
-  const bytes = Buffer.from(text);
+  const bytes = utf8(text);
   if (bytes.includes(0)) fail(`the string ${JSON.stringify(text)} has a NUL byte in it`);
   const at = room(writer, lengthSize);
   if (lengthSize === 1) writer.view.setUint8(at, bytes.length < 256 ? bytes.length : fail("a signature is longer than 255 bytes"));
@@ -265,13 +266,13 @@ function skipPadding(reader: Reader, size: number): void {
   for (let i = 0; i < padding; i++) if (reader.bytes[at + i] !== 0) fail("padding is not zero");
 }
 
-const utf8 = new TextDecoder("utf-8", { fatal: true });
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
 function readText(reader: Reader, length: number): string {
   const at = take(reader, length + 1);
   if (reader.bytes[at + length] !== 0) fail("a string does not end in NUL");
   try {
-    return utf8.decode(reader.bytes.subarray(at, at + length));
+    return decoder.decode(reader.bytes.subarray(at, at + length));
   } catch {
     return fail("a string is not UTF-8");
   }

@@ -41,6 +41,16 @@ function utf8(text: string): Uint8Array {
   return new Uint8Array(bytes, 0, bytes.byteLength - 1);
 }
 
+/** What is UTF-8 is the same there and back. */
+function decodeStrictly(bytes: Uint8Array): string {
+  const text = host.decode(bytes);
+  const again = utf8(text);
+  // Halves of a pair QuickJS takes as they are.
+  if (again.length !== bytes.length || again.some((byte, i) => byte !== bytes[i]) || !text.isWellFormed())
+    throw new RangeError("it is not UTF-8");
+  return text;
+}
+
 let env: Record<string, string> | undefined;
 
 function environment(): Record<string, string> {
@@ -84,7 +94,10 @@ Object.assign(globalThis, {
     };
   },
   TextDecoder: class {
-    decode = (bytes: Uint8Array) => host.decode(bytes);
+    decode: (bytes: Uint8Array) => string;
+    constructor(_label?: string, options?: { fatal?: boolean }) {
+      this.decode = options?.fatal ? decodeStrictly : (bytes) => host.decode(bytes);
+    }
   },
   setTimeout,
   clearTimeout,
