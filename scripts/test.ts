@@ -5,8 +5,9 @@ import { spawn, spawnSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmdirSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { Glob } from "bun";
-import { endNaming, removeMounted } from "../test/support/daemon.ts";
+import { endNaming, processesNaming, removeMounted } from "../test/support/daemon.ts";
 
 const FILE_TIMEOUT_MS = 600_000;
 const TEST_TIMEOUT_MS = 60_000;
@@ -99,7 +100,7 @@ function run(file: string): Promise<Result> {
       late = true;
       process.kill(-pid!, "SIGKILL");
     }, FILE_TIMEOUT_MS);
-    child.on("exit", (code) => {
+    child.on("exit", async (code) => {
       clearTimeout(timer);
       // What the tests started may hold the pipes open; it has no business after them.
       child.stdout.destroy();
@@ -107,8 +108,11 @@ function run(file: string): Promise<Result> {
       const counts = read(report) ?? { passed: 0, failed: 1, skipped: [] };
       if (code !== 0 && counts.failed === 0) counts.failed = 1;
       if (late) output += `\nended after ${FILE_TIMEOUT_MS / 1000} s\n`;
+      const seconds = (performance.now() - began) / 1000;
+      // A shim ends a moment after it was told to.
+      for (let tries = 0; tries < 50 && processesNaming(temporary).length > 0; tries++) await sleep(100);
       underWay.delete(pid!);
-      resolve({ file, ...counts, output, left: clear(temporary), seconds: (performance.now() - began) / 1000 });
+      resolve({ file, ...counts, output, left: clear(temporary), seconds });
     });
   });
 }
