@@ -1,11 +1,11 @@
 // How an engine starts, refuses to start, and ends.
 import { describe, expect, test } from "bun:test";
-import { spawnSync } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { processesNaming } from "./support/daemon.ts";
+import { endDaemon, endNaming, processesNaming } from "./support/daemon.ts";
 import { bin, lacks, sh, startEngine, until } from "./support/engine.ts";
 
 /** Whether a table of ours knows the bridge. */
@@ -95,4 +95,21 @@ describe.skipIf(lacks("docker", "nft"))("an engine that ends", () => {
       await engine.stop();
     }
   }, 40_000);
+
+  test("that is asked to while it starts takes its shim with it", async () => {
+    const dir = mkdtempSync(join(tmpdir(), "jubako-early-"));
+    const places = ["--data-root", `${dir}/root`, "--exec-root", `${dir}/exec`, "--pidfile", `${dir}/pid`, "-H", `unix://${dir}/sock`];
+    const env = { ...process.env, JUBAKO_SHIM_STATE: `${dir}/shim` };
+    const engine = spawn(bin("jubakod"), [...places, "--bridge", "none"], { stdio: "ignore", env });
+    try {
+      await until("a shim is on its way", () => processesNaming(`${dir}/shim`).length > 0);
+      await endDaemon(engine);
+      expect(engine.exitCode).toBe(0);
+      await until("nothing of it runs", () => processesNaming(dir).length === 0);
+      expect(existsSync(`${dir}/pid`)).toBe(false);
+    } finally {
+      endNaming(dir);
+      rmSync(dir, { recursive: true, force: true });
+    }
+  }, 30_000);
 });

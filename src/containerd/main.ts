@@ -47,6 +47,11 @@ export async function main(argv: string[]): Promise<number> {
     );
   };
   for (const warning of warnings) log("warn", warning);
+  // From here on: what has been started by the time that somebody asks is to be ended, too.
+  const asked = new Promise<void>((resolve) => {
+    process.once("SIGTERM", resolve);
+    process.once("SIGINT", resolve);
+  });
   try {
     const manager = await createManager({ root: config.root, state: config.state, address: config.address, log });
     const server = await serve(manager, config.address).catch(async (error) => {
@@ -54,10 +59,7 @@ export async function main(argv: string[]): Promise<number> {
       throw error;
     });
     log("info", "containerd API served", { address: config.address, root: config.root, version: VERSION });
-    await new Promise<void>((resolve) => {
-      process.once("SIGTERM", resolve);
-      process.once("SIGINT", resolve);
-    });
+    await asked;
     await server.close();
     await manager.close();
     return 0;

@@ -56,6 +56,8 @@ function isJubakod(pid: number): boolean {
 
 async function run(config: EngineConfig, argv: string[]): Promise<number> {
   const release: (() => void)[] = [];
+  // From here on: what has been started by the time that somebody asks is to be ended, too.
+  const asked = ended();
   try {
     release.push(lockDirectory(config.execRoot, "exec root"));
     release.push(lockDirectory(config.dataRoot, "data root"));
@@ -99,7 +101,7 @@ async function run(config: EngineConfig, argv: string[]): Promise<number> {
         engine.log("info", `API listen on ${host}`);
       }
       end = shutdown;
-      const signal = await ended();
+      const signal = await asked;
       engine.log("info", `processing signal '${signal}'`);
     } finally {
       for (const listener of listeners) listener.close();
