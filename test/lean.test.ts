@@ -112,6 +112,48 @@ real(
   120_000,
 );
 
+/** Names of what the language has, as far as it lies on its objects and their prototypes. */
+const NAMES = `
+  const seen = new Set(), names = new Set();
+  const look = (object) => {
+    if (object === null || (typeof object !== "object" && typeof object !== "function") || seen.has(object)) return;
+    seen.add(object);
+    for (const key of Object.getOwnPropertyNames(object)) {
+      names.add(key);
+      const { value } = Object.getOwnPropertyDescriptor(object, key);
+      look(value);
+    }
+    look(Object.getPrototypeOf(object));
+  };
+  const globals = ["Object", "Function", "Array", "String", "Number", "BigInt", "Boolean", "Symbol", "Math", "JSON", "Reflect", "Map", "Set", "WeakMap",
+    "WeakSet", "WeakRef", "Promise", "Proxy", "RegExp", "Date", "Error", "AggregateError", "ArrayBuffer", "SharedArrayBuffer", "DataView", "Uint8Array",
+    "Float32Array", "Iterator", "DisposableStack", "SuppressedError", "structuredClone", "queueMicrotask"];
+  for (const name of globals) if (globalThis[name] !== undefined) { names.add(name); look(globalThis[name]); }
+  for (const each of [[][Symbol.iterator](), new Map().entries(), (function* () {})(), (async function* () {})(), "".matchAll(/x/g)]) look(each);
+`;
+
+real("nothing is asked of the engine that it has not", () => {
+  const source = `${NAMES} const text = host.encode([...names].join(" ")); host.syscall(1, 1, host.address(text), text.byteLength - 1); host.syscall(231, 0);`;
+  const code = spawnSync(join(root, "build/lean-compiler"), ["main.js"], { input: source }).stdout;
+  const head = Buffer.alloc(64);
+  head.write("main.js");
+  head.writeBigUInt64LE(BigInt(code.length), 56);
+  writeFileSync(join(work, "names.files"), Buffer.concat([head, code, Buffer.alloc(8 - (code.length % 8))]));
+  const built = spawnSync("sh", [join(root, "scripts/build-native.sh"), "lean", join(work, "names.files"), join(work, "names")], {
+    encoding: "utf8",
+  });
+  expect(built.stderr).toBe("");
+  const theirs = new Set(spawnSync(join(work, "names"), { encoding: "utf8" }).stdout.split(" "));
+  expect(theirs.has("findLast")).toBe(true);
+  const all = new Function(`${NAMES} return names`)() as Set<string>;
+  const bytecode = readFileSync(join(root, "build/lean.files"));
+  // A string in bytecode: twice its length, then itself.
+  const asked = [...all].filter(
+    (name) => !theirs.has(name) && name.length < 64 && bytecode.includes(Buffer.from(`${String.fromCharCode(2 * name.length)}${name}`)),
+  );
+  expect(asked).toEqual([]);
+});
+
 real("hooks of all kinds, one that fails, one that takes too long", () => {
   const script = (text: string, timeout?: number) => ({ path: "/bin/sh", args: ["sh", "-c", text], ...(timeout ? { timeout } : {}) });
   const told = (kind: string) => script(`read -r state; echo "${kind} \\"\${state%%,*}\\"" >>${work}/hooks`);

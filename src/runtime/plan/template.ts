@@ -112,7 +112,7 @@ export function blank(input: CreateInput, facts: Facts): Blanked | undefined {
       seccomp: numberOf(input.seccomp),
       spec: { ...blankedSpec, linux: unfiltered },
       // As an object of numbers, which is what JSON makes of bytes, it takes longer than all the rest.
-      cgroup: blanked.cgroup && { ...blanked.cgroup, devices: blanked.cgroup.devices?.toHex() },
+      cgroup: blanked.cgroup && { ...blanked.cgroup, devices: String.fromCharCode(...(blanked.cgroup.devices ?? [])) },
     },
     [...kinds.values()],
   ]);
