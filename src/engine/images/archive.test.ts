@@ -245,7 +245,7 @@ test.skipIf(!has("podman"))("podman loads what we save, and saves what we load",
   const Id = (await own.json<ImageInspect>("GET", "/images/busybox/json")).Id!;
   const ours = await saved("busybox");
   const podman = (...args: string[]) =>
-    execFileSync("podman", ["--root", join(dir, "podman"), "--runroot", join(dir, "podman-run"), "--storage-driver", "vfs", ...args], {
+    execFileSync("podman", ["--root", join(dir, "podman"), "--runroot", join(dir, "run"), "--storage-driver", "vfs", ...args], {
       stdio: "pipe",
     });
   podman("load", "-i", ours.file);
