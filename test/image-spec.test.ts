@@ -121,7 +121,7 @@ CMD ["-c", "true"]
   test.skipIf(lacks("podman"))(
     "what is pushed, by podman",
     () => {
-      const podman = `podman --root ${dir}/podman --runroot ${dir}/podman-run --storage-driver vfs`;
+      const podman = `podman --root ${dir}/podman --runroot ${dir}/run --storage-driver vfs`;
       for (const name of ["classic:1", "committed:1", "imported:1"]) {
         const target = `${registry.address}/podman/${name}`;
         must(engine.docker("tag", name, target));
