@@ -4,7 +4,7 @@
 // and cgroups; then it stays as the parent (or leaves, where a command line ran it). The process' part: mounts, pivot_root, devices,
 // terminal, identity, the gate, execve.
 
-import { failedPrecondition, invalidArgument, unimplemented } from "../../lib/errors.ts";
+import { invalidArgument, unimplemented } from "../../lib/errors.ts";
 import { errno, SYS, utf8 } from "../../linux/index.ts";
 import type { IdMapping, NamespaceType, Spec, State } from "../../oci/runtime-spec.ts";
 import type { CgroupPlan } from "../cgroups/index.ts";
@@ -26,9 +26,10 @@ import { cloneFlags, namespacesOf, openNamespaces, planClone, planMaps, planTime
 import { hasHelper, planHelperEnd, planNetwork, showsNetwork } from "./network.ts";
 import { createPlanner, type Missing, waitForMaker, waitForParent } from "./planner.ts";
 import { type Filter, type ProcessMarks, planProcess, planTerminal } from "./process.ts";
+import { checkOrdinary, refuseImpossible } from "./refusals.ts";
 import { planFurtherRoots, planOldOverlay, planRoot } from "./root-mounts.ts";
 import { insideRoot, rootPathOf } from "./root-path.ts";
-import { checkNetDevices, openLabel, planAllCpus, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
+import { openLabel, planAllCpus, planLoopback, planMemoryPolicy, planPersonality, planSysctl } from "./settings.ts";
 
 export interface CreateInput {
   id: string;
@@ -385,37 +386,8 @@ function mapsHimself({ linux }: Spec, { uid, gid }: { uid: number; gid: number }
   return one(linux?.uidMappings, uid) && one(linux?.gidMappings, gid);
 }
 
-/** What a user without rights can't have, in runc's words. */
-function checkOrdinary({ linux, mounts, process }: Spec, inUser: boolean, ownUser: boolean): void {
-  if (!inUser) throw invalidArgument("rootless container requires user namespaces");
-  if (process?.user?.additionalGids?.length) throw invalidArgument("cannot set any additional groups in a rootless container");
-  if (!ownUser) return;
-  if (!linux?.uidMappings?.length) throw invalidArgument("rootless containers requires at least one UID mapping");
-  if (!linux.gidMappings?.length) throw invalidArgument("rootless containers requires at least one GID mapping");
-  const inside = (maps: IdMapping[], id: number) => maps.some(({ containerID, size }) => id >= containerID && id < containerID + size);
-  for (const option of mounts?.flatMap(({ options }) => options ?? []) ?? []) {
-    const [, name, id] = /^(uid|gid)=(\d+)$/.exec(option) ?? [];
-    if (name && !inside(name === "uid" ? linux.uidMappings : linux.gidMappings, Number(id)))
-      throw invalidArgument(`cannot specify ${name}= mount options for unmapped ${name} in rootless containers`);
-  }
-}
-
 /** Of a filter that asks an agent. */
 export function listenerOf(spec: Spec, filter: Filter | undefined, state: State): Pick<Plan, "listener"> {
   const { listenerPath, listenerMetadata } = spec.linux?.seccomp ?? {};
   return filter?.notifies && listenerPath ? { listener: { path: listenerPath, metadata: listenerMetadata, state } } : {};
-}
-
-/** What this machine or this runtime has not, and what contradicts itself, is refused by name, never passed over. */
-function refuseImpossible(spec: Spec, facts: Facts): void {
-  const { linux = {} } = spec;
-  if (linux.intelRdt && facts.resctrl) throw unimplemented("linux.intelRdt is not supported");
-  if (linux.intelRdt) throw failedPrecondition("intelRdt is specified in config, but Intel RDT is not supported or enabled");
-  if (linux.mountLabel && !facts.selinux)
-    throw failedPrecondition("selinux mountLabel is specified in config, but selinux is disabled or not supported");
-  if (!linux.namespaces?.some(({ type }) => type === "mount") && (linux.maskedPaths?.length || linux.readonlyPaths?.length))
-    throw invalidArgument("unable to restrict sys entries without a private MNT namespace");
-  if (linux.timeOffsets && Object.keys(linux.timeOffsets).length && !linux.namespaces?.some(({ type }) => type === "time"))
-    throw invalidArgument("time namespace offsets are specified, but time namespace isn't");
-  checkNetDevices(spec);
 }

@@ -4,11 +4,12 @@ import { invalidArgument } from "../../lib/errors.ts";
 import { errno, SYS, utf8 } from "../../linux/index.ts";
 import type { Capabilities, Process } from "../../oci/runtime-spec.ts";
 import { type Block, REPORT_FD, TIMING_FD, type Word } from "../tape.ts";
-import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, named, O, OPEN_TREE, PR, RLIMITS, S } from "./constants.ts";
+import { AT, AT_FDCWD, CAPABILITIES, flags, IOCTL, named, O, OPEN_TREE, PR, S } from "./constants.ts";
 import { attach } from "./detached-mounts.ts";
 import { environmentOf } from "./environment.ts";
 import { planNullCheck } from "./file-checks.ts";
 import { FD, HOME_ROOM, REPORT } from "./layout.ts";
+import { planLimits, planScheduling } from "./limits.ts";
 import { type Planner, waitForMaker } from "./planner.ts";
 
 /** Instructions of a compiled seccomp filter, and the flags of seccomp(2). */
@@ -151,69 +152,6 @@ export function planTerminal(p: Planner, process: Process, root: Word | undefine
   tape.step(SYS.ioctl, [slave, IOCTL.TIOCSCTTY, 0], { why: "make the terminal the controlling one" });
   for (const fd of [0, 1, 2]) tape.step(SYS.dup3, [slave, fd, 0]);
   p.close(slave);
-}
-
-function planLimits(p: Planner, process: Process): void {
-  for (const { type, soft, hard } of process.rlimits ?? []) {
-    const number = RLIMITS.indexOf(type as (typeof RLIMITS)[number]);
-    if (number < 0) throw invalidArgument(`unknown rlimit ${JSON.stringify(type)}`);
-    const limit = p.tape.structure([bits64(soft), bits64(hard)], `{soft=${soft}, hard=${hard}}`);
-    p.tape.step(SYS.prlimit64, [0, { value: number, name: type }, limit, 0], { why: `set ${type}` });
-  }
-}
-
-/** JSON's 18446744073709551615 (unlimited) became 2^64 as a double. */
-function bits64(value: number): bigint {
-  return value < 0 || value >= 2 ** 64 ? 0xffffffffffffffffn : BigInt(Math.floor(value));
-}
-
-const ioClasses = { IOPRIO_CLASS_RT: 1, IOPRIO_CLASS_BE: 2, IOPRIO_CLASS_IDLE: 3 };
-const policies: Record<string, number> = {
-  SCHED_OTHER: 0,
-  SCHED_FIFO: 1,
-  SCHED_RR: 2,
-  SCHED_BATCH: 3,
-  SCHED_ISO: 4,
-  SCHED_IDLE: 5,
-  SCHED_DEADLINE: 6,
-};
-const schedulerFlags: Record<string, number> = {
-  SCHED_FLAG_RESET_ON_FORK: 1,
-  SCHED_FLAG_RECLAIM: 2,
-  SCHED_FLAG_DL_OVERRUN: 4,
-  SCHED_FLAG_KEEP_POLICY: 8,
-  SCHED_FLAG_KEEP_PARAMS: 16,
-  SCHED_FLAG_UTIL_CLAMP_MIN: 32,
-  SCHED_FLAG_UTIL_CLAMP_MAX: 64,
-};
-
-function planScheduling(p: Planner, process: Process): void {
-  const { ioPriority, scheduler } = process;
-  if (ioPriority) {
-    const known = ioClasses[ioPriority.class];
-    if (known === undefined) throw invalidArgument(`unknown i/o priority class ${JSON.stringify(ioPriority.class)}`);
-    const priority = (known << 13) | (ioPriority.priority ?? 0);
-    p.tape.step(SYS.ioprio_set, [1, 0, { value: priority, name: `${ioPriority.class} ${ioPriority.priority ?? 0}` }], {
-      why: "set the i/o priority",
-    });
-  }
-  if (scheduler) {
-    const policy = policies[scheduler.policy];
-    if (policy === undefined) throw invalidArgument(`unknown scheduler policy ${JSON.stringify(scheduler.policy)}`);
-    const unknown = scheduler.flags?.find((flag) => !Object.hasOwn(schedulerFlags, flag));
-    if (unknown !== undefined) throw invalidArgument(`unknown scheduler flag ${JSON.stringify(unknown)}`);
-    const attr = new DataView(new ArrayBuffer(48));
-    attr.setUint32(0, 48, true);
-    attr.setUint32(4, policy, true);
-    attr.setBigUint64(8, BigInt((scheduler.flags ?? []).reduce((n, f) => n | (schedulerFlags[f] ?? 0), 0)), true);
-    attr.setInt32(16, scheduler.nice ?? 0, true);
-    attr.setUint32(20, scheduler.priority ?? 0, true);
-    attr.setBigUint64(24, BigInt(scheduler.runtime ?? 0), true);
-    attr.setBigUint64(32, BigInt(scheduler.deadline ?? 0), true);
-    attr.setBigUint64(40, BigInt(scheduler.period ?? 0), true);
-    const block = p.tape.bytes(new Uint8Array(attr.buffer), `{${scheduler.policy}}`);
-    p.tape.step(SYS.sched_setattr, [0, block, 0], { why: "set the scheduling policy" });
-  }
 }
 
 export const FILTER_FLAG = {
