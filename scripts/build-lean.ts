@@ -23,7 +23,6 @@ const ABSENT = [
   "commands/restore",
   "commands/restore-kept",
   "commands/seccomp",
-  "idmaps",
   "net-devices",
 ].map((name) => `${runtime}/${name}.ts`);
 /** Globals that the lean host has not; a use that is caught and passed over would do something else than Bun. */

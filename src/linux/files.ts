@@ -180,6 +180,11 @@ export function isWritable(path: string): boolean {
   return binding.syscall(SYS.access, path, 2) === 0;
 }
 
+/** access(2) with X_OK: also of a directory that may be searched. */
+export function isExecutable(path: string): boolean {
+  return binding.syscall(SYS.access, path, 1) === 0;
+}
+
 /** "6.1.0-18-cloud-amd64" */
 export function kernelRelease(): string {
   return readFileSync("/proc/sys/kernel/osrelease", "utf8").trim();

@@ -134,7 +134,7 @@ export async function launch(
         if (!ready && !hooks && !maps && asked.length === 0) continue;
       }
       more = hooks || maps || asked.length > 0;
-      if (maps) (await import("../idmaps.ts")).mapIds(pid, linux);
+      if (maps) await (await import("../idmaps.ts")).mapIds(pid, linux);
       for (const each of asked.splice(0)) (await import("../answers.ts")).answer(await planned.plan(), { pid, pidfd }, each);
       if (hooks) await atHooks?.(pid, pidfd);
       if (more) player.goOn();
