@@ -4,6 +4,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { AF_UNIX, binding, check, close, O_CLOEXEC, O_NONBLOCK, read, SYS, textOf, unixAddress, utf8 } from "../src/linux/index.ts";
 import type { Hook, Spec } from "../src/oci/runtime-spec.ts";
 import { hierarchies } from "../src/runtime/cgroups/index.ts";
 import { exampleSpec } from "../src/runtime/spec.ts";
@@ -264,6 +265,30 @@ real("signals go to the process where this stays for its poststop hooks", async 
   }
   expect(await child.exited).toBe(7);
   expect(readFileSync(join(work, "poststop"), "utf8")).toBe("ended\n");
+});
+
+real("$NOTIFY_SOCKET: what the program says reaches systemd while this stays with it", async () => {
+  const systemd = check(binding.syscall(SYS.socket, AF_UNIX, 2 | O_CLOEXEC | O_NONBLOCK, 0), "socket");
+  const program = check(binding.syscall(SYS.socket, AF_UNIX, 2 | O_CLOEXEC, 0), "socket");
+  try {
+    const host = `@${id}`;
+    const address = unixAddress(`\0${id}`);
+    check(binding.syscall(SYS.bind, systemd, address, address.length), "bind");
+    bundle(["sh", "-c", "until [ -e /dev/shm/over ]; do sleep 0.1; done; exit 6"]);
+    const command = [alone, "--root", join(work, "state"), "run", "-b", work, id];
+    const child = Bun.spawn(command, { env: { ...process.env, NOTIFY_SOCKET: host }, stdin: "ignore", stdout: "ignore" });
+    for (let turn = 0; turn < 500 && !by(alone, "state", id).stdout.includes('"running"'); turn++) await Bun.sleep(5);
+    const own = unixAddress(join(work, `state/${id}/notify/notify.sock`));
+    check(binding.syscall(SYS.sendto, program, utf8("READY=1\n"), 8, 0, own, own.length), "sendto");
+    const { pid } = JSON.parse(by(alone, "state", id).stdout) as { pid: number };
+    expect(by(alone, "exec", id, "sh", "-c", "echo >/dev/shm/over").status).toBe(0);
+    expect(await child.exited).toBe(6);
+    const buffer = new Uint8Array(256);
+    const said = [0, 1].map(() => textOf(buffer.subarray(0, read(systemd, buffer))));
+    expect(said).toEqual(["READY=1\n", `MAINPID=${pid}\n`]);
+  } finally {
+    for (const fd of [systemd, program]) close(fd);
+  }
 });
 
 real("a unit of systemd's", () => {

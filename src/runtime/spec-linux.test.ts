@@ -1,7 +1,7 @@
 // What config.json can ask for on Linux, part by part, by the command line and real containers of busybox: namespaces, devices, settings, hooks.
 import { expect } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
-import { binding, check, close, SYS } from "../linux/index.ts";
+import { binding, check, close, SYS, unixAddress } from "../linux/index.ts";
 import type { Spec } from "../oci/runtime-spec.ts";
 import { bundles, main, real } from "./harness.ts";
 
@@ -185,16 +185,10 @@ real(
 );
 
 real("$NOTIFY_SOCKET: the container has one of its own, and what its program says reaches systemd with the program's pid", async () => {
-  const bound = (path: string) => {
-    const address = new Uint8Array(2 + Buffer.byteLength(path) + 1);
-    address[0] = 1;
-    address.set(Buffer.from(path), 2);
-    return address;
-  };
   const datagrams = () => check(binding.syscall(SYS.socket, 1, 2 | 0o2000000 | 0o4000, 0), "socket");
   const systemd = datagrams();
   const host = `${work}/systemd.sock`;
-  check(binding.syscall(SYS.bind, systemd, bound(host), bound(host).length), "bind");
+  check(binding.syscall(SYS.bind, systemd, unixAddress(host), unixAddress(host).length), "bind");
   const program = datagrams();
   const heard = () => {
     const buffer = new Uint8Array(256);
@@ -212,7 +206,7 @@ real("$NOTIFY_SOCKET: the container has one of its own, and what its program say
     expect(started.exitCode).toBeNull();
     const say = (text: string) => {
       const bytes = Buffer.from(text);
-      const address = bound(socket);
+      const address = unixAddress(socket);
       check(binding.syscall(SYS.sendto, program, bytes, bytes.length, 0, address, address.length), "sendto");
     };
     say("STATUS=not yet\n");
@@ -221,6 +215,15 @@ real("$NOTIFY_SOCKET: the container has one of its own, and what its program say
     const { pid } = JSON.parse(jubako("state", id).stdout) as { pid: number };
     expect([heard(), heard(), heard()]).toEqual(["READY=1\n", `MAINPID=${pid}\n`, ""]);
     expect(jubako("exec", id, "cat", "/dev/shm/seen").stdout).toBe("/run/notify/notify.sock\n");
+    jubako("delete", "--force", id);
+    // Who stays with the process tells of it meanwhile.
+    bundle(["sh", "-c", "until [ -e /dev/shm/over ]; do sleep 0.1; done; exit 6"]);
+    const staying = Bun.spawn(args("run", "-b", work, id), options);
+    for (let tries = 0; tries < 500 && !(existsSync(socket) && jubako("state", id).stdout.includes("running")); tries++) await Bun.sleep(5);
+    say("READY=1\n");
+    expect(jubako("exec", id, "sh", "-c", "echo >/dev/shm/over").status).toBe(0);
+    expect(await staying.exited).toBe(6);
+    expect(heard()).toBe("READY=1\n");
   } finally {
     jubako("delete", "--force", id);
     for (const fd of [systemd, program]) close(fd);

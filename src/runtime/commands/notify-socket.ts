@@ -24,6 +24,7 @@ const INSIDE = "/run/notify";
 const NAME = "notify.sock";
 const SOCK_DGRAM_CLOEXEC = 2 | 0o2000000;
 const SOCK_NONBLOCK = 0o4000;
+const F_DUPFD_CLOEXEC = 1030;
 
 /** Where a container's directory has it. */
 const placeIn = (directory: string) => `${directory}/notify`;
@@ -100,10 +101,13 @@ export function openNotifySocket(directory: string, host: string): NotifySocket 
             over(error);
           }
         });
-        const ending = watch(pidfd, EPOLLIN, () => over());
+        // A descriptor of its own: whoever stays with the process watches the other.
+        const process = check(binding.syscall(SYS.fcntl, pidfd, F_DUPFD_CLOEXEC, 0), "fcntl F_DUPFD_CLOEXEC");
+        const ending = watch(process, EPOLLIN, () => over());
         stop = () => {
           hearing.close();
           ending.close();
+          close(process);
         };
       }),
   };
