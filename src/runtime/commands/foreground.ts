@@ -26,7 +26,7 @@ const TIOCSWINSZ = 0x5414;
 export async function attend(pidfd: number, terminal: number | undefined): Promise<number> {
   const session = terminal === undefined ? undefined : serveTerminal(terminal);
   const off = onSignals(FORWARDED, (name) => {
-    if (name === "SIGWINCH") session?.resize();
+    if (name === "SIGWINCH") session?.fit();
     else pidfdSignal(pidfd, signalOf(name)!);
   });
   const status = await new Promise<number>((resolve) => {
@@ -41,11 +41,11 @@ export async function attend(pidfd: number, terminal: number | undefined): Promi
   return status;
 }
 
-function serveTerminal(terminal: number): { resize(): void; end(): Promise<void> } {
+function serveTerminal(terminal: number): { fit(): void; end(): Promise<void> } {
   const saved = new Uint8Array(64);
   const isTerminal = binding.syscall(SYS.ioctl, 0, TCGETS, saved) >= 0;
   if (isTerminal) binding.syscall(SYS.ioctl, 0, TCSETS, raw(saved));
-  resize(terminal);
+  fit(terminal);
   const buffer = new Uint8Array(32768);
   let outputEnded: () => void = () => {};
   const ended = new Promise<void>((resolve) => {
@@ -77,7 +77,7 @@ function serveTerminal(terminal: number): { resize(): void; end(): Promise<void>
     outputEnded();
   });
   return {
-    resize: () => resize(terminal),
+    fit: () => fit(terminal),
     async end() {
       // What was written before the end is still in the terminal.
       await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 1000))]);
@@ -93,7 +93,7 @@ const ONLCR = 0o4;
 
 /** Before its first program runs: it has our terminal's size, and leaves the ends of lines to that one, as runc's does: what is no terminal gets none with CR. */
 export function prepareTerminal(terminal: number): void {
-  resize(terminal);
+  fit(terminal);
   const termios = new Uint8Array(64);
   if (binding.syscall(SYS.ioctl, terminal, TCGETS, termios) < 0) return;
   const flags = new DataView(termios.buffer);
@@ -102,7 +102,7 @@ export function prepareTerminal(terminal: number): void {
 }
 
 /** To our terminal's size, where we have one. */
-function resize(terminal: number): void {
+function fit(terminal: number): void {
   const size = new Uint8Array(8);
   if (binding.syscall(SYS.ioctl, 0, TIOCGWINSZ, size) >= 0) binding.syscall(SYS.ioctl, terminal, TIOCSWINSZ, size);
 }

@@ -108,7 +108,7 @@ async function authenticated(path: string): Promise<Bus> {
         const end = received.bytes.indexOf(LF);
         if (end < 0) return received.bytes.length > MAX_LINE ? fail("it does not speak D-Bus") : undefined;
         const line = textOf(received.bytes.subarray(0, end));
-        received.drop(end + 1);
+        received.skip(end + 1);
         if (/^DATA\b/.test(line)) stream.send(utf8("DATA\r\n"));
         else if (/^OK\b/.test(line)) {
           clearTimeout(timer);
@@ -122,10 +122,10 @@ async function authenticated(path: string): Promise<Bus> {
 }
 
 interface Inbox {
-  /** What came and was not dropped; as it is until more is added. */
+  /** What came and was not skipped; as it is until more is added. */
   bytes: Uint8Array;
   add(bytes: Uint8Array): void;
-  drop(count: number): void;
+  skip(count: number): void;
 }
 
 function inbox(): Inbox {
@@ -144,7 +144,7 @@ function inbox(): Inbox {
       room.set(bytes, start + self.bytes.length);
       self.bytes = room.subarray(start, start + length);
     },
-    drop(count) {
+    skip(count) {
       start += count;
       self.bytes = self.bytes.subarray(count);
     },
@@ -201,7 +201,7 @@ function serve(stream: Stream, received: Inbox): Bus {
         const length = messageLength(received.bytes);
         if (length === undefined || received.bytes.length < length) return;
         const message = decodeMessage(received.bytes.subarray(0, length));
-        received.drop(length);
+        received.skip(length);
         take(message);
       }
     } catch (error) {
