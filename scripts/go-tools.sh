@@ -5,7 +5,6 @@
 set -eu
 cd "$(dirname "$0")/.."
 tools=$PWD/build/tools
-source=$PWD/test/support/frontend
 go_version=1.26.8
 mkdir -p "$tools"
 
@@ -61,34 +60,37 @@ else
   trap 'rm -rf "$tools/go" "$tools/cache"' EXIT
 fi
 
-# name, package, version, linker flags; "." is the frontend, whose version is that of its client package. Without debug information, which takes a fifth of the time.
+# name, package, modules, linker flags; the package is a program of a module, or a directory here. Without debug information, which takes a fifth of the time.
 build() {
   echo "jubako: building $1"
   work=$tools/module-$1
   rm -rf "$work"
   mkdir "$work"
+  case $2 in
+    test/*) package=. && cp "$2"/*.go "$work" ;;
+    *) package=$2 ;;
+  esac
   (
     cd "$work"
-    get="-tool $2@$3"
-    if [ "$2" = . ]; then
-      cp "$source"/*.go .
-      get=github.com/moby/buildkit@$3
-    fi
     # shellcheck disable=SC2086
-    $go mod init jubako.test/tools && $go get $get && CGO_ENABLED=0 $go build -mod=mod -trimpath -gcflags=all=-dwarf=false -ldflags="-s ${4:-}" -o "$tools/$1" "$2"
+    $go mod init jubako.test/tools && $go get $3 &&
+      CGO_ENABLED=0 $go build -mod=mod -trimpath -gcflags=all=-dwarf=false -ldflags="-s ${4:-}" -o "$tools/$1" "$package"
   ) >>"$log" 2>&1 || echo "jubako: $1 could not be built (see $log)"
   rm -rf "$work"
 }
+# One set of modules for both, so that what they share is compiled once.
+compose="github.com/docker/compose/v5@v5.0.0 github.com/docker/buildx@v0.30.1"
+buildkit=github.com/moby/buildkit@v0.27.0
 for name in $missing; do
   case $name in
     # compose asks for its version
-    buildx) build docker-buildx github.com/docker/buildx/cmd/buildx v0.30.1 "-X github.com/docker/buildx/version.Version=v0.30.1" ;;
-    compose) build docker-compose-v5 github.com/docker/compose/v5/cmd v5.0.0 ;;
-    buildctl) build buildctl github.com/moby/buildkit/cmd/buildctl v0.27.0 ;;
-    buildkitd) build buildkitd github.com/moby/buildkit/cmd/buildkitd v0.27.0 ;;
-    frontend) build test-frontend . v0.27.0 ;;
-    crane) build crane github.com/google/go-containerregistry/cmd/crane v0.20.6 ;;
-    registry) build registry github.com/distribution/distribution/v3/cmd/registry v3.0.0 ;;
+    buildx) build docker-buildx github.com/docker/buildx/cmd/buildx "$compose" "-X github.com/docker/buildx/version.Version=v0.30.1" ;;
+    compose) build docker-compose-v5 github.com/docker/compose/v5/cmd "$compose" ;;
+    buildctl) build buildctl github.com/moby/buildkit/cmd/buildctl $buildkit ;;
+    buildkitd) build buildkitd github.com/moby/buildkit/cmd/buildkitd $buildkit ;;
+    frontend) build test-frontend test/support/frontend $buildkit ;;
+    crane) build crane github.com/google/go-containerregistry/cmd/crane github.com/google/go-containerregistry@v0.20.6 ;;
+    registry) build registry test/support/cncf-registry github.com/distribution/distribution/v3@v3.0.0 ;;
     *) echo "jubako: no tool is named $name" >&2; exit 2 ;;
   esac
 done
