@@ -6,6 +6,9 @@
 // A program of its own can be made of the player (src/runtime/init.ts): e_flags of its ELF header, which x86 does not use, then tells how many pages of
 // tape a segment has put at OWN_TAPE, and the tape learns from the stack pointer what the program was called with.
 //
+// It can also be linked before another program (NEXT, where that one starts; ENTRY, what the linker is to take for the start): a tape that comes to its end
+// leaves the process to that program, as the kernel left it to the tape; without a tape the program is all there is.
+//
 // A tape: struct header, struct instr[count], uint32_t relocs[relocs] (offsets in the data of words to which the data's address is added), then
 // from `data` to the end of the file, which is a whole number of pages, the data. Behind the data lies a page without any access, so
 // that the kernel answers EFAULT where a step would write beyond. The tape is checked as a whole before its first step. A step that fails ends
@@ -252,9 +255,26 @@ static uint32_t step(const struct tape *t, uint32_t index) {
   return next;
 }
 
+#ifndef NEXT
+#define ENTRY "_start"
+static _Noreturn void end(const void *stack) {
+  (void)stack;
+  leave(0);
+}
+#else
+static _Noreturn void end(const void *stack) {
+  __asm__ volatile("mov %0, %%rsp\n  xor %%edx, %%edx\n  xor %%ebp, %%ebp\n  jmp " NEXT : : "r"(stack) : "rdx");
+  __builtin_unreachable();
+}
+#endif
+
 static _Noreturn void play(const void *stack) {
   struct tape t = {0};
-  load(&t, stack, TAPE_FD, load32(__ehdr_start + E_FLAGS) & 0xffffffff);
+  uint64_t own = load32(__ehdr_start + E_FLAGS) & 0xffffffff;
+#ifdef NEXT
+  if (!own) end(stack);
+#endif
+  load(&t, stack, TAPE_FD, own);
   uint32_t index = 0;
   while (index < t.count) {
     if (t.instrs[index].op == PLAY) {
@@ -267,7 +287,7 @@ static _Noreturn void play(const void *stack) {
     if (t.stamps) t.stamps[index][1] = stamp();
     index = next;
   }
-  leave(0);
+  end(stack);
 }
 
 #ifdef HOSTED  // for sanitizers, which need a C library
@@ -280,5 +300,5 @@ _Noreturn void enter(const void *stack) __attribute__((used));
 void enter(const void *stack) {
   play(stack);
 }
-__asm__(".globl _start\n_start:\n  mov %rsp, %rdi\n  xor %ebp, %ebp\n  call enter\n");
+__asm__(".globl " ENTRY "\n" ENTRY ":\n  mov %rsp, %rdi\n  xor %ebp, %ebp\n  call enter\n");
 #endif

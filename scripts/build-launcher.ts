@@ -1,9 +1,12 @@
 // Writes dist/bin/jubako-runtime and dist/bin/jubako: see src/runtime/launcher.ts.
-import { renameSync, writeFileSync } from "node:fs";
-import { launcher } from "../src/runtime/launcher.ts";
+import { existsSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { launcher, runtimeLauncher } from "../src/runtime/launcher.ts";
 
-for (const name of ["jubako-runtime", "jubako"] as const) {
+function install(name: string, program: Uint8Array): void {
   const file = `dist/bin/${name}`;
-  writeFileSync(`${file}.${process.pid}.tmp`, launcher(name), { mode: 0o755 });
+  writeFileSync(`${file}.${process.pid}.tmp`, program, { mode: 0o755 });
   renameSync(`${file}.${process.pid}.tmp`, file);
 }
+
+install("jubako", launcher());
+install("jubako-runtime", runtimeLauncher(existsSync("build/lean") ? readFileSync("build/lean") : undefined));

@@ -1,4 +1,4 @@
-// Makes dist/jubako-runtime: the lean host (native/lean.c) with the runtime's commands behind it, as QuickJS' bytecode. They are the sources of the one
+// Makes build/lean: the lean host (native/lean.c) with the runtime's commands behind it, as QuickJS' bytecode. They are the sources of the one
 // executable; what the lean host cannot run is left out and stays Bun's (src/runtime/lean/).
 import { execFileSync } from "node:child_process";
 import { readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
@@ -84,7 +84,7 @@ export async function buildLean(define: Record<string, string>): Promise<void> {
     writeFileSync(`${temporary}.files`, Buffer.concat(files));
     execFileSync("sh", ["scripts/build-native.sh", "lean", `${temporary}.files`, temporary], { stdio: "inherit" });
     renameSync(`${temporary}.files`, "build/lean.files");
-    renameSync(temporary, "dist/jubako-runtime");
+    renameSync(temporary, "build/lean");
   } finally {
     for (const file of [temporary, `${temporary}.files`]) rmSync(file, { force: true });
   }

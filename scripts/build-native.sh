@@ -11,8 +11,10 @@ quickjs="-isystem build/quickjs/usr/include/quickjs"
 engine="build/quickjs/usr/lib/x86_64-linux-gnu/quickjs/libquickjs.a -lm"
 if [ "${1:-}" = lean ]; then
   # shellcheck disable=SC2086
-  exec $CC $WARN -DFILES="\"$2\"" $quickjs -static -Wl,-z,relro,-z,now,-z,noexecstack native/lean.c -o "$3" $engine
+  exec $CC $WARN -DFILES="\"$2\"" $quickjs -static -Wl,-z,relro,-z,now,-z,noexecstack,-e,begin native/lean.c build/first.o -o "$3" $engine
 fi
+# Without a C library: a keeper's private memory is a few pages.
+ALONE="-U_FORTIFY_SOURCE -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables"
 
 newer() { [ -e "$1" ] && [ "$1" -nt "$2" ] && [ "$1" -nt scripts/build-native.sh ]; }
 
@@ -27,10 +29,13 @@ if [ -e build/quickjs ] && ! newer build/lean-compiler scripts/lean-compiler.c; 
   mv build/lean-compiler.tmp build/lean-compiler
 fi
 if [ -e native/player.c ] && ! newer build/player native/player.c; then
-  # Without a C library: a keeper's private memory is a few pages.
-  $CC $WARN -U_FORTIFY_SOURCE -ffreestanding -fno-stack-protector -fno-asynchronous-unwind-tables -nostdlib -static -Wl,-z,norelro,--build-id=none native/player.c -o build/player.tmp
+  # shellcheck disable=SC2086
+  $CC $WARN $ALONE -nostdlib -static -Wl,-z,norelro,--build-id=none native/player.c -o build/player.tmp
   strip build/player.tmp
   mv build/player.tmp build/player
+  # The same, to be linked before the lean host.
+  # shellcheck disable=SC2086
+  $CC $WARN $ALONE -DENTRY='"begin"' -DNEXT='"_start"' -c native/player.c -o build/first.o
 fi
 # As text it is a part of the program: an embedded file takes node:fs to be read, which takes longer to load than all the rest.
 if [ -e build/player ] && ! newer build/player.b64 build/player; then

@@ -1,6 +1,6 @@
 // Bundles src/main.ts into one executable with bytecode. Workers are extra entry points, so that the executable can start them by path.
 import { execFileSync } from "node:child_process";
-import { existsSync, renameSync } from "node:fs";
+import { existsSync, renameSync, rmSync } from "node:fs";
 import { Glob } from "bun";
 import { buildLean } from "./build-lean.ts";
 
@@ -58,4 +58,5 @@ const result = await Bun.build({
 for (const log of result.logs) console.error(log);
 if (!result.success) process.exit(1);
 renameSync(temporary, "dist/jubako");
+rmSync("build/lean", { force: true });
 if (existsSync("build/lean-compiler")) await buildLean(define);

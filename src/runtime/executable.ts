@@ -10,9 +10,11 @@ const READ_WRITE = 6;
 const OWN_TAPE = 0x10000000;
 const PAGE = 4096;
 
-/** The executable: the player with the tape behind it, which one more segment maps in the place of the header that asks for a stack without execution (the kernel's default). */
-export function executableOf(tape: Uint8Array): Uint8Array {
-  const player = playerBytes();
+/**
+ * The executable: the player, or a program that it was linked before, with the tape behind it, which one more segment maps in the place of the header
+ * that asks for a stack without execution (the kernel's default).
+ */
+export function executableOf(tape: Uint8Array, player: Uint8Array = playerBytes()): Uint8Array {
   const at = Math.ceil(player.length / PAGE) * PAGE;
   const file = new Uint8Array(at + tape.length);
   file.set(player);

@@ -2,13 +2,13 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { launcher } from "./launcher.ts";
+import { runtimeLauncher } from "./launcher.ts";
 
 let dir: string;
 beforeAll(() => {
   dir = mkdtempSync(join(tmpdir(), "jubako-launcher-"));
   mkdirSync(join(dir, "bin"));
-  writeFileSync(join(dir, "bin/jubako-runtime"), launcher(), { mode: 0o755 });
+  writeFileSync(join(dir, "bin/jubako-runtime"), runtimeLauncher(), { mode: 0o755 });
 });
 afterAll(() => rmSync(dir, { recursive: true, force: true }));
 
@@ -28,12 +28,6 @@ test("the launcher runs the program beside it, with the compilers off and everyt
     expect(run(program, [], {}).out).toBe("BUN_JSC_useJIT=0\n");
     expect(run(program, ["/bin/sh", "-c", 'printf "%s|" "$@"', "x", "", "a b"], {}).out).toBe("|a b|");
   }
-});
-
-test("the lean host is taken where it is there", () => {
-  writeFileSync(join(dir, "jubako-runtime"), "#!/bin/sh\necho lean $1\n", { mode: 0o755 });
-  expect(run("bin/jubako-runtime", ["state"], {}).out).toBe("lean state\n");
-  rmSync(join(dir, "jubako-runtime"));
 });
 
 test("an environment that it has no room for stays as it is", () => {

@@ -1,5 +1,5 @@
-// What stands in dist/bin/ as `jubako-runtime`, and as `jubako`: a static program of a few pages that runs ../jubako under this name with Bun's compilers switched off;
-// for the runtime's commands the lean host ../jubako-runtime (lean/), which runs ../jubako where it lacks something, or ../jubako where that is not there.
+// What stands in dist/bin/ as `jubako-runtime`, and as `jubako`: a static program of a few pages that runs ../jubako under this name with Bun's compilers switched off.
+// Before the lean host (lean/) it leaves the runtime's commands to that, which runs ../jubako where it lacks something.
 // A command of the runtime runs everything once: what they compile is never used, and they take a third of its processor time. They can be
 // switched off by the environment only, before the program starts.
 //
@@ -7,21 +7,20 @@
 // but what says where errors are logged.
 import { SYS } from "../linux/index.ts";
 import { executableOf } from "./executable.ts";
+import { RUNTIME_SETTINGS } from "./launcher-settings.ts";
 import { LIFE_FILE } from "./life-file.ts";
 import { CALL, COMMAND, LIFE_FD } from "./life-tape.ts";
 import { type Block, createTape, type Label, TAPE_MAGIC, TAPE_VERSION, type Tape, type Word } from "./tape.ts";
 
 const PROGRAM = "../jubako";
-/** The lean host is called so, with this behind it. */
-const LEAN = "-runtime";
 
 interface Kind {
   name: string;
   settings: readonly string[];
-  /** Whether it is for the runtime's commands: plays containers' tapes, tries the lean host. */
-  runtime: boolean;
+  /** Whether it plays containers' tapes. */
+  life: boolean;
 }
-const RUNTIME: Kind = { name: "jubako-runtime", settings: ["BUN_JSC_useJIT=0"], runtime: true };
+const RUNTIME: Kind = { name: "jubako-runtime", settings: RUNTIME_SETTINGS, life: true };
 /**
  * The command line's commands are as short, but some of them do much (a build of many files): what runs fifteen thousand times is compiled. A build that has nothing to do
  * takes 19 ms of processor time so instead of 28, other commands 2 ms less.
@@ -29,17 +28,16 @@ const RUNTIME: Kind = { name: "jubako-runtime", settings: ["BUN_JSC_useJIT=0"], 
 const COMMAND_LINE: Kind = {
   name: "jubako",
   settings: ["BUN_JSC_thresholdForJITAfterWarmUp=15000", "BUN_JSC_thresholdForJITSoon=3000"],
-  runtime: false,
+  life: false,
 };
 const MFD_CLOEXEC = 1;
-const X_OK = 1;
 const PATH_MAX = 4096;
 /** Room for the environment's pointers. */
 const MOST = 64 * 1024;
 const EX_NOT_FOUND = 127;
 
 /** Memory is copied through a file in memory, whose offsets count up. */
-function launcherTape({ name, settings, runtime }: Kind): Uint8Array {
+function launcherTape({ name, settings, life }: Kind, leaves: boolean): Uint8Array {
   const tape = createTape();
   const stack = tape.word("stack");
   const file = tape.word("file");
@@ -54,24 +52,15 @@ function launcherTape({ name, settings, runtime }: Kind): Uint8Array {
   const environment = tape.room(added + MOST, "environment");
   const failed = tape.label();
   const run = tape.label();
-  const program = `${PROGRAM}${runtime ? LEAN : ""}\0`;
+  const program = `${PROGRAM}\0`;
   const jump = { to: failed };
 
   tape.step(SYS.memfd_create, ["launcher", MFD_CLOEXEC], { why: "copy memory through a file", store: file, jump });
-  tape.step(SYS.write, [file, program.slice(0, -1), program.length], { jump });
+  tape.step(SYS.write, [file, PROGRAM, program.length], { jump });
   tape.step(SYS.readlink, ["/proc/self/exe", path, PATH_MAX], { why: `find ${PROGRAM} beside this program`, store: length, jump });
   tape.compute("ADD", path, length, end);
   tape.compute("SUB", end, name.length, end);
   tape.step(SYS.pread64, [file, end, program.length, 0], { jump });
-  if (runtime) {
-    const there = tape.label();
-    const access = tape.word("access");
-    tape.step(SYS.access, [path, X_OK], { why: `see whether ${PROGRAM}${LEAN} is there`, store: access, ignore: "all" });
-    tape.when(access, "EQ", 0, there);
-    tape.compute("ADD", end, PROGRAM.length, end);
-    tape.step(SYS.pread64, [file, end, 1, program.length - 1], { jump });
-    tape.place(there);
-  }
 
   // On the stack lie argc, argv and a NULL, the environment and a NULL.
   tape.step(SYS.write, [file, stack, 8], { why: "find arguments and environment", jump });
@@ -89,9 +78,14 @@ function launcherTape({ name, settings, runtime }: Kind): Uint8Array {
   tape.compute("ADD", environment, 0, envp);
   tape.place(run);
   const whole = tape.label();
-  if (runtime) playLife(tape, { file, path, argv, envp }, whole);
+  if (life) playLife(tape, { file, path, argv, envp, leaves }, whole);
   tape.place(whole);
-  tape.step(SYS.execve, [path, argv, envp], { why: "run it", jump });
+  if (leaves) {
+    tape.step(SYS.close, [file], { why: "leave it to the lean host", ignore: "all" });
+    tape.place(failed);
+    return tape.encode(false, stack);
+  }
+  tape.step(SYS.execve, [path, argv, envp], { why: `run ${PROGRAM}`, jump });
   tape.place(failed);
   const text = `${name}: ${PROGRAM} is not there, seen from where this program lies, or can't be run\n`;
   tape.step(SYS.write, [2, text, Buffer.byteLength(text)], { why: "tell why", ignore: "all" });
@@ -99,9 +93,10 @@ function launcherTape({ name, settings, runtime }: Kind): Uint8Array {
   return tape.encode(false, stack);
 }
 
-export function launcher(name: "jubako" | "jubako-runtime" = "jubako-runtime"): Uint8Array {
-  return executableOf(launcherTape(name === "jubako" ? COMMAND_LINE : RUNTIME));
-}
+export const launcher = (): Uint8Array => executableOf(launcherTape(COMMAND_LINE, false));
+
+/** `lean`: the lean host's executable, where there is one. */
+export const runtimeLauncher = (lean?: Uint8Array): Uint8Array => executableOf(launcherTape(RUNTIME, lean !== undefined), lean);
 
 /** Where in the file words and bytes of the command line are copied through. */
 const SCRATCH = MOST + 2 * PATH_MAX;
@@ -113,8 +108,18 @@ const RESOLVE_BENEATH_NO_SYMLINKS = 0x08 | 0x04;
 const AT_EMPTY_PATH = 0x1000;
 const OTHERS_MAY_WRITE = 0o022;
 
+interface Program {
+  /** A file in memory. */
+  file: Word;
+  path: Block;
+  argv: Word;
+  envp: Word;
+  /** It begins where a tape ends. */
+  leaves: boolean;
+}
+
 /** Plays the container's own tape where the command line is one for it; goes to `program` where anything is not as expected. */
-function playLife(tape: Tape, { file, path, argv, envp }: { file: Word; path: Block; argv: Word; envp: Word }, program: Label): void {
+function playLife(tape: Tape, { file, path, argv, envp, leaves }: Program, program: Label): void {
   const jump = { to: program };
   const cursor = tape.word("cursor");
   const arg = tape.word("arg");
@@ -213,7 +218,9 @@ function playLife(tape: Tape, { file, path, argv, envp }: { file: Word; path: Bl
   tape.step(SYS.openat2, [fd, id, how, 24], { store: directory, jump });
   tape.step(SYS.dup3, [fd, LIFE_FD.root, 0o2000000], { jump });
   tape.step(SYS.dup3, [directory, LIFE_FD.directory, 0o2000000], { jump });
-  tape.step(SYS.openat, [directory, LIFE_FILE, O_FILE, 0], { store: fd, jump });
+  // Whoever is left these has no second copy, on which a lock would stay.
+  for (const copied of [fd, directory]) tape.step(SYS.close, [copied], { ignore: "all" });
+  tape.step(SYS.openat, [LIFE_FD.directory, LIFE_FILE, O_FILE, 0], { store: fd, jump });
   // It may do whatever its player may: so it has to be this user's own, and of this version.
   const stat = tape.room(144, "stat");
   const user = tape.word("user");
@@ -233,6 +240,7 @@ function playLife(tape: Tape, { file, path, argv, envp }: { file: Word; path: Bl
   into(CALL.envp, envp);
   into(CALL.root, root);
   into(CALL.command, command);
+  into(CALL.leaves, leaves ? 1 : 0);
   tape.step(SYS.pwrite64, [file, call, CALL.size, 0], { why: "play it", jump });
   tape.step(SYS.dup3, [file, LIFE_FD.call, 0o2000000], { jump });
   tape.play(fd);

@@ -2,12 +2,12 @@
 import { afterAll, expect } from "bun:test";
 import { chmodSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { bundles, main, real } from "./harness.ts";
-import { launcher } from "./launcher.ts";
+import { runtimeLauncher } from "./launcher.ts";
 
 const { id, work, bundle, cgroups, jubako } = bundles("life");
 const bin = `${work}/bin`;
 mkdirSync(bin);
-writeFileSync(`${bin}/jubako-runtime`, launcher(), { mode: 0o755 });
+writeFileSync(`${bin}/jubako-runtime`, runtimeLauncher(), { mode: 0o755 });
 writeFileSync(`${work}/jubako`, `#!/bin/sh\necho "$@" >>${work}/asked\nexec ${process.execPath} ${main} jubako-runtime "$@"\n`, {
   mode: 0o755,
 });

@@ -10,8 +10,11 @@ import { type Block, createTape, dataOf, type Label, type Tape, type Word } from
 
 /** Descriptors that the launcher leaves to the tape. */
 export const LIFE_FD = { root: 200, directory: 201, call: 202 } as const;
-/** What lies at the beginning of `call`: addresses of the program's path, argv, envp, the --root; then the command. */
-export const CALL = { path: 0, argv: 8, envp: 16, root: 24, command: 32, size: 40 } as const;
+/**
+ * What lies at the beginning of `call`: addresses of the program's path, argv, envp, the --root; then the command; and whether the process is the
+ * program's at the tape's end (executable.ts), so that nothing has to be executed.
+ */
+export const CALL = { path: 0, argv: 8, envp: 16, root: 24, command: 32, leaves: 40, size: 48 } as const;
 export const COMMAND = { start: 1, delete: 2, deleteForced: 3 } as const;
 
 export interface Life {
@@ -88,16 +91,22 @@ export function lifeTape(life: Life): LifeTape {
   const [path, argv, envp, root, command] = (["path", "argv", "envp", "root", "command"] as const).map((name) =>
     tape.wordAt(call, CALL[name], 8, name),
   ) as [Word, Word, Word, Word, Word];
+  const leaves = tape.wordAt(call, CALL.leaves, 8, "leaves");
   const program = tape.label();
   const remove = tape.label();
+  const end = tape.label();
   tape.step(SYS.pread64, [LIFE_FD.call, call, CALL.size, 0], { why: "see which command it is" });
   tape.when(command, "NE", COMMAND.start, remove);
   planStart(tape, life, { home, homeLength }, program);
   tape.place(remove);
   planDelete(tape, life, command, root, { path, envp }, program);
   tape.place(program);
+  tape.when(leaves, "EQ", 1, end);
   tape.step(SYS.execve, [path, argv, envp], { why: "leave it to the program", ignore: "all" });
   tape.step(SYS.exit_group, [EX_NOT_FOUND]);
+  tape.place(end);
+  // The lock lies on one of them.
+  for (const fd of Object.values(LIFE_FD)) tape.step(SYS.close, [fd], { why: "leave it to the program", ignore: "all" });
   const file = tape.encode();
   const data = dataOf(file);
   return {

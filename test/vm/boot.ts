@@ -140,7 +140,6 @@ export async function boot(machine: Machine): Promise<Outcome> {
   const began = performance.now();
   try {
     const executable = join(root, "dist/jubako");
-    const leanHost = join(root, "dist/jubako-runtime");
     const modules = kernel.modules([...MODULES, ...(machine.modules ?? [])]);
     const busybox = which("busybox")!;
     const entries: Record<string, Entry> = {
@@ -155,7 +154,6 @@ export async function boot(machine: Machine): Promise<Outcome> {
       script: { data: machine.script },
       "bin/busybox": { from: busybox },
       "jubako/jubako": { from: executable },
-      ...(existsSync(leanHost) ? { "jubako/jubako-runtime": { from: leanHost } } : {}),
       "etc/passwd": { data: "root:x:0:0:root:/root:/bin/sh\n" },
       "etc/group": { data: "root:x:0:\n" },
       ...libraries(executable),

@@ -1,7 +1,7 @@
-// How the one executable is started from the lean host, in the place of src/lib/program.ts: it lies beside it.
+// How the one executable is started from the lean host, in the place of src/lib/program.ts: it is ../jubako, seen from where this program lies.
 import { dirname } from "../../lib/paths.ts";
 import { readlinkSync } from "../../linux/index.ts";
 
-export const executable = (): string => `${dirname(readlinkSync("/proc/self/exe"))}/jubako`;
+export const executable = (): string => `${dirname(dirname(readlinkSync("/proc/self/exe")))}/jubako`;
 
 export const programCommand = (name: string): string[] => [executable(), name];

@@ -3,6 +3,7 @@
 import { binding, readFileSync, SYS, stringVector } from "../../linux/index.ts";
 import { main } from "../cli.ts";
 import { print } from "../commands/output.ts";
+import { RUNTIME_SETTINGS } from "../launcher-settings.ts";
 import { Lacking } from "./host.ts";
 import { executable } from "./program-command.ts";
 
@@ -22,9 +23,9 @@ function isForeign(error: unknown): boolean {
 function leave(error: unknown): void {
   if (!isForeign(error)) return;
   const program = executable();
-  const strings = (file: string) => stringVector(readFileSync(`/proc/self/${file}`, "utf8").split("\0").slice(0, -1));
-  const argv = strings("cmdline");
-  const env = strings("environ");
+  const strings = (file: string) => readFileSync(`/proc/self/${file}`, "utf8").split("\0").slice(0, -1);
+  const argv = stringVector(strings("cmdline"));
+  const env = stringVector([...RUNTIME_SETTINGS, ...strings("environ")]);
   binding.syscall(SYS.execve, program, argv.pointers, env.pointers);
   void [argv.keep, env.keep];
   print(2, `jubako-runtime: ${program} can't be run, which this takes: ${(error as Error).message}\n`);
