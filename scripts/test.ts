@@ -30,7 +30,10 @@ const underWay = new Map<number, string | undefined>();
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
   process.on(signal, () => {
     for (const pid of underWay.keys()) process.kill(-pid, "SIGKILL");
-    for (const temporary of underWay.values()) if (temporary) clear(temporary);
+    const places = [...underWay.values()].filter((temporary) => temporary !== undefined);
+    // Files take their time.
+    places.forEach(endNaming);
+    places.forEach(clear);
     sweep();
     rmSync(reports, { recursive: true, force: true });
     process.exit(1);
