@@ -17,14 +17,9 @@ const REPLACED: Record<string, string> = {
   [`${runtime}/seccomp-compile.ts`]: `${runtime}/lean/seccomp-compile.ts`,
 };
 /** Modules that take an event loop, threads or programs of Node's or Bun's; nobody but a dynamic import may ask for them. */
-const ABSENT = [
-  "commands/checkpoint",
-  "commands/inform",
-  "commands/restore",
-  "commands/restore-kept",
-  "commands/seccomp",
-  "net-devices",
-].map((name) => `${runtime}/${name}.ts`);
+const ABSENT = ["commands/checkpoint", "commands/inform", "commands/restore", "commands/restore-kept", "commands/seccomp"].map(
+  (name) => `${runtime}/${name}.ts`,
+);
 /** Globals that the lean host has not; a use that is caught and passed over would do something else than Bun. */
 const FOREIGN = /(?<![\w$.])(Buffer|Bun|require)(?![\w$])|import\.meta|[}\s]from"(?!\.\/)|import"(?!\.\/)/;
 

@@ -293,6 +293,27 @@ real("$NOTIFY_SOCKET: what the program says reaches systemd while this stays wit
   }
 });
 
+test.skipIf(!which("ip"))("network devices of the host's", () => {
+  if (!alone) return;
+  const device = `jbk${process.pid}`;
+  const move = (name: string) => {
+    bundle(["busybox", "ip", "addr", "show", name], (spec) => {
+      spec.linux!.netDevices = { [device]: { name } };
+    });
+    return by(alone, "run", "-b", work, id);
+  };
+  expect(spawnSync("ip", ["link", "add", device, "type", "veth", "peer", "name", `${device}p`]).status).toBe(0);
+  try {
+    spawnSync("ip", ["addr", "add", "10.231.8.9/24", "dev", device]);
+    expect(move("lo").stderr).toContain(
+      `move network device ${device} into the container as lo: the container's network has a device of that name`,
+    );
+    expect(move("eth7")).toMatchObject({ status: 0, stdout: expect.stringContaining("10.231.8.9/24"), stderr: "" });
+  } finally {
+    spawnSync("ip", ["link", "del", `${device}p`]);
+  }
+});
+
 real("a unit of systemd's", () => {
   const log = join(work, "manager.log");
   const manager = spawn(process.execPath, [join(root, "test/support/systemd-manager.ts"), join(work, "bus"), log], { stdio: "inherit" });

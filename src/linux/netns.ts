@@ -6,6 +6,7 @@ import { close, O_RDONLY, open } from "./fd.ts";
 import { SYS } from "./sys.ts";
 
 const CLONE_NEWNET = 0x40000000;
+const EX_SOFTWARE = 70;
 const OWN = "/proc/thread-self/ns/net";
 
 let home = -1;
@@ -18,8 +19,9 @@ function homeNetns(): number {
 function goHome(): void {
   if (binding.syscall(SYS.setns, homeNetns(), CLONE_NEWNET) < 0) {
     // Everything the process does from here on would happen in the wrong network.
-    process.stderr.write("fatal: cannot return to the own network namespace\n");
-    process.abort();
+    const words = "fatal: cannot return to the own network namespace\n";
+    binding.syscall(SYS.write, 2, words, words.length);
+    binding.syscall(SYS.exit_group, EX_SOFTWARE);
   }
 }
 

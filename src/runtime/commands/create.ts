@@ -111,7 +111,6 @@ export async function createFromBundle(
   tellOfCapabilities(process, context.warn);
   const preserved = preservedFds(flags.number("preserve-fds") ?? 0);
   if (preserved.env.length) process.env = [...(process.env ?? []), ...preserved.env];
-  await loadAhead(spec, detached);
   const { store } = context;
   const directory = store.reserve(id);
   let launched: Launched | undefined;
@@ -196,12 +195,6 @@ export async function createFromBundle(
       store.remove(id);
     }
   }
-}
-
-/** A host that has not what will be needed (lean/) is to know before anything is made. */
-async function loadAhead(spec: Spec, detached: boolean): Promise<void> {
-  if (spec.linux?.netDevices) await import("../net-devices.ts");
-  if (!detached && !playerStays(spec)) await import("./foreground.ts");
 }
 
 /** Whether a foreground process is waited for by the player (stay.ts). */

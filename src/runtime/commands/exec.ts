@@ -146,7 +146,6 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
   checkConsole(process, flags.value("console-socket"), detached);
   tellOfCapabilities(process, context.warn);
   const preserved = preservedFds(flags.number("preserve-fds") ?? 0);
-  if (process.terminal && !detached) await import("./foreground.ts");
   const target = openIdentity(stored.init);
   if (target === undefined) throw new Failure("FailedPrecondition", "cannot exec in a stopped container");
   try {
