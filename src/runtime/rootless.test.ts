@@ -51,7 +51,7 @@ function lacks(): boolean {
 }
 
 const dist = `${import.meta.dir}/../../dist`;
-const hosts = ["Bun", ...(existsSync(`${dist}/jubako-runtime`) ? ["the lean host"] : [])];
+const hosts = ["Bun", ...(existsSync(`${dist}/../build/lean`) ? ["the lean host"] : [])];
 
 describe.skipIf(lacks()).each(hosts)("a user without rights, by %s", (host) => {
   let work = "";
@@ -67,9 +67,9 @@ describe.skipIf(lacks()).each(hosts)("a user without rights, by %s", (host) => {
     }
     busyboxRoot(`${work}/bundle/rootfs`);
     if (host !== "Bun") {
-      mkdirSync(`${work}/alone`);
-      program = [`${work}/alone/jubako-runtime`];
-      copyFileSync(`${dist}/jubako-runtime`, program[0]!);
+      mkdirSync(`${work}/alone/bin`, { recursive: true });
+      program = [`${work}/alone/bin/jubako-runtime`];
+      copyFileSync(`${dist}/bin/jubako-runtime`, program[0]!);
     }
     const add = (file: string, line: string) =>
       writeFileSync(`${work}/${file}`, `${existsSync(`/etc/${file}`) ? readFileSync(`/etc/${file}`, "utf8") : ""}${line}\n`);

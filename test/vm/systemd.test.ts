@@ -1,7 +1,9 @@
 // Containers as units of systemd's, in a machine whose first process it is: by the system's bus, by the manager's own socket, and by a user's manager.
 // One boot, one script; what systemd and the kernel hold is read back. The tests read what it said.
 import { beforeAll, describe, expect, test } from "bun:test";
-import { busyboxTar } from "../support/engine.ts";
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { busyboxTar, root } from "../support/engine.ts";
 import { BOOT_MS, boot, machineLacks, type Outcome, readers } from "./boot.ts";
 import { bundle } from "./bundle.ts";
 import { CRIU_MODULES, criuFiles, criuLacks } from "./checkpoint-files.ts";
@@ -156,6 +158,7 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
   test("slices, the default's name, and systemd without a bus", () => {
     expect(said("slice")).toBe("0::/machine.slice/machine-deep.slice/x-y.scope");
     expect(said("plain")).toBe("0::/system.slice/runc-plain.scope");
+    expect(said("alone")).toBe("0::/system.slice/runc-alone.scope");
     expect(said("private")).toBe("0::/system.slice/runc-private.scope");
   });
 
@@ -185,6 +188,7 @@ describe.skipIf(systemdLacks() || machineLacks())("systemd's cgroups", () => {
       "pids.max": "9",
       "memory.max": String(48 << 20),
       TasksMax: "9",
+      alone: `0::${manager.replace("mine", "alone")}`,
       exec: "0",
       deleted: "gone",
     });
@@ -287,6 +291,9 @@ rt delete --force killed
 echo "state=$(systemctl show -p LoadState jubako-killed.scope)"
 echo "== slice"; sd run -b /b/slice slice
 echo "== plain"; sd run -b /b/plain plain
+# The lean host with no program beside it that could do it instead.
+mkdir -p /alone/bin; cp /jubako/bin/jubako-runtime /alone/bin; ${existsSync(join(root, "build/lean")) ? "" : "ln -s /jubako/jubako /alone/jubako"}
+echo "== alone"; /alone/bin/jubako-runtime --systemd-cgroup run -b /b/plain alone
 echo "== private"; DBUS_SYSTEM_BUS_ADDRESS=unix:path=/nowhere sd run -b /b/plain private
 echo "== given"; sd run -b /b/given given
 F=/sys/fs/cgroup/system.slice/jubako-frozen.scope; mkdir $F; echo 1 >$F/cgroup.freeze
@@ -312,6 +319,7 @@ echo "== user"
   G=$M/user.slice/runc-mine.scope
   show pids.max memory.max
   user /bin/systemctl --user show -p TasksMax runc-mine.scope | cat
+  echo "alone=$(user /alone/bin/jubako-runtime --systemd-cgroup run -b /b/free alone)"
   echo "exec=$(user jubako-runtime exec mine id -u)"
   user jubako-runtime delete --force mine
   [ -e $G ] && echo deleted=there || echo deleted=gone
