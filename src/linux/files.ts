@@ -6,7 +6,7 @@ import { AT_FDCWD, AT_SYMLINK_NOFOLLOW, close, O_APPEND, O_CREAT, O_DIRECTORY, O
 import { SYS } from "./sys.ts";
 
 /** /proc/PID/uid_map of a process that is in no user namespace but the machine's own. */
-export const INITIAL_MAP = "         0          0 4294967295\n";
+const INITIAL_MAP = "         0          0 4294967295\n";
 
 const CHUNK = 16 * 1024;
 const PATH_MAX = 4096;
@@ -187,8 +187,17 @@ export function isExecutable(path: string): boolean {
 
 /** "6.1.0-18-cloud-amd64" */
 export function kernelRelease(): string {
-  return readFileSync("/proc/sys/kernel/osrelease", "utf8").trim();
+  release ??= readFileSync("/proc/sys/kernel/osrelease", "utf8").trim();
+  return release;
 }
+let release: string | undefined;
+
+/** Whether this process is in no user namespace but the machine's own. */
+export function isInitialUserNamespace(): boolean {
+  initial ??= readFileSync("/proc/self/uid_map", "utf8") === INITIAL_MAP;
+  return initial;
+}
+let initial: boolean | undefined;
 
 const DT_DIR = 4;
 

@@ -3,7 +3,7 @@
 // Its protocol is the bundle on one side and runc's conventions on the other (exit codes, --log, --console-socket, --pid-file), so that
 // containerd, dockerd and podman take it for runc. Each command is loaded only when it is asked for.
 import { Failure, messageOf } from "../lib/errors.ts";
-import { appendFileSync, INITIAL_MAP, readFileSync } from "../linux/index.ts";
+import { appendFileSync, isInitialUserNamespace } from "../linux/index.ts";
 import type { Context } from "./commands/context.ts";
 import { parseFlags } from "./commands/flags.ts";
 import { print } from "./commands/output.ts";
@@ -49,7 +49,7 @@ const globals = {
 
 /** Whether this is root, and not only of a user namespace. */
 function isMachinesRoot(): boolean {
-  return process.geteuid?.() === 0 && readFileSync("/proc/self/uid_map", "utf8") === INITIAL_MAP;
+  return process.geteuid?.() === 0 && isInitialUserNamespace();
 }
 
 /** A user's containers are his own, also where he has become root of a user namespace. */

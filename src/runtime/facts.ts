@@ -6,7 +6,7 @@ import {
   close,
   existsSync,
   hasApparmor,
-  INITIAL_MAP,
+  isInitialUserNamespace,
   kernelRelease,
   lstatSync,
   O_DIRECTORY,
@@ -70,7 +70,7 @@ export function facts(): Facts {
 
 function identity(): Pick<Facts, "ordinaryUser" | "inUserNamespace" | "groupsDenied"> {
   const uid = process.geteuid?.() ?? 0;
-  const inUserNamespace = readFileSync("/proc/self/uid_map", "utf8") !== INITIAL_MAP;
+  const inUserNamespace = !isInitialUserNamespace();
   return {
     ordinaryUser: uid === 0 ? undefined : { uid, gid: process.getegid?.() ?? 0 },
     inUserNamespace,
