@@ -5,8 +5,8 @@
 #   bats         runc's own integration tests, from Debian's source package of runc, fetched by apt (no change to the system's sources); with
 #                SUITE_RUNC=1.5.2 (or latest) those of that version, from its Go module, which is built and stands for runc where none is named
 #   checkpoint   of them those of checkpoint and restore, in a virtual machine whose kernel CRIU knows (test/vm/bats.ts); three minutes
-#   v2           of them those that have to do with cgroups, in that machine, which has cgroup v2; half an hour
-#   systemd      the same where cgroups are units of systemd's; half an hour
+#   v2           of them those that have to do with cgroups, in that machine, which has cgroup v2; a quarter of an hour
+#   systemd      the same where cgroups are units of systemd's; a quarter of an hour
 #   rootless     the same by an ordinary user, who exists in a mount namespace only: as tests/rootless.sh does, without sub-ids and cgroups, and with both
 #   validation   the programs of github.com/opencontainers/runtime-tools, built by Go
 #
@@ -168,6 +168,13 @@ reasons() {
 ^[^v]*idmap: idmap mount (idmap flag, implied mapping, userns join)|the host's root here may not mount proc for a user namespace, as with runc
 netdev: |this machine's kernel has no dummy devices; in the machine of v2 they are there
 userns with network interface|the same
+rlimits: |this machine holds CAP_SYS_RESOURCE back from everyone, as with runc
+host pidns|this machine's first process takes two seconds to reap, as long as the test waits
+should error for a non-empty cgroup|told of in a warning, as runc 1.1 does
+r.atime mounts|looks for more mount options than this kernel shows, as with runc
+update cgroup cpu limits|cpu.shares become cpu.weight by the curve of newer versions
+pod cgroup with pod limit|an ordinary user makes no cgroup in hierarchies that were not given to him, as with runc
+update rt period|an ordinary user may not write there, as with runc
 hugetlb limits|this machine has no hugetlb in v1
 run: runc run .execve error|here the caller is told (127 from dockerd), where runc's process says it on the container's stderr
 /proc/self/exe clone|the debug log tells of no overlay: the player is a sealed memory file

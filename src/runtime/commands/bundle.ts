@@ -3,6 +3,7 @@ import { Failure, invalidArgument } from "../../lib/errors.ts";
 import { resolve } from "../../lib/paths.ts";
 import { readFileSync } from "../../linux/index.ts";
 import type { Process, Spec } from "../../oci/runtime-spec.ts";
+import { resourcesOf } from "./go-spelling.ts";
 
 const MAX_CONFIG = 16 << 20;
 
@@ -65,9 +66,7 @@ export function checkSpec(value: unknown, nulls = true): Spec {
   for (const namespace of (linux.namespaces as unknown[] | undefined) ?? []) {
     if (typeof object(namespace, "a namespace").type !== "string") throw invalidArgument("config.json: a namespace has no type");
   }
-  // Go's decoder, whose callers write this name so, does not tell capitals from others.
-  const { hugepageLimits } = (linux.resources ?? {}) as { hugepageLimits?: Record<string, unknown>[] };
-  if (Array.isArray(hugepageLimits)) for (const limit of hugepageLimits) limit.pageSize ??= limit.pagesize;
+  if (linux.resources !== undefined) linux.resources = resourcesOf(object(linux.resources, "linux.resources"));
   strings(linux.maskedPaths, "linux.maskedPaths");
   strings(linux.readonlyPaths, "linux.readonlyPaths");
   return spec as unknown as Spec;

@@ -7,6 +7,7 @@ import { openIdentity } from "../identity.ts";
 import { parseJson } from "./bundle.ts";
 import type { Context } from "./context.ts";
 import { idOf, parseFlags, usageError } from "./flags.ts";
+import { resourcesOf } from "./go-spelling.ts";
 import { locate, removeContainer } from "./life.ts";
 import { print } from "./output.ts";
 import { cgroupOf, checkId, pidsOf, type Stored, statusOf } from "./store.ts";
@@ -236,8 +237,11 @@ export async function update(context: Context, argv: string[]): Promise<number> 
   if (stored.cgroup.systemd) await import("../cgroups/systemd.ts");
   const file = value("resources");
   if (file) {
-    const resources = parseJson(readFileSync(file === "-" ? 0 : file, "utf8"), file) as Resources;
-    (await import("../shape.ts")).checkResourcesShape(resources);
+    const given = parseJson(readFileSync(file === "-" ? 0 : file, "utf8"), file);
+    const { checkResourcesShape } = await import("../shape.ts");
+    checkResourcesShape(given);
+    const resources = resourcesOf(given as Record<string, unknown>);
+    checkResourcesShape(resources);
     delete resources.devices;
     await cgroupOf(stored).apply(resources);
     return 0;
