@@ -109,15 +109,16 @@ async function authenticated(path: string): Promise<Bus> {
         if (end < 0) return received.bytes.length > MAX_LINE ? fail("it does not speak D-Bus") : undefined;
         const line = textOf(received.bytes.subarray(0, end));
         received.skip(end + 1);
-        if (/^DATA\b/.test(line)) stream.send(utf8("DATA\r\n"));
-        else if (/^OK\b/.test(line)) {
+        if (/^DATA\b/.test(line)) continue;
+        if (/^OK\b/.test(line)) {
           clearTimeout(timer);
-          stream.send(utf8("BEGIN\r\n"));
           return resolve(serve(stream, received));
-        } else return fail(`authentication refused: ${line.trimEnd().slice(0, 100)}`);
+        }
+        return fail(`authentication refused: ${line.trimEnd().slice(0, 100)}`);
       }
     };
-    stream.send(utf8("\0AUTH EXTERNAL\r\n"));
+    // In one piece, as systemd's own clients do: where its manager reads BEGIN together with a message behind it, it forgets the message until another comes.
+    stream.send(utf8("\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n"));
   });
 }
 
