@@ -235,10 +235,17 @@ test.skipIf(!which("script"))("a terminal: what is typed, its size, changes of i
   };
   bundle(["sh", "-c", "busybox tty; busybox stty size; read -r line; echo got $line; exit 6"], terminal);
   expect(inTerminal(`rt run -b ${work} ${id}`, "typed\n")).toEqual(["/dev/pts/0", "30 100", "got typed", "6"]);
+  // More than the terminal takes at once, of a file and of a pipe.
+  writeFileSync(join(work, "typed"), `${"x".repeat(79)}\n`.repeat(1250));
+  bundle(["sh", "-c", "busybox stty raw -echo; echo ready; sleep 0.2; busybox head -c 100000 | busybox wc -c"], terminal);
+  const typed = `until grep -q ready ${work}/said; do sleep 0.1; done; cat ${work}/typed`;
+  for (const given of [`rt run -b ${work} ${id} <${work}/typed`, `(${typed}) | rt run -b ${work} ${id}`])
+    expect(inTerminal(`>${work}/said; ${given} >${work}/said; tail -n 1 ${work}/said`)[0]).toBe("100000");
   // Who reads it may go before it ends.
   bundle(["sh", "-c", "echo one; sleep 0.3; echo two; sleep 0.1; exit 5"], terminal);
   expect(inTerminal(`{ rt run -b ${work} ${id}; echo $? >&2; } | head -n 1`)).toEqual(["one", "5", "0"]);
   expect(by(alone, "list", "-q").stdout).toBe("");
+  rmSync(join(work, "said"));
   const script = "trap 'busybox stty size; exit 3' WINCH; echo ready; while :; do sleep 0.1; done";
   bundle(["sh", "-c", script], terminal);
   const resize = `until [ -s ${work}/said ]; do sleep 0.1; done; stty cols 50`;

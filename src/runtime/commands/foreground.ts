@@ -4,6 +4,8 @@ import {
   close,
   EPOLLHUP,
   EPOLLIN,
+  EPOLLOUT,
+  O_NONBLOCK,
   pidfdSignal,
   read,
   reap,
@@ -21,6 +23,10 @@ const TCGETS = 0x5401;
 const TCSETS = 0x5402;
 const TIOCGWINSZ = 0x5413;
 const TIOCSWINSZ = 0x5414;
+const F_GETFL = 3;
+const F_SETFL = 4;
+const POLLOUT = 4;
+const PIECE = 4096;
 
 /** Resolves to the exit status, as a shell gives it. Closes the descriptors. */
 export async function attend(pidfd: number, terminal: number | undefined): Promise<number> {
@@ -46,47 +52,99 @@ function serveTerminal(terminal: number): { fit(): void; end(): Promise<void> } 
   const isTerminal = binding.syscall(SYS.ioctl, 0, TCGETS, saved) >= 0;
   if (isTerminal) binding.syscall(SYS.ioctl, 0, TCSETS, raw(saved));
   fit(terminal);
-  const buffer = new Uint8Array(32768);
-  let outputEnded: () => void = () => {};
-  const ended = new Promise<void>((resolve) => {
-    outputEnded = resolve;
-  });
-  const copy = (from: number, to: number): boolean => {
-    try {
-      const n = read(from, buffer);
-      if (!n) return n === undefined;
-      for (let done = 0; done < n; ) done += write(to, buffer.subarray(done, n)) ?? 0;
-      return true;
-    } catch (error) {
-      if (error instanceof SystemError) return false; // EIO: the last process with the terminal is gone
-      throw error;
+  const ended = Promise.withResolvers<void>();
+  const output = watch(terminal, EPOLLIN | EPOLLHUP, (events) => {
+    if (events & EPOLLOUT) input.goOn();
+    if (events !== EPOLLOUT && !show(terminal)) {
+      output.close();
+      ended.resolve();
     }
-  };
-  let input: Watch | undefined;
-  try {
-    input = watch(0, EPOLLIN, () => {
-      if (!copy(0, terminal)) input?.close();
-    });
-  } catch {
-    // A file as stdin cannot be waited for: it is read at once.
-    while (copy(0, terminal) && read(0, new Uint8Array(0)) === undefined);
-  }
-  const output = watch(terminal, EPOLLIN | EPOLLHUP, () => {
-    if (copy(terminal, 1)) return;
-    output.close();
-    outputEnded();
   });
+  const input = passInput(terminal, (full) => output.events(EPOLLIN | EPOLLHUP | (full ? EPOLLOUT : 0)));
   return {
     fit: () => fit(terminal),
     async end() {
       // What was written before the end is still in the terminal.
-      await Promise.race([ended, new Promise((resolve) => setTimeout(resolve, 1000))]);
-      input?.close();
+      await Promise.race([ended.promise, new Promise((resolve) => setTimeout(resolve, 1000))]);
+      input.close();
       output.close();
       if (isTerminal) binding.syscall(SYS.ioctl, 0, TCSETS, saved);
       close(terminal);
     },
   };
+}
+
+const shown = new Uint8Array(32768);
+
+/** What the terminal shows goes to stdout; false at its end. */
+function show(terminal: number): boolean {
+  try {
+    const n = read(terminal, shown);
+    for (let done = 0; done < (n ?? 0); ) done += write(1, shown.subarray(done, n)) ?? waitWritable(1);
+    return n !== 0;
+  } catch (error) {
+    if (error instanceof SystemError) return false; // EIO: the last process with the terminal is gone
+    throw error;
+  }
+}
+
+function waitWritable(fd: number): 0 {
+  binding.syscall(SYS.poll, new Int32Array([fd, POLLOUT]), 1, -1);
+  return 0;
+}
+
+interface Input {
+  /** The terminal takes more. */
+  goOn(): void;
+  close(): void;
+}
+
+/** Passes stdin on as fast as the terminal takes it, which may be less than there is; `full` is told when it takes no more, and when it does again. */
+function passInput(terminal: number, full: (yes: boolean) => void): Input {
+  const buffer = new Uint8Array(PIECE);
+  let left = buffer.subarray(0, 0);
+  let stopped = false;
+  let over = false;
+  let watching: Watch | undefined;
+  const stop = (yes: boolean) => {
+    if (yes === stopped) return;
+    stopped = yes;
+    full(yes);
+    watching?.events(yes ? 0 : EPOLLIN);
+  };
+  const close = () => {
+    over = true;
+    watching?.close();
+    stop(false);
+  };
+  /** Until there is nothing to read, or no room. */
+  const pass = () => {
+    try {
+      while (!over) {
+        if (left.length === 0) {
+          const n = read(0, buffer);
+          if (n === 0) return close();
+          if (n === undefined) return stop(false);
+          left = buffer.subarray(0, n);
+        }
+        const n = write(terminal, left);
+        if (n === undefined) return stop(true);
+        left = left.subarray(n);
+        if (watching && left.length === 0) return stop(false);
+      }
+    } catch (error) {
+      if (!(error instanceof SystemError)) throw error;
+      close();
+    }
+  };
+  binding.syscall(SYS.fcntl, terminal, F_SETFL, binding.syscall(SYS.fcntl, terminal, F_GETFL) | O_NONBLOCK);
+  try {
+    watching = watch(0, EPOLLIN, pass);
+  } catch {
+    // A file cannot be waited for.
+    pass();
+  }
+  return { goOn: pass, close };
 }
 
 const ONLCR = 0o4;
