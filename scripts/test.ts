@@ -207,8 +207,10 @@ const others: string[] = [];
 const clients: string[] = [];
 for (const file of files) {
   if (file.startsWith("test/vm/")) machines.push(file);
-  else if (bases!.has(file)) systems.push(file);
-  else if (tools!.has(file)) clients.push(file);
+  else if (bases!.has(file)) {
+    if (tools!.has(file)) systems.push(file);
+    else systems.unshift(file);
+  } else if (tools!.has(file)) clients.push(file);
   else (file.startsWith("src/") ? units : others).push(file);
 }
 const made = (file: string) => Promise.all(PREPARATIONS.map((each) => (each.needing.has(file) ? each.made : undefined)));
