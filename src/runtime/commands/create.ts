@@ -268,6 +268,7 @@ export async function run(context: Context, argv: string[]): Promise<number> {
     let notify: NotifySocket | undefined;
     try {
       notify = await openNotify(context, id);
+      stay?.hold();
       if (!detached && launched.terminal !== undefined) (await import("./foreground.ts")).prepareTerminal(launched.terminal);
       await startCreated(stored, spec, launched.pidfd, () => {
         return openGateNow(homeFor(launched.pid, process), launched.gate, launched.report, launched.failure);

@@ -183,6 +183,7 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       const words = `adding pid 0 to cgroups: write ${cgroup.into}/cgroup.procs: device or resource busy`;
       throw new Failure("FailedPrecondition", words, { cause: error });
     });
+    const stay = !detached && launched.terminal === undefined ? prepareStay(undefined) : undefined;
     try {
       launched.made();
       context.debug?.(`setns_init: about to exec ${process.args?.[0]}`);
@@ -191,12 +192,13 @@ async function execIn(context: Context, id: string, flags: Flags): Promise<numbe
       if (!detached && launched.terminal !== undefined) (await import("./foreground.ts")).prepareTerminal(launched.terminal);
       sendPidfd(flags.value("pidfd-socket"), launched.pidfd);
       writePidFile(flags.value("pid-file"), launched.pid);
+      stay?.hold();
       await openGateNow(homeFor(stored.init.pid, process), launched.gate, launched.report, launched.failure);
     } catch (error) {
       launched.abandon();
       throw error;
     }
-    if (!detached && launched.terminal === undefined) prepareStay(undefined).begin(launched.pidfd);
+    stay?.begin(launched.pidfd);
     if (!detached) return await (await import("./foreground.ts")).attend(launched.pidfd, launched.terminal);
     if (launched.terminal !== undefined) close(launched.terminal);
     return 0;

@@ -33,6 +33,8 @@ export interface Forgotten {
 }
 
 export interface Stay {
+  /** From now on signals wait for the player, who passes them on: to be called before the process runs, which nobody would end otherwise. */
+  hold(): void;
   /** Comes back only where the player can't run. */
   begin(pidfd: number): void;
 }
@@ -47,11 +49,12 @@ export function prepareStay(forgotten: Forgotten | undefined): Stay {
   for (const name of ["PATH", "HOME", "TMPDIR", "BUN_TMPDIR"]) if (process.env[name]) environment.push(`${name}=${process.env[name]}`);
   const env = stringVector(environment);
   const executable = playerExecutable();
+  const old = new Int32Array(2);
   return {
+    hold() {
+      binding.syscall(SYS.rt_sigprocmask, SIG_BLOCK, new Int32Array([FORWARDED, 0]), old, 8);
+    },
     begin(pidfd) {
-      const mask = new Int32Array([FORWARDED, 0]);
-      const old = new Int32Array(2);
-      binding.syscall(SYS.rt_sigprocmask, SIG_BLOCK, mask, old, 8);
       check(binding.syscall(SYS.dup3, memory, TAPE_FD, 0), "dup3");
       check(binding.syscall(SYS.dup3, pidfd, PROCESS_FD, 0), "dup3");
       const AT_EMPTY_PATH = 0x1000;
