@@ -173,6 +173,7 @@ host pidns|this machine's first process takes two seconds to reap, as long as th
 should error for a non-empty cgroup|told of in a warning, as runc 1.1 does
 r.atime mounts|looks for more mount options than this kernel shows, as with runc
 update cgroup cpu limits|cpu.shares become cpu.weight by the curve of newer versions
+update cgroup v2 resources via unified|the same
 pod cgroup with pod limit|an ordinary user makes no cgroup in hierarchies that were not given to him, as with runc
 update rt period|an ordinary user may not write there, as with runc
 hugetlb limits|this machine has no hugetlb in v1
