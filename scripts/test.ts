@@ -186,7 +186,7 @@ const PREPARATIONS = [
 function prepare(words: string[]): Promise<void> {
   mkdirSync("build/test-bases", { recursive: true });
   return new Promise((resolve) => {
-    const child = spawn("nice", words, { detached: true, stdio: ["ignore", "inherit", "ignore"] });
+    const child = spawn("nice", words, { detached: true, stdio: ["ignore", "inherit", "inherit"] });
     const { pid } = child;
     if (pid !== undefined) underWay.set(pid, undefined);
     const over = () => {

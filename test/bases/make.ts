@@ -60,7 +60,8 @@ function chain(name: string): string[] {
 function script(lines: string, env: Record<string, string>): Promise<void> {
   const child = spawn("unshare", ["--mount", "--propagation", "private", "bash", "-euo", "pipefail", "-c", lines], {
     stdio: ["ignore", "pipe", "pipe"],
-    env: { ...process.env, LC_ALL: "C.UTF-8", DEBIAN_FRONTEND: "noninteractive", ...env },
+    // A test's directory for what is temporary is not there inside.
+    env: { ...process.env, TMPDIR: "/tmp", LC_ALL: "C.UTF-8", DEBIAN_FRONTEND: "noninteractive", ...env },
   });
   let output = "";
   for (const stream of [child.stdout, child.stderr])
