@@ -42,6 +42,8 @@ real("a user namespace, joined by path: new namespaces belong to it", () => {
     for (let tries = 0; tries < 200 && own() === readlinkSync("/proc/self/ns/user"); tries++) Bun.sleepSync(5);
     for (const map of ["uid_map", "gid_map"]) writeFileSync(`/proc/${maker.pid}/${map}`, "0 300000 1000\n");
     Bun.spawnSync(["chmod", "755", work]);
+    // Its root may make none in the machine's.
+    for (const place of ["proc", "sys", "dev"]) mkdirSync(`${work}/rootfs/${place}`, { recursive: true });
     const shown = run(
       ["sh", "-c", "readlink /proc/self/ns/user; id -u; cat /proc/self/uid_map; echo x >/dev/null; touch /dev/shm/file"],
       (spec) => {
