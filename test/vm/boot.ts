@@ -112,6 +112,8 @@ const runScript = `sh /script </dev/null 2>&1
 status=$?
 echo
 echo ${MARK} $status
+# What was written is still on its way through the serial line; to set what is set waits for that.
+stty -F /dev/console onlcr
 reboot -f
 `;
 
