@@ -1,6 +1,6 @@
 // Signals by name or number, as `docker kill -s` takes them.
-import { constants } from "node:os";
 import { invalidArgument } from "../../lib/errors.ts";
+import { signalOf } from "../../linux/index.ts";
 
 const SIGRTMIN = 34;
 const SIGRTMAX = 64;
@@ -13,7 +13,7 @@ export function signalNumber(text: string): number {
     if (number >= 1 && number <= SIGRTMAX) return number;
     throw invalidArgument(`Invalid signal: ${text}`);
   }
-  const known = (constants.signals as Record<string, number>)[`SIG${name}`];
+  const known = signalOf(`SIG${name}`);
   if (known !== undefined) return known;
   const realTime = /^RT(MIN|MAX)(?:([+-])(\d+))?$/.exec(name);
   if (realTime) {

@@ -169,7 +169,7 @@ export async function createFromBundle(
       async (pid, pidfd, gate) => {
         stored.init = identityOf(pid) ?? stored.init;
         store.save(stored);
-        if (detached && lifeIsPlain(spec, found.systemd !== undefined)) life = await lifeOf(id, pid, pidfd, gate, found);
+        if (detached && lifeIsPlain(spec, found)) life = await lifeOf(id, pid, pidfd, gate, found);
         await underway?.(stored, spec);
       },
     );
@@ -197,11 +197,8 @@ export async function createFromBundle(
   }
 }
 
-/** Whether a foreground process is waited for by the player (stay.ts). */
-const playerStays = (spec: Spec, cgroup?: CgroupLocation) => !spec.process?.terminal && lifeIsPlain(spec, cgroup?.systemd !== undefined);
-
 /** Whether nothing of ours is needed when it starts and ends: no hooks, no unit of systemd's, no mounts of this namespace, nobody to be told. */
-function lifeIsPlain({ hooks, linux }: Spec, systemd = false): boolean {
+function lifeIsPlain({ hooks, linux }: Spec, { systemd }: CgroupLocation): boolean {
   if (hooks?.startContainer?.length || hooks?.poststart?.length || hooks?.poststop?.length) return false;
   if (systemd || globalThis.process.env.NOTIFY_SOCKET) return false;
   return linux?.namespaces?.some(({ type }) => type === "mount") === true;
@@ -260,7 +257,7 @@ export async function run(context: Context, argv: string[]): Promise<number> {
   return wrap("run", async () => {
     let stay: Stay | undefined;
     const { stored, spec, launched } = await createFromBundle(context, id, flags, detached, async (made, spec) => {
-      if (detached || !playerStays(spec, made.cgroup)) return;
+      if (detached || spec.process?.terminal || !lifeIsPlain(spec, made.cgroup)) return;
       const forgotten = flags.on("keep") ? undefined : { root: context.store.root, id, cgroup: made.cgroup };
       stay = (await import("./stay.ts")).prepareStay(forgotten);
     });

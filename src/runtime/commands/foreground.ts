@@ -5,10 +5,10 @@ import {
   EPOLLHUP,
   EPOLLIN,
   EPOLLOUT,
+  ended,
   O_NONBLOCK,
   pidfdSignal,
   read,
-  reap,
   SYS,
   SystemError,
   signalOf,
@@ -35,12 +35,7 @@ export async function attend(pidfd: number, terminal: number | undefined): Promi
     if (name === "SIGWINCH") session?.fit();
     else pidfdSignal(pidfd, signalOf(name)!);
   });
-  const status = await new Promise<number>((resolve) => {
-    const watching = watch(pidfd, EPOLLIN, () => {
-      watching.close();
-      resolve(reap(pidfd)?.status ?? 0);
-    });
-  });
+  const status = (await ended(pidfd))?.status ?? 0;
   off();
   await session?.end();
   close(pidfd);
@@ -52,12 +47,12 @@ function serveTerminal(terminal: number): { fit(): void; end(): Promise<void> } 
   const isTerminal = binding.syscall(SYS.ioctl, 0, TCGETS, saved) >= 0;
   if (isTerminal) binding.syscall(SYS.ioctl, 0, TCSETS, raw(saved));
   fit(terminal);
-  const ended = Promise.withResolvers<void>();
+  const over = Promise.withResolvers<void>();
   const output = watch(terminal, EPOLLIN | EPOLLHUP, (events) => {
     if (events & EPOLLOUT) input.goOn();
     if (events !== EPOLLOUT && !show(terminal)) {
       output.close();
-      ended.resolve();
+      over.resolve();
     }
   });
   const input = passInput(terminal, (full) => output.events(EPOLLIN | EPOLLHUP | (full ? EPOLLOUT : 0)));
@@ -65,7 +60,7 @@ function serveTerminal(terminal: number): { fit(): void; end(): Promise<void> } 
     fit: () => fit(terminal),
     async end() {
       // What was written before the end is still in the terminal.
-      await Promise.race([ended.promise, new Promise((resolve) => setTimeout(resolve, 1000))]);
+      await Promise.race([over.promise, new Promise((resolve) => setTimeout(resolve, 1000))]);
       input.close();
       output.close();
       if (isTerminal) binding.syscall(SYS.ioctl, 0, TCSETS, saved);
