@@ -40,6 +40,14 @@ const plugin: BunPlugin = {
   },
 };
 
+/** A file as native/lean.c finds it behind the program. */
+export function entryOf(name: string, content: Uint8Array): Buffer {
+  const head = Buffer.alloc(64);
+  head.write(name);
+  head.writeBigUInt64LE(BigInt(content.length), 56);
+  return Buffer.concat([head, content, Buffer.alloc((8 - (content.length % 8)) % 8)]);
+}
+
 /** `define`: what the one executable was built with; plans on disk are both programs'. */
 export async function buildLean(define: Record<string, string>): Promise<void> {
   const built = await Bun.build({
@@ -55,12 +63,6 @@ export async function buildLean(define: Record<string, string>): Promise<void> {
   if (!built.success) throw new Error("the lean host's modules could not be bundled");
 
   const files: Buffer[] = [];
-  const add = (name: string, content: Uint8Array) => {
-    const head = Buffer.alloc(64);
-    head.write(name);
-    head.writeBigUInt64LE(BigInt(content.length), 56);
-    files.push(head, Buffer.from(content), Buffer.alloc((8 - (content.length % 8)) % 8));
-  };
   for (const output of built.outputs) {
     // As import() does, but QuickJS' takes the importer's name from debugging information, which there is none of.
     const text = (await output.text()).replace(/import\(("\.\/[^"]*")\)/g, "Promise.resolve($1).then(host.load)");
@@ -70,9 +72,9 @@ export async function buildLean(define: Record<string, string>): Promise<void> {
         `${output.path} uses ${foreign[0]}, which the lean host has not: …${text.slice(Math.max(0, foreign.index - 200), foreign.index)}`,
       );
     const name = basename(output.path);
-    add(name, execFileSync("build/lean-compiler", [name], { input: text, maxBuffer: 64 << 20 }));
+    files.push(entryOf(name, execFileSync("build/lean-compiler", [name], { input: text, maxBuffer: 64 << 20 })));
   }
-  add("player", readFileSync("build/player"));
+  files.push(entryOf("player", readFileSync("build/player")));
   // Two builds at the same time may not mix.
   const temporary = `build/lean.${process.pid}`;
   try {

@@ -4,6 +4,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { copyFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmdirSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { entryOf } from "../scripts/build-lean.ts";
 import { AF_UNIX, binding, check, close, O_CLOEXEC, O_NONBLOCK, read, SYS, textOf, unixAddress, utf8 } from "../src/linux/index.ts";
 import type { Hook, Spec } from "../src/oci/runtime-spec.ts";
 import { hierarchies } from "../src/runtime/cgroups/index.ts";
@@ -136,10 +137,7 @@ const NAMES = `
 real("nothing is asked of the engine that it has not", () => {
   const source = `${NAMES} const text = host.encode([...names].join(" ")); host.syscall(1, 1, host.address(text), text.byteLength - 1); host.syscall(231, 0);`;
   const code = spawnSync(join(root, "build/lean-compiler"), ["main.js"], { input: source }).stdout;
-  const head = Buffer.alloc(64);
-  head.write("main.js");
-  head.writeBigUInt64LE(BigInt(code.length), 56);
-  writeFileSync(join(work, "names.files"), Buffer.concat([head, code, Buffer.alloc(8 - (code.length % 8))]));
+  writeFileSync(join(work, "names.files"), entryOf("main.js", code));
   const built = spawnSync("sh", [join(root, "scripts/build-native.sh"), "lean", join(work, "names.files"), join(work, "names")], {
     encoding: "utf8",
   });

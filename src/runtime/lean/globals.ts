@@ -1,11 +1,7 @@
 // What the runtime's commands use of the globals of Node and Bun, by the lean host. Whatever is not here throws Lacking, or is missed as a ReferenceError.
-import { addon } from "./addon.ts";
 import { host, lacking } from "./host.ts";
 import { clearTimeout, setTimeout } from "./loop.ts";
-
-const { syscall } = addon;
-/** Of src/linux, which takes these globals to be there as it is loaded. */
-const SYS = { read: 0, close: 3, rt_sigaction: 13, getpid: 39, fcntl: 72, getcwd: 79, geteuid: 107, getegid: 108, openat: 257 } as const;
+import { SYS, syscall } from "./syscall.ts";
 
 // A pipe that nobody reads is an error as any other. Who is started has the signals' defaults again (native/spawn.h).
 const SIGPIPE = 13;

@@ -1,9 +1,8 @@
 // The event loop of a program that has one thread: what QuickJS has no job for waits in epoll_wait (native/lean.c calls `turn`).
-import { addon } from "./addon.ts";
 import { host } from "./host.ts";
+import { SYS, syscall } from "./syscall.ts";
 
 const EPOLL_CLOEXEC = 0o2000000;
-const SYS = { epoll_create1: 291, epoll_pwait: 281, poll: 7 } as const;
 const EVENTS = 64;
 /** struct epoll_event is packed on x86-64: u32 events, u64 data. */
 const EVENT = 12;
@@ -20,7 +19,7 @@ let awaited = false;
 let deliver: (data: number, events: number) => void = () => {};
 
 export function poller(callback: typeof deliver): { fd: number; handle: unknown } {
-  epoll = addon.syscall(SYS.epoll_create1, EPOLL_CLOEXEC);
+  epoll = syscall(SYS.epoll_create1, EPOLL_CLOEXEC);
   deliver = callback;
   return { fd: epoll, handle: undefined };
 }
@@ -45,9 +44,9 @@ host.turn = () => {
   for (const timer of timers) if (!first || timer.at < first.at) first = timer;
   if (!first && !awaited) return false;
   const milliseconds = first ? Math.max(0, first.at - Date.now()) : -1;
-  if (epoll < 0) addon.syscall(SYS.poll, null, 0, milliseconds);
+  if (epoll < 0) syscall(SYS.poll, null, 0, milliseconds);
   else {
-    const n = addon.syscall(SYS.epoll_pwait, epoll, buffer, EVENTS, milliseconds, null);
+    const n = syscall(SYS.epoll_pwait, epoll, buffer, EVENTS, milliseconds, null);
     for (let at = 0; at < n * EVENT; at += EVENT) deliver(view.getUint32(at + 4, true), view.getUint32(at, true));
   }
   if (first && first.at <= Date.now() && timers.delete(first)) first.then();
